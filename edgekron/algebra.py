@@ -1,0 +1,257 @@
+"""The algebra: every decomposition is a small network of factor tensors over the split axes of a kernel.
+
+A dense kernel is W[f, c, h, w]: output channels, input channels, kernel height and width. A structure splits these axes
+into parts, coarse to fine (f = f1 * F2 + f2, and so on), adds rank axes, and names the axes of each factor:
+
+    Kronecker, R terms    A[r, f1, c1, h1, w1]  B[r, f2, c2, h2, w2]      W = sum over r of A_r (x) B_r
+    channel SVD           A[r, f1]              B[r, c1, h1, w1]
+    Tucker-2              U[f1, r1]             G[r1, r2, h1, w1]         V[r2, c1]
+
+The first letter of an axis says what it is: ``f``, ``c``, ``h``, ``w`` parts of the kernel's axes, ``r`` a rank, and
+``g`` the groups of a grouped convolution, each with a network of its own. Summing over the ranks gives W (``expand``).
+
+**Contraction.** Contracting the factors one after the other with the activation gives the same convolution without ever
+building W. The activation carries *open* channel axes, at first g and the parts of c. For the factor at hand,
+
+    contracted   open, in this factor, and needed by nothing later       -> input channels of a convolution
+    new          in this factor, not open yet (parts of f, ranks)        -> its output channels
+    batch        open, in this factor, and still needed later (g, CP's r) -> groups with filters of their own
+    carried      open, and not in this factor                            -> groups that share their filters
+
+and the factor's own h and w axes are the window, dilated by the product of the finer parts of the same axis. Each axis is
+padded once, at the first stage that is spatial on it, and strided once, at the last one: both are exact, because every
+earlier or later stage acts on single pixels of that axis or on the padded image. At the end the open axes are g and the
+parts of f. Nothing here depends on torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Pair = tuple[int, int]
+#: ((before, after) along h, (before, after) along w)
+Padding = tuple[Pair, Pair]
+
+SPATIAL = ("h", "w")
+
+
+class StructureError(ValueError):
+    """Factors that do not form a kernel; the message quotes them."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over its input: stride, dilation and zero padding, each along (h, w)."""
+
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: Padding = ((0, 0), (0, 0))
+
+    def output_size(self, size: Pair, kernel: Pair) -> Pair:
+        """Height and width of the output for an input of ``size`` and a window of ``kernel``."""
+        h, w = (
+            (n + sum(pad) - step * (k - 1) - 1) // stride + 1
+            for n, k, stride, step, pad in zip(
+                size, kernel, self.stride, self.dilation, self.padding, strict=True
+            )
+        )
+        return h, w
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One contraction: a grouped convolution of the factor ``factor`` with the axes' kinds of the module's docstring.
+
+    Every tuple of axis names is in the order of the factor's own axes, ``carried`` in the order of the open axes.
+    ``geometry`` is this stage's share of the layer's stride, dilation and padding.
+    """
+
+    factor: int
+    contracted: tuple[str, ...]
+    new: tuple[str, ...]
+    batch: tuple[str, ...]
+    carried: tuple[str, ...]
+    kernel: Pair
+    geometry: Geometry
+    sizes: Mapping[str, int]
+
+    def size(self, kind: tuple[str, ...]) -> int:
+        """Product of the sizes of the axes in ``kind``."""
+        return math.prod(self.sizes[a] for a in kind)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the stage is a matrix product on single pixels: window 1x1, no stride, no padding."""
+        return self.kernel == (1, 1) and self.geometry.stride == (1, 1) and not any(sum(self.geometry.padding, ()))
+
+    def macs(self, size: Pair) -> int:
+        """Multiply-accumulates on an input of ``size`` (h, w), zeros of the padding counted."""
+        h, w = self.geometry.output_size(size, self.kernel)
+        channels = math.prod(self.size(k) for k in (self.contracted, self.new, self.batch, self.carried))
+        return h * w * channels * math.prod(self.kernel)
+
+
+@dataclass(frozen=True)
+class FactorNetwork:
+    """Axes of each factor and the size of each axis. The tensors live elsewhere, in the same order.
+
+    ``factors`` is written as one string, factors separated by commas, axes by spaces: ``"r f1, r c1 h1 w1"``.
+    Raises ``StructureError`` if an axis has no size, a rank is in one factor alone, or an axis of the kernel in two.
+    """
+
+    factors: str
+    sizes: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        count: dict[str, int] = {}
+        for axes in self.axes:
+            if not axes or len(set(axes)) != len(axes):
+                raise StructureError(f"a factor of {self.factors!r} has no axis or one twice")
+            for axis in axes:
+                count[axis] = count.get(axis, 0) + 1
+        for axis, times in count.items():
+            if axis[0] not in "gfchwr":
+                raise StructureError(f"axis {axis!r} of {self.factors!r} must begin with one of g, f, c, h, w, r")
+            if self.sizes.get(axis, 0) < 1:
+                raise StructureError(f"axis {axis!r} of {self.factors!r} has no size in {dict(self.sizes)}")
+            if axis[0] in "fchw" and times > 1:
+                raise StructureError(f"axis {axis!r} of {self.factors!r} is in {times} factors; it belongs to one")
+            if axis[0] == "r" and times == 1:
+                raise StructureError(f"rank {axis!r} of {self.factors!r} is in one factor alone; nothing is summed")
+        if unused := set(self.sizes) - set(count):
+            raise StructureError(f"{self.factors!r} has no axis {sorted(unused)}")
+
+    def __hash__(self) -> int:
+        return hash((self.factors, tuple(sorted(self.sizes.items()))))
+
+    @cached_property
+    def axes(self) -> tuple[tuple[str, ...], ...]:
+        """The axes of each factor."""
+        return tuple(tuple(part.split()) for part in self.factors.split(","))
+
+    def parts(self, kind: str) -> tuple[str, ...]:
+        """The parts of a kernel axis ("f", "c", "h", "w", "g"), coarse to fine."""
+        return tuple(sorted({a for axes in self.axes for a in axes if a[0] == kind}, key=lambda a: (len(a), a)))
+
+    def total(self, kind: str) -> int:
+        """Size of a kernel axis: the product of its parts, 1 where it has none."""
+        return math.prod(self.sizes[a] for a in self.parts(kind))
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """Shape [F, C / groups, kh, kw] of the dense kernel, as torch and ONNX write it."""
+        return self.total("g") * self.total("f"), self.total("c"), self.total("h"), self.total("w")
+
+    def factor_shape(self, index: int) -> tuple[int, ...]:
+        """Shape of one factor's tensor."""
+        return tuple(self.sizes[a] for a in self.axes[index])
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values of all factors."""
+        return sum(math.prod(self.factor_shape(i)) for i in range(len(self.axes)))
+
+    def equation(self) -> str:
+        """The einsum equation from the factors to [g, parts of f, parts of c, parts of h, parts of w]."""
+        letters = {a: chr(ord("a") + i) for i, a in enumerate(self.sizes)}
+        out = [a for kind in "gfchw" for a in self.parts(kind)]
+        left = ",".join("".join(letters[a] for a in axes) for axes in self.axes)
+        return f"{left}->{''.join(letters[a] for a in out)}"
+
+    def expand(self, tensors: Sequence[Any]) -> Any:
+        """The dense kernel [F, C / groups, kh, kw] from numpy arrays or torch tensors."""
+        first = tensors[0]
+        if hasattr(first, "detach"):
+            import torch
+
+            return torch.einsum(self.equation(), *tensors).reshape(self.kernel_shape)
+        import numpy as np
+
+        return np.einsum(self.equation(), *tensors, optimize=True).reshape(self.kernel_shape)
+
+    def stages(self, order: Sequence[int], geometry: Geometry | None = None) -> tuple[Stage, ...]:
+        """The contraction in ``order`` (a permutation of the factors' indices) as stages, first to last."""
+        geometry = geometry or Geometry()
+        if sorted(order) != list(range(len(self.axes))):
+            raise StructureError(f"order {list(order)} is no permutation of the {len(self.axes)} factors")
+        windows = [self._window(index) for index in order]
+        open_axes = [*self.parts("g"), *self.parts("c")]
+        stages = []
+        for step, index in enumerate(order):
+            axes = self.axes[index]
+            later = {a for i in order[step + 1 :] for a in self.axes[i]} | set(self.parts("g"))
+            channels = [a for a in axes if a[0] not in SPATIAL]
+            contracted = tuple(a for a in channels if a in open_axes and a not in later)
+            batch = tuple(a for a in channels if a in open_axes and a in later)
+            new = tuple(a for a in channels if a not in open_axes)
+            carried = tuple(a for a in open_axes if a not in axes)
+            share = [self._share(windows, step, axis, geometry) for axis in (0, 1)]
+            stages.append(
+                Stage(
+                    factor=index,
+                    contracted=contracted,
+                    new=new,
+                    batch=batch,
+                    carried=carried,
+                    kernel=(windows[step][0][0], windows[step][1][0]),
+                    geometry=Geometry(
+                        stride=(share[0][0], share[1][0]),
+                        dilation=(share[0][1], share[1][1]),
+                        padding=(share[0][2], share[1][2]),
+                    ),
+                    sizes=self.sizes,
+                )
+            )
+            open_axes = [a for a in open_axes if a not in contracted] + list(new)
+        return tuple(stages)
+
+    def _window(self, index: int) -> tuple[Pair, Pair]:
+        """((size, step) along h, along w): the factor's window and its dilation in units of the layer's."""
+        window = []
+        for kind in SPATIAL:
+            parts = self.parts(kind)
+            mine = [i for i, a in enumerate(parts) if a in self.axes[index] and self.sizes[a] > 1]
+            if len(mine) > 1:
+                raise StructureError(f"a factor of {self.factors!r} has two parts of {kind}; merge them")
+            finer = parts[mine[0] + 1 :] if mine else ()
+            size = self.sizes[parts[mine[0]]] if mine else 1
+            window.append((size, math.prod(self.sizes[a] for a in finer)))
+        return window[0], window[1]
+
+    @staticmethod
+    def _share(windows: list[tuple[Pair, Pair]], step: int, axis: int, layer: Geometry) -> tuple[int, int, Pair]:
+        """(stride, dilation, padding) of one stage along one axis."""
+        spatial = [i for i, window in enumerate(windows) if window[axis][0] > 1]
+        first, last = (spatial[0], spatial[-1]) if spatial else (0, 0)
+        return (
+            layer.stride[axis] if step == last else 1,
+            layer.dilation[axis] * windows[step][axis][1] if windows[step][axis][0] > 1 else 1,
+            layer.padding[axis] if step == first else (0, 0),
+        )
+
+    def macs(self, order: Sequence[int], size: Pair, geometry: Geometry | None = None) -> int:
+        """Multiply-accumulates of a contraction order on an input of ``size`` (h, w), for one image."""
+        total = 0
+        for stage in self.stages(order, geometry):
+            total += stage.macs(size)
+            size = stage.geometry.output_size(size, stage.kernel)
+        return total
+
+    def orders(self) -> Iterator[tuple[int, ...]]:
+        """Every contraction order."""
+        return itertools.permutations(range(len(self.axes)))
+
+    def best_order(self, size: Pair, geometry: Geometry | None = None) -> tuple[int, ...]:
+        """The order with the fewest multiply-accumulates; the first of equals."""
+        return min(self.orders(), key=lambda order: self.macs(order, size, geometry))
+
+
+def dense_macs(kernel_shape: tuple[int, int, int, int], size: Pair, geometry: Geometry | None = None) -> int:
+    """Multiply-accumulates of a dense (grouped) convolution with kernel [F, C / groups, kh, kw], for one image."""
+    h, w = (geometry or Geometry()).output_size(size, kernel_shape[2:])
+    return h * w * math.prod(kernel_shape)

@@ -1,0 +1,185 @@
+"""Factorized layers: ordinary trainable modules whose parameters are the factors of a ``FactorNetwork``.
+
+``FactorizedConv2d`` and ``FactorizedLinear`` are drop-in replacements of ``nn.Conv2d`` and ``nn.Linear``; they run the same
+steps as the exported files (see ``edgekron.lowering``) and never build the dense kernel, except for a form ``dense``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .algebra import FactorNetwork, Geometry, Padding, Pair, StructureError
+from .lowering import Bias, Conv, MatMul, Shuffle, Step, default_forms, lower
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+def run_steps(steps: Sequence[Step], x: Tensor, factors: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    """Applies lowered steps to [N, C, H, W]."""
+    for step in steps:
+        match step:
+            case Shuffle():
+                n, c, h, w = x.shape
+                order = (0, *(i + 1 for i in step.order), len(step.order) + 1, len(step.order) + 2)
+                x = x.reshape(n, *step.shape, h, w).permute(order).reshape(n, c, h, w)
+            case Conv():
+                x = _conv(step, x, step.weight.evaluate(factors), bias)
+            case MatMul():
+                n, c, h, w = x.shape
+                y = step.weight.evaluate(factors) @ x.reshape(n, c // step.trailing, -1)
+                x = y.reshape(n, -1, h, w)
+            case Bias():
+                x = x + step.order.apply(cast(Tensor, bias)).view(1, -1, 1, 1)
+    return x
+
+
+def _conv(step: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    n, c, h, w = x.shape
+    if step.fold > 1:
+        x = x.reshape(n * step.fold, c // step.fold, h, w)
+    (top, bottom), (left, right) = step.geometry.padding
+    if (top, left) != (bottom, right):
+        x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+    vector = step.bias.apply(cast(Tensor, bias)) if step.bias else None
+    geometry = step.geometry
+    y = F.conv2d(x, weight, vector, geometry.stride, (top, left), geometry.dilation, step.groups)
+    return y.reshape(n, -1, *y.shape[2:]) if step.fold > 1 else y
+
+
+class _Factorized(nn.Module):
+    """Factors as parameters, and the steps that contract them."""
+
+    def __init__(
+        self,
+        network: FactorNetwork,
+        factors: Sequence[Tensor],
+        bias: Tensor | None,
+        *,
+        order: Sequence[int] | None,
+        geometry: Geometry,
+        forms: Sequence[str] | None,
+    ) -> None:
+        super().__init__()
+        for index, factor in enumerate(factors):
+            if tuple(factor.shape) != network.factor_shape(index):
+                raise StructureError(
+                    f"factor {index} of {network.factors!r} has shape {tuple(factor.shape)}, "
+                    f"not {network.factor_shape(index)}"
+                )
+        self.network = network
+        # Any size will do: the order that is cheapest hardly ever depends on it.
+        self.order = tuple(order) if order is not None else network.best_order((32, 32), geometry)
+        self.factors = nn.ParameterList(nn.Parameter(f.detach().clone()) for f in factors)
+        self.bias = nn.Parameter(bias.detach().clone()) if bias is not None else None
+        self.forms = tuple(forms) if forms else default_forms(network.stages(self.order, geometry), "torch")
+        self._steps = lower(network, self.order, geometry, self.forms, bias=bias is not None)
+
+    def kernel(self) -> Tensor:
+        """The dense kernel [F, C / groups, kh, kw] that the factors stand for."""
+        return cast(Tensor, self.network.expand(list(self.factors)))
+
+    def extra_repr(self) -> str:
+        sizes = ", ".join(f"{axis}={size}" for axis, size in self.network.sizes.items())
+        return f"{self.network.factors!r}, {sizes}, order={self.order}, forms={self.forms}"
+
+
+class FactorizedConv2d(_Factorized):
+    """A 2-D convolution by a factor network. [N, C, H, W] -> [N, F, H', W'].
+
+    ``padding`` is ((top, bottom), (left, right)); with a ``padding_mode`` other than "zeros" the input is padded once, before
+    the first stage. Raises ``StructureError`` when factors and network disagree.
+    """
+
+    def __init__(
+        self,
+        network: FactorNetwork,
+        factors: Sequence[Tensor],
+        bias: Tensor | None = None,
+        *,
+        stride: Pair = (1, 1),
+        padding: Padding = ((0, 0), (0, 0)),
+        dilation: Pair = (1, 1),
+        padding_mode: PaddingMode = "zeros",
+        order: Sequence[int] | None = None,
+        forms: Sequence[str] | None = None,
+    ) -> None:
+        inside = padding if padding_mode == "zeros" else ((0, 0), (0, 0))
+        self_geometry = Geometry(stride, dilation, inside)
+        super().__init__(network, factors, bias, order=order, geometry=self_geometry, forms=forms)
+        self.geometry = Geometry(stride, dilation, padding)
+        self.padding_mode = padding_mode
+
+    @classmethod
+    def replacing(
+        cls,
+        conv: nn.Conv2d,
+        network: FactorNetwork,
+        factors: Sequence[Tensor],
+        bias: Tensor | None = None,
+        *,
+        order: Sequence[int] | None = None,
+        forms: Sequence[str] | None = None,
+    ) -> FactorizedConv2d:
+        """The factorized layer in place of ``conv``: its stride, dilation, padding and mode, and its bias if none is given.
+
+        Raises ``StructureError`` when the network's kernel or groups are not those of ``conv``.
+        """
+        if network.kernel_shape != tuple(conv.weight.shape) or network.total("g") != conv.groups:
+            raise StructureError(
+                f"{network.factors!r} makes a kernel {network.kernel_shape} in {network.total('g')} groups; the layer "
+                f"has {tuple(conv.weight.shape)} in {conv.groups}"
+            )
+        return cls(
+            network,
+            factors,
+            conv.bias if bias is None else bias,
+            stride=cast(Pair, conv.stride),
+            padding=conv_padding(conv),
+            dilation=cast(Pair, conv.dilation),
+            padding_mode=cast(PaddingMode, conv.padding_mode),
+            order=order,
+            forms=forms,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != "zeros":
+            (top, bottom), (left, right) = self.geometry.padding
+            x = F.pad(x, (left, right, top, bottom), mode=self.padding_mode)
+        return run_steps(self._steps, x, list(self.factors), self.bias)
+
+
+class FactorizedLinear(_Factorized):
+    """A fully connected layer by a factor network without h and w. [*, C] -> [*, F]."""
+
+    def __init__(
+        self,
+        network: FactorNetwork,
+        factors: Sequence[Tensor],
+        bias: Tensor | None = None,
+        *,
+        order: Sequence[int] | None = None,
+        forms: Sequence[str] | None = None,
+    ) -> None:
+        if network.kernel_shape[2:] != (1, 1) or network.total("g") != 1:
+            raise StructureError(f"{network.factors!r} has a window or groups; a fully connected layer has none")
+        super().__init__(network, factors, bias, order=order, geometry=Geometry(), forms=forms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = run_steps(self._steps, x.reshape(-1, x.shape[-1], 1, 1), list(self.factors), self.bias)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+def conv_padding(conv: nn.Conv2d) -> Padding:
+    """((top, bottom), (left, right)) of a convolution; "same" puts the odd pixel at the end, as torch does."""
+    if conv.padding == "valid":
+        return (0, 0), (0, 0)
+    if conv.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
+    h, w = cast(Pair, conv.padding)
+    return (h, h), (w, w)
