@@ -1,0 +1,68 @@
+"""The folder that ``edgekron compress`` writes: everything later commands need, nothing pickled.
+
+    hub.onnx              the network, each factorized layer one node; runs in ONNX Runtime as it is
+    plan.toml             what was chosen for each layer; edit it and apply it again with --plan
+    factors.safetensors   the factors and biases by layer, for torch: "LAYER.factor0", ..., "LAYER.bias"
+    report.json           costs, errors and choices by layer
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from .compressor import Compression
+from .errors import UserError
+from .files import new_folder
+from .graph import Hub
+from .plan import CompressionPlan
+
+HUB, PLAN, FACTORS, REPORT = "hub.onnx", "plan.toml", "factors.safetensors", "report.json"
+
+
+def write(compression: Compression, folder: str | Path, *, force: bool = False) -> None:
+    """Writes the folder, whole or not at all. Raises ``UserError`` when it exists and ``force`` is not set."""
+    factors: dict[str, np.ndarray] = {}
+    for layer in compression.hub.layers():
+        if layer.factorized is None:
+            continue
+        tensors = {f"factor{i}": t for i, t in enumerate(layer.factorized.tensors)}
+        if layer.factorized.bias is not None:
+            tensors["bias"] = layer.factorized.bias
+        factors |= {f"{layer.name}.{key}": np.ascontiguousarray(value) for key, value in tensors.items()}
+    with new_folder(folder, force) as path:
+        compression.hub.save(path / HUB)
+        (path / PLAN).write_text(compression.plan.to_toml())
+        safetensors.numpy.save_file(factors, path / FACTORS)
+        (path / REPORT).write_text(json.dumps(compression.report, indent=2) + "\n")
+
+
+def is_artifact(path: str | Path) -> bool:
+    """Whether ``path`` is a folder that ``write`` made."""
+    return (Path(path) / HUB).is_file() and (Path(path) / PLAN).is_file()
+
+
+def read_hub(folder: str | Path) -> Hub:
+    """The hub of a folder. Raises ``UserError`` when the folder is none of ours or damaged."""
+    if not is_artifact(folder):
+        raise UserError(f"{folder} is not a folder that 'edgekron compress' wrote; it lacks {HUB} or {PLAN}.")
+    return Hub.open(Path(folder) / HUB)
+
+
+def read_plan(folder: str | Path) -> CompressionPlan:
+    """The plan of a folder. Raises ``UserError``."""
+    return CompressionPlan.read(Path(folder) / PLAN)
+
+
+def read_report(folder: str | Path) -> dict[str, Any]:
+    """The report of a folder. Raises ``UserError`` when it cannot be read."""
+    path = Path(folder) / REPORT
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); compress the model again.") from None
+    return report

@@ -1,0 +1,188 @@
+"""Runs a hub over calibration images layer by layer, every node once, in bounded memory.
+
+A ``Walk`` stands at a cut through the graph: the nodes before it have run, and the values that nodes after it still need are
+on disk, one file a batch. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was replaced while the walk
+stood before it runs as replaced, so later layers see the inputs of the network as compressed so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .moments import Moments, MomentSums, sample_patches
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from .graph import Hub, Layer
+
+#: Patches for each input dimension of a layer, and how many are held out at most to judge a fit.
+PATCHES_PER_DIMENSION = 24
+HELD_OUT = 2048
+
+
+class Walk:
+    """A cut moving through ``hub`` with the images of ``batches`` (float32 [n, C, H, W] each) behind it."""
+
+    def __init__(self, hub: Hub, batches: Sequence[np.ndarray]) -> None:
+        self._hub = hub
+        self._folder = TemporaryDirectory(prefix="edgekron-calibration-")
+        self._position = 0
+        self._files = {hub.input_name: "input"}
+        self.count = len(batches)
+        for index, batch in enumerate(batches):
+            np.save(self._path("input", index), batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def _path(self, stem: str, batch: int) -> Path:
+        return Path(self._folder.name) / f"{stem}.{batch}.npy"
+
+    def advance(self, layer: Layer) -> None:
+        """Moves the cut to just before the node of ``layer``."""
+        target = _position(self._hub, layer)
+        if target <= self._position:
+            return
+        needed = _live_at(self._hub, target)
+        missing = [name for name in needed if name not in self._files]
+        if missing:
+            inputs = [name for name in _live_at(self._hub, self._position) if name in self._files]
+            session = _session(self._hub, inputs, missing)
+            stems = {name: f"{target}-{i}" for i, name in enumerate(missing)}
+            for batch in range(self.count):
+                values = session.run(missing, {name: self._load(name, batch) for name in inputs})
+                for name, value in zip(missing, values, strict=True):
+                    np.save(self._path(stems[name], batch), value)
+            self._files |= stems
+        for name in [n for n in self._files if n not in needed]:
+            for batch in range(self.count):
+                self._path(self._files[name], batch).unlink()
+            del self._files[name]
+        self._position = target
+
+    def _load(self, name: str, batch: int) -> np.ndarray:
+        value: np.ndarray = np.load(self._path(self._files[name], batch))
+        return value
+
+    def values(self, name: str) -> Iterator[np.ndarray]:
+        """The batches of a value that is alive at the cut."""
+        for batch in range(self.count):
+            yield self._load(name, batch)
+
+    def outputs(self, hub: Hub, batches: int) -> list[np.ndarray]:
+        """All outputs of the first ``batches`` batches when ``hub``, equal up to the cut, runs from here to its end."""
+        inputs = [name for name in _live_at(hub, self._position) if name in self._files]
+        session = _session(hub, inputs, hub.output_names)
+        runs = [
+            session.run(hub.output_names, {name: self._load(name, batch) for name in inputs})
+            for batch in range(min(batches, self.count))
+        ]
+        return [np.concatenate([run[i] for run in runs]) for i in range(len(hub.output_names))]
+
+
+def _position(hub: Hub, layer: Layer) -> int:
+    """Index of the layer's node among the nodes in topological order."""
+    return next(i for i, node in enumerate(hub.model.graph) if node.outputs[0].name == layer.output)
+
+
+def _live_at(hub: Hub, position: int) -> list[str]:
+    """Names of the values that are made before the node at ``position`` and used at or after it, or are outputs."""
+    made, used = [str(v.name) for v in hub.model.graph.inputs], {str(v.name) for v in hub.model.graph.outputs}
+    for index, node in enumerate(hub.model.graph):
+        if index < position:
+            made += [str(v.name) for v in node.outputs]
+        else:
+            used |= {str(v.name) for v in node.inputs if v is not None}
+    return [name for name in made if name in used]
+
+
+def _session(hub: Hub, inputs: Sequence[str], outputs: Sequence[str]) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    model = hub.submodel(inputs, outputs).SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What calibration leaves of a layer: moments to fit on, and held-out patches x [m, g, d] with outputs y [m, F]."""
+
+    moments: Moments
+    x: Tensor
+    y: Tensor
+
+    def error(self, kernel: Tensor, bias: Tensor) -> float:
+        """Error of the outputs on the held-out patches, relative to their variance."""
+        predicted = apply_kernel(self.x, kernel) + bias.float()
+        spread = (self.y - self.y.mean(0)).square().sum()
+        return float((self.y - predicted).square().sum() / spread.clamp_min(1e-30))
+
+
+def sample(layer: Layer, kernel: Tensor, reference: Walk, other: Walk, seed: int) -> tuple[Sample, Sample]:
+    """Samples of ``layer`` with inputs from ``reference`` and from ``other``, both with the reference's outputs.
+
+    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single batch serves
+    both ends. If the walks are the same, so are the samples.
+    """
+    walks = [reference] if other is reference else [reference, other]
+    sums = [_sums(layer) for _ in walks]
+    held: list[list[tuple[Tensor, Tensor]]] = [[] for _ in walks]
+    count = reference.count
+    images = sum(len(batch) for batch in reference.values(layer.input))
+    d = math.prod(layer.kernel_shape[1:])
+    per_image = -(-PATCHES_PER_DIMENSION * d // images)
+    bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
+    for index, values in enumerate(zip(*(walk.values(layer.input) for walk in walks), strict=True)):
+        # The same generator state for each walk: the same positions of the same images.
+        xs = [_patches(layer, value, per_image, np.random.default_rng((seed, index))) for value in values]
+        y = apply_kernel(xs[0], kernel) + bias
+        hold = index % 8 == 7 or (count < 8 and index == count - 1)
+        for total, held_out, x in zip(sums, held, xs, strict=True):
+            if hold:
+                held_out.append((x, y))
+            if not hold or count == 1:
+                total.add(x, y)
+    samples = []
+    for total, held_out in zip(sums, held, strict=True):
+        x, y = (torch.cat([pair[i] for pair in held_out]) for i in (0, 1))
+        step = max(1, len(x) // HELD_OUT)
+        samples.append(Sample(total.finish(), x[::step].clone(), y[::step].clone()))
+    return samples[0], samples[-1]
+
+
+def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:
+    """Outputs [m, F] of patches [m, g, d], without bias."""
+    k = kernel.float().reshape(x.shape[1], -1, x.shape[2])
+    return torch.einsum("mgd,gfd->mgf", x, k).reshape(len(x), -1)
+
+
+def _sums(layer: Layer) -> MomentSums:
+    f, c, h, w = layer.kernel_shape
+    return MomentSums(layer.groups, c * h * w, f)
+
+
+def _patches(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:
+    if layer.kind == "linear":
+        return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
+    return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, per_image, rng)

@@ -1,0 +1,66 @@
+"""Tables on standard output; progress on standard error, only when a person is watching."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    Console(soft_wrap=True, highlight=False, markup=False).print(json.dumps(value, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
+    """A table; columns whose names begin with ``<`` hold words and are aligned to the left."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width to fit: never fold what a script may read.
+        console = Console(highlight=False, width=max(console.width, 200))
+    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    for column in columns:
+        table.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def say(text: str) -> None:
+    """One line on standard output."""
+    Console(highlight=False, markup=False, soft_wrap=True).print(text)
+
+
+class Steps:
+    """Progress bars by what is being done; called as ``steps(what, done, total)``."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Steps]:
+    """Progress bars on standard error; silent when it is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield Steps(progress)
+
+
+def count(number: float) -> str:
+    """A large number with its unit: 557,248 as 557 k, 77719808 as 77.7 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,76 @@
+"""``edgekron compress``: a trained model to a folder with its factorized graph, plan, factors and report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ._output import count, print_json, print_table, progress_bars, say
+from ._sources import add_model, calibration_batches, open_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, where to, how much, by what method, on which images."""
+    add_model(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--method", default="kronecker", help="family of structures (default: kronecker)")
+    parser.add_argument("--ratio", type=float, metavar="R", help="R times fewer multiply-accumulates")
+    parser.add_argument("--params", type=float, metavar="R", help="R times fewer parameters; may be joined with --ratio")
+    parser.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
+    parser.add_argument("--data", metavar="DATA", help="calibration images; without them the weights alone are fitted")
+    parser.add_argument("--images", type=int, default=2048, metavar="N", help="use at most N of them (default: 2048)")
+    parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compresses, writes the folder, and prints what each layer became."""
+    from edgekron import artifact
+    from edgekron.compressor import apply_plan, compress
+    from edgekron.errors import UserError
+    from edgekron.files import refuse_existing
+    from edgekron.plan import CompressionPlan
+
+    refuse_existing(arguments.output, arguments.force)
+    ratios = {"macs": arguments.ratio, "parameters": arguments.params}
+    ratios = {cost: ratio for cost, ratio in ratios.items() if ratio is not None}
+    if bool(ratios) == bool(arguments.plan):
+        raise UserError("give either --ratio and --params, or --plan, to say how much to compress.")
+    if arguments.images < 1:
+        raise UserError(f"--images {arguments.images} must be at least 1.")
+    plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
+    data = calibration_batches(arguments.data, arguments.images)
+    source = open_model(arguments.model, arguments)
+    with progress_bars() as progress:
+        if plan is not None:
+            result = apply_plan(source.hub, plan, data=data, progress=progress)
+        else:
+            result = compress(
+                source.hub, model=source.name, ratios=ratios, data=data, method=arguments.method, progress=progress
+            )
+    artifact.write(result, arguments.output, force=arguments.force)
+    if arguments.json:
+        print_json(result.report)
+    else:
+        print_layers(result.report)
+        say(f"written to {arguments.output}")
+    return 0
+
+
+def print_layers(report: dict[str, Any]) -> None:
+    """The report's layers as a table."""
+    rows = []
+    for name, row in report["layers"].items():
+        dense, now = row["dense"], row.get("compressed", row["dense"])
+        saved = f"{dense['macs'] / now['macs']:.2f}" if now["macs"] else ""
+        detail = f"{row['shape']}, rank {row['rank']}" if "shape" in row else row["reason"]
+        error = f"{100 * row['error']:.2f}" if "error" in row else ""
+        rows.append([name, row["method"], detail, count(now["macs"]), saved, f"{now['parameters']:,}", error])
+    totals = report["totals"]
+    print_table(
+        "Compressed layers",
+        ["<layer", "<method", "<structure", "MACs", "x fewer", "parameters", "error %"],
+        rows,
+        caption=f"{totals['macs']['ratio']:.2f}x fewer MACs, {totals['parameters']['ratio']:.2f}x fewer parameters; "
+        f"error: {report['definitions']['error']}",
+    )

@@ -1,0 +1,331 @@
+"""The compressor: a hub and budgets, or a hub and a plan, to a factorized hub.
+
+1. *Survey.* One walk through the network. Each layer's inputs give its moments, the moments give the error of every
+   candidate, and a probe (the layer alone replaced by a candidate near the wanted ratio) gives how much of an error in this
+   layer arrives at the network's output.
+2. *Allocation.* The candidates that meet the budgets with the least total error at the output become the plan.
+3. *Fit.* A second walk, in order, with inputs from the original network and from the one compressed so far. Each layer is
+   fitted to the original outputs from the original inputs, from the compressed network's inputs, and from these with a lean
+   towards the original kernel; what is best on held-out images stays. The bias is corrected at the same time.
+
+Without data, every layer is decomposed in closed form, by its weights alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .algebra import StructureError
+from .allocation import allocate
+from .calibration import Sample, Walk, sample
+from .candidates import METHODS, Candidate, candidates, dense_candidate
+from .errors import UserError
+from .fit import Fit, Fitter, least_squares_kernel
+from .graph import Factorized, Hub, Layer
+from .lowering import default_forms
+from .plan import TARGETS, CompressionPlan, LayerPlan
+from .structures import KroneckerShape
+
+log = logging.getLogger(__name__)
+
+#: Called with what is being done, how many steps are finished, and of how many.
+Progress = Callable[[str, int, int], None]
+
+#: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is kept.
+LEANS = (0.0, 0.03)
+ITERATIONS = 40
+#: Batches of calibration images on which a layer's weight in the allocation is measured.
+PROBE_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The factorized hub, its plan, and a report of plain data: totals, and for each layer cost, error and choice."""
+
+    hub: Hub
+    plan: CompressionPlan
+    report: dict[str, Any]
+
+
+def compress(
+    hub: Hub,
+    *,
+    model: str,
+    ratios: Mapping[str, float],
+    data: Sequence[np.ndarray] = (),
+    method: str = "kronecker",
+    progress: Progress = lambda what, done, total: None,
+) -> Compression:
+    """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters": 3.0}).
+
+    ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
+    ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
+    """
+    if method not in METHODS:
+        raise UserError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}.")
+    for cost, ratio in ratios.items():
+        if not (math.isfinite(ratio) and ratio >= 1.0):
+            raise UserError(f"a ratio of {ratio:g} for {cost} makes no sense; give a number of at least 1.")
+    _check_data(hub, data)
+    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, progress=progress)
+    return apply_plan(hub, plan, data=data, progress=progress)
+
+
+def _check_data(hub: Hub, data: Sequence[np.ndarray]) -> None:
+    for batch in data:
+        if batch.shape[1:] != tuple(hub.input_shape) or not len(batch):
+            raise UserError(
+                f"the calibration images have shape {list(batch.shape[1:])}; the model's input is {list(hub.input_shape)}."
+            )
+
+
+def make_plan(
+    hub: Hub,
+    *,
+    model: str,
+    ratios: Mapping[str, float],
+    data: Sequence[np.ndarray] = (),
+    method: str = "kronecker",
+    progress: Progress = lambda what, done, total: None,
+) -> CompressionPlan:
+    """Chooses a structure and a rank for each layer; see ``compress``."""
+    layers = hub.layers()
+    free = [layer for layer in layers if layer.frozen_reason is None]
+    wanted = max(ratios.values(), default=1.0)
+    choices: dict[str, list[Candidate]] = {}
+    weights: dict[str, float] = {}
+    if data:
+        with Walk(hub, data) as walk:
+            reference = walk.outputs(hub, PROBE_BATCHES)
+            for index, layer in enumerate(free):
+                progress("survey", index, len(free))
+                walk.advance(layer)
+                kernel = _kernel(layer)
+                taken, _ = sample(layer, kernel, walk, walk, seed=index)
+                choices[layer.name] = candidates(layer, kernel, taken.moments, method)
+                weights[layer.name] = _sensitivity(
+                    hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
+                )
+    else:
+        for index, layer in enumerate(free):
+            progress("survey", index, len(free))
+            choices[layer.name] = candidates(layer, _kernel(layer), None, method)
+            weights[layer.name] = 1.0
+    progress("survey", len(free), len(free))
+    fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
+    fixed["parameters"] = sum(cost(layer)["parameters"] for layer in layers if layer.frozen_reason is not None)
+    chosen = allocate(choices, weights, fixed, ratios)
+    return CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method) for layer in layers})
+
+
+def _sensitivity(
+    hub: Hub,
+    layer: Layer,
+    kernel: Tensor,
+    taken: Sample,
+    options: Sequence[Candidate],
+    walk: Walk,
+    reference: Sequence[np.ndarray],
+    wanted: float,
+) -> float:
+    """Relative squared error at the network's output for each unit of relative squared error in this layer."""
+    dense = options[0]
+    compressed = [c for c in options if c.template is not None and c.error > 0]
+    if not compressed:
+        return 1.0
+    probe = min(compressed, key=lambda c: abs(math.log(dense.macs / c.macs / wanted)))
+    template = probe.template
+    if template is None:
+        raise AssertionError("filtered above")
+    fit = Fitter(template, kernel, taken.moments).closed_form(probe.rank)
+    trial = hub.copy()
+    bias = taken.moments.bias(fit.kernel()).float().numpy()
+    trial.factorize(layer.name, _factorized(layer, fit, probe.order, {}, bias))
+    outputs = walk.outputs(trial, PROBE_BATCHES)
+    error = sum(
+        float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
+        for new, old in zip(outputs, reference, strict=True)
+    )
+    return error / max(fit.error, 1e-12)
+
+
+def _line(
+    layer: Layer, chosen: Mapping[str, Candidate], choices: Mapping[str, Sequence[Candidate]], method: str
+) -> LayerPlan:
+    if layer.frozen_reason is not None:
+        return LayerPlan(reason=layer.frozen_reason)
+    candidate = chosen[layer.name]
+    if candidate.template is None:
+        if len(choices[layer.name]) == 1:
+            return LayerPlan(reason=f"no {method} structure has fewer MACs")
+        return LayerPlan(reason="the budget is better spent on other layers")
+    stages = candidate.template.network(candidate.rank).stages(candidate.order, layer.geometry)
+    return LayerPlan(
+        method=method,
+        shape=str(candidate.template),
+        rank=candidate.rank,
+        order=candidate.order,
+        forms={target: default_forms(stages, target) for target in TARGETS},
+    )
+
+
+def apply_plan(
+    hub: Hub,
+    plan: CompressionPlan,
+    *,
+    data: Sequence[np.ndarray] = (),
+    progress: Progress = lambda what, done, total: None,
+) -> Compression:
+    """Factorizes a copy of ``hub`` as ``plan`` says, fitted to ``data``; see ``compress``. Raises ``UserError``."""
+    _check_data(hub, data)
+    result = hub.copy()
+    layers = hub.layers()
+    plan.check_layers(layer.name for layer in layers)
+    rows: dict[str, dict[str, Any]] = {
+        layer.name: {
+            "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
+            "dense": cost(layer),
+            "method": "dense",
+            "reason": plan.layers[layer.name].reason if layer.name in plan.layers else "not in the plan",
+        }
+        for layer in layers
+    }
+    todo = [layer for layer in layers if plan.layers.get(layer.name, LayerPlan()).method != "dense"]
+    for layer in todo:
+        if layer.frozen_reason is not None:
+            raise UserError(f"the plan factorizes layer {layer.name}, but it {layer.frozen_reason}")
+    if data and todo:
+        with Walk(hub, data) as reference, Walk(result, data) as other:
+            for index, layer in enumerate(todo):
+                progress("fit", index, len(todo))
+                reference.advance(layer)
+                other.advance(layer)
+                line = plan.layers[layer.name]
+                fitted, bias, facts = _fit_layer(layer, line, reference, other, first=index == 0, seed=index)
+                result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, bias))
+                rows[layer.name] |= _facts(layer, line, fitted) | facts
+    else:
+        for index, layer in enumerate(todo):
+            progress("fit", index, len(todo))
+            line = plan.layers[layer.name]
+            fitted = Fitter(_template(layer, line), _kernel(layer), None).closed_form(_rank(layer, line))
+            result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, layer.bias))
+            rows[layer.name] |= _facts(layer, line, fitted) | {"error": fitted.error, "fit": "weights"}
+    progress("fit", len(todo), len(todo))
+    return Compression(result, plan, _report(rows, data))
+
+
+def _fit_layer(
+    layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int
+) -> tuple[Fit, np.ndarray, dict[str, Any]]:
+    """The fit with the least error on held-out images, its bias, and what is reported of it."""
+    kernel, template, rank = _kernel(layer), _template(layer, line), _rank(layer, line)
+    original, compressed = sample(layer, kernel, reference, reference if first else other, seed)
+    tries: list[tuple[str, Fit]] = []
+    fitter = Fitter(template, kernel, original.moments)
+    tries.append(("original inputs", fitter.refined(fitter.closed_form(rank), ITERATIONS)))
+    if not first:
+        for lean in LEANS:
+            moments = compressed.moments.shrunk(kernel, lean) if lean else compressed.moments
+            fitter = Fitter(template, least_squares_kernel(moments, kernel), moments)
+            tries.append((f"compressed inputs, lean {lean:g}", fitter.refined(fitter.closed_form(rank), ITERATIONS)))
+    biases = [compressed.moments.bias(fit.kernel()) for _, fit in tries]
+    errors = [compressed.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
+    best = min(range(len(tries)), key=errors.__getitem__)
+    facts = {"error": errors[best], "fit": tries[best][0], "tried": dict(zip((t[0] for t in tries), errors, strict=True))}
+    log.debug("%s: %s", layer.name, facts)
+    return tries[best][1], biases[best].float().numpy(), facts
+
+
+def _kernel(layer: Layer) -> Tensor:
+    if layer.kernel is None:
+        raise AssertionError(f"layer {layer.name} has no kernel although it is not frozen")
+    return torch.from_numpy(np.array(layer.kernel))
+
+
+def _template(layer: Layer, line: LayerPlan) -> KroneckerShape:
+    if line.method not in METHODS:
+        raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {', '.join(METHODS)}.")
+    try:
+        shape = KroneckerShape.parse(line.shape)
+    except StructureError as error:
+        raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
+    if shape.kernel_shape != layer.kernel_shape or shape.groups != layer.groups:
+        raise UserError(
+            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)}; the layer has "
+            f"{list(layer.kernel_shape)} in {layer.groups} groups. Was the plan made for another model?"
+        )
+    return shape
+
+
+def _rank(layer: Layer, line: LayerPlan) -> int:
+    """The plan's rank; one above full rank gains nothing and is cut to it."""
+    if line.rank < 1:
+        raise UserError(f"the plan's rank {line.rank} of layer {layer.name} must be at least 1.")
+    full = _template(layer, line).max_rank
+    if line.rank > full:
+        log.warning("layer %s: rank %d is above the full rank %d, which is used", layer.name, line.rank, full)
+    return min(line.rank, full)
+
+
+def _factorized(
+    layer: Layer,
+    fit: Fit,
+    order: Sequence[int],
+    forms: Mapping[str, tuple[str, ...]],
+    bias: np.ndarray | None,
+) -> Factorized:
+    order = tuple(order) or fit.network.best_order(layer.input_size, layer.geometry)
+    tensors = tuple(t.numpy() for t in fit.tensors)
+    return Factorized(layer.name, layer.kind, fit.network, tensors, bias, order, layer.geometry, dict(forms))
+
+
+def cost(layer: Layer) -> dict[str, int]:
+    """MACs for one image and number of weights of a layer as it is in the hub; zeros where its kernel is not constant."""
+    if layer.factorized is not None:
+        network = layer.factorized.network
+        macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
+        return {"macs": macs, "parameters": network.parameters}
+    if layer.kernel is None:
+        return {"macs": 0, "parameters": 0}
+    dense = dense_candidate(layer)
+    return {"macs": dense.macs, "parameters": dense.parameters}
+
+
+def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
+    order = line.order or fit.network.best_order(layer.input_size, layer.geometry)
+    macs = fit.network.macs(order, layer.input_size, layer.geometry)
+    return {
+        "method": line.method,
+        "shape": line.shape,
+        "rank": line.rank,
+        "compressed": {"macs": macs, "parameters": fit.network.parameters},
+        "reason": line.reason,
+    }
+
+
+def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict[str, Any]:
+    totals = {}
+    for unit in ("macs", "parameters"):
+        before = sum(row["dense"][unit] for row in rows.values())
+        after = sum(row.get("compressed", row["dense"])[unit] for row in rows.values())
+        totals[unit] = {"dense": before, "compressed": after, "ratio": before / after if after else 1.0}
+    return {
+        "definitions": {
+            "macs": "multiply-accumulates of convolutions and fully connected layers for one image",
+            "parameters": "stored weights of these layers, without bias",
+            "error": "squared error of the layer's outputs on held-out calibration images, over their variance; without data, "
+            "squared error of the kernel over its squared norm",
+        },
+        "calibration_images": sum(len(batch) for batch in data),
+        "totals": totals,
+        "layers": rows,
+    }

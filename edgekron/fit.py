@@ -1,0 +1,239 @@
+"""Fits factors to a layer's outputs instead of its weights.
+
+With the moments of ``edgekron.moments``, the error of a kernel K is a quadratic form in K, and K is multilinear in the
+factors. Every fit has the same three parts, whatever the structure:
+
+1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own input
+   axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius error of
+   K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
+2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD this
+   is the exact optimum (the principal components of the outputs), because one factor has all the input axes.
+3. *Refinement.* L-BFGS on the exact error in the whitened factors, where it is well conditioned.
+
+A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .algebra import FactorNetwork
+from .moments import Moments
+
+#: Share of the mean variance added to the diagonal of each S_t.
+RIDGE = 1e-5
+
+
+class Decomposition(Protocol):
+    """A structure's closed form, to be cut at any rank."""
+
+    def truncated(self, rank: int) -> list[Tensor]: ...
+
+
+class Template(Protocol):
+    """A structure without its rank: what ``fit`` needs of it."""
+
+    @property
+    def max_rank(self) -> int: ...
+
+    def network(self, rank: int) -> FactorNetwork: ...
+
+    def decompose(self, kernel: Tensor) -> Decomposition: ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted factors (float32), and their output error relative to the outputs' variance."""
+
+    network: FactorNetwork
+    tensors: tuple[Tensor, ...]
+    error: float
+
+    def kernel(self) -> Tensor:
+        """The dense kernel that the factors stand for."""
+        kernel: Tensor = self.network.expand(self.tensors)
+        return kernel
+
+
+class Whitening:
+    """L = (x) L_t for one way of sharing the input axes among factors, with the inverse of each L_t.
+
+    Built for any rank of a template: only the axes c, h, w of each factor matter.
+    """
+
+    def __init__(self, network: FactorNetwork, moments: Moments) -> None:
+        self._network = network
+        self._input = [a for kind in "chw" for a in network.parts(kind)]
+        self._shares = [[a for a in axes if a in self._input] for axes in network.axes]
+        sizes = network.sizes
+        groups, shape = moments.xx.shape[0], [sizes[a] for a in self._input]
+        full = moments.xx.reshape(groups, *shape, *shape)
+        n = len(self._input)
+        order = [self._input.index(a) for share in self._shares for a in share]
+        grouped = full.permute(0, *(1 + i for i in order), *(1 + n + i for i in order))
+        dims = [math.prod(sizes[a] for a in share) for share in self._shares]
+        self._lower = [self._cholesky(s) for s in _nearest_kronecker(grouped.reshape(groups, *dims, *dims), dims)]
+        self._inverse = [
+            torch.linalg.solve_triangular(low, torch.eye(low.shape[-1], dtype=low.dtype).expand_as(low), upper=False)
+            for low in self._lower
+        ]
+
+    @staticmethod
+    def _cholesky(s: Tensor) -> Tensor:
+        d = s.shape[-1]
+        level = s.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)[:, None, None]
+        return torch.linalg.cholesky(s + RIDGE * level * torch.eye(d, dtype=s.dtype))
+
+    def kernel(self, kernel: Tensor) -> Tensor:
+        """K L for a kernel [F, C / groups, kh, kw], in float64."""
+        sizes = self._network.sizes
+        shape = [sizes[a] for a in self._input]
+        groups = self._lower[0].shape[0]
+        view = kernel.double().reshape(groups, -1, *shape)
+        for share, low in zip(self._shares, self._lower, strict=True):
+            view = self._multiply(view, [2 + self._input.index(a) for a in share], low)
+        return view.reshape(kernel.shape)
+
+    @staticmethod
+    def _multiply(view: Tensor, axes: list[int], matrix: Tensor) -> Tensor:
+        """Multiplies the joint ``axes`` of ``view`` [g, ...] from the right by ``matrix`` [g, d, d]."""
+        if not axes:
+            return view * matrix[:, :1, :1].reshape(-1, *[1] * (view.ndim - 1))
+        rest = [i for i in range(1, view.ndim) if i not in axes]
+        order = [0, *rest, *axes]
+        moved = view.permute(order)
+        product = moved.reshape(len(matrix), -1, matrix.shape[-1]) @ matrix
+        back = [order.index(i) for i in range(view.ndim)]
+        return product.reshape(moved.shape).permute(back)
+
+    def factor(self, index: int, tensor: Tensor, *, inverse: bool) -> Tensor:
+        """One factor times L_t, or (inverse) a whitened factor back to a plain one."""
+        axes = self._network.axes[index]
+        matrix = (self._inverse if inverse else self._lower)[index].to(tensor.dtype)
+        with_group = "g" in axes
+        view = tensor if with_group else tensor[None]
+        # A factor that all groups share is whitened by their mean.
+        matrix = matrix if with_group else matrix.mean(0, keepdim=True)
+        offset = 0 if with_group else 1
+        moved = self._multiply(view, [axes.index(a) + offset for a in self._shares[index]], matrix)
+        return moved if with_group else moved[0]
+
+
+def _nearest_kronecker(xx: Tensor, dims: Sequence[int], sweeps: int = 2) -> list[Tensor]:
+    """S_t [g, d_t, d_t], with xx [g, d_1, ..., d_1, ...] ~ (x) S_t: alternating least squares from identities, float64.
+
+    Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite.
+    """
+    groups, n = xx.shape[0], len(dims)
+    eyes = [torch.eye(d, dtype=torch.float64).repeat(groups, 1, 1) for d in dims]
+    busy = [t for t in range(n) if dims[t] > 1]
+    if len(busy) <= 1:
+        out = list(eyes)
+        for t in busy or [0]:
+            out[t] = xx.reshape(groups, dims[t], dims[t]).double()
+        return out
+    letters = "abcdefghijklm"
+    left, right = letters[:n], letters[:n].upper()
+    full, factors = f"z{left}{right}", eyes
+    for _ in range(sweeps):
+        for t in busy:
+            others = [u for u in busy if u != t]
+            terms = ",".join(f"z{left[u]}{right[u]}" for u in others)
+            norm = math.prod(float((factors[u] ** 2).sum()) / groups for u in others)
+            value = torch.einsum(f"{full},{terms}->z{left[t]}{right[t]}", xx, *(factors[u].to(xx.dtype) for u in others))
+            value = value.double() / norm
+            factors[t] = (value + value.mT) / 2
+    return factors
+
+
+def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
+    """K* = yx xx^-1, leaning to the original ``kernel`` where xx has no variance. Shape and type of ``kernel``."""
+    d = moments.xx.shape[-1]
+    level = RIDGE * moments.xx.diagonal(dim1=-2, dim2=-1).mean(-1).double().clamp_min(1e-30)[:, None, None]
+    left = moments.xx.double() + level * torch.eye(d, dtype=torch.float64)
+    right = moments.yx.double() + level * kernel.double().reshape(moments.yx.shape)
+    solved = torch.linalg.solve(left, right.mT).mT
+    return solved.reshape(kernel.shape).to(kernel.dtype)
+
+
+class Fitter:
+    """All ranks of one template on one layer: the whitening and the closed form are computed once."""
+
+    def __init__(self, template: Template, kernel: Tensor, moments: Moments | None) -> None:
+        self._template = template
+        self._moments = moments
+        self._whitening = Whitening(template.network(1), moments) if moments else None
+        target = self._whitening.kernel(kernel) if self._whitening else kernel
+        self._closed = template.decompose(target)
+        self._kernel = kernel
+
+    def closed_form(self, rank: int) -> Fit:
+        """The closed form at ``rank``; without moments, the optimum for the weights."""
+        network = self._template.network(rank)
+        tensors = self._closed.truncated(rank)
+        if self._whitening:
+            tensors = [self._whitening.factor(i, t, inverse=True) for i, t in enumerate(tensors)]
+        return self._result(network, tensors)
+
+    def refined(self, start: Fit, iterations: int) -> Fit:
+        """``start`` improved by at most ``iterations`` L-BFGS steps on the exact output error; never worse."""
+        if self._moments is None or self._whitening is None:
+            return start
+        better = refine(start.network, start.tensors, self._moments, self._whitening, iterations)
+        result = self._result(start.network, better)
+        return result if result.error < start.error else start
+
+    def _result(self, network: FactorNetwork, tensors: Sequence[Tensor]) -> Fit:
+        fitted = balanced([t.detach() for t in tensors])
+        kernel = network.expand(fitted)
+        if self._moments:
+            error = self._moments.error(kernel)
+        else:
+            difference = (kernel - self._kernel.float()).double()
+            error = float(difference.square().sum() / self._kernel.double().square().sum())
+        return Fit(network, tuple(fitted), error)
+
+
+def refine(
+    network: FactorNetwork, start: Sequence[Tensor], moments: Moments, whitening: Whitening, iterations: int
+) -> list[Tensor]:
+    """Minimises <K xx, K> / 2 - <K, yx> over the factors by L-BFGS in whitened coordinates."""
+    whitened = [
+        whitening.factor(i, t.double(), inverse=False).float().detach().requires_grad_() for i, t in enumerate(start)
+    ]
+    scale = 1.0 / max(moments.yy, 1e-30)
+    optimiser = torch.optim.LBFGS(
+        whitened, max_iter=iterations, history_size=10, line_search_fn="strong_wolfe", tolerance_change=1e-7
+    )
+
+    def plain() -> list[Tensor]:
+        return [whitening.factor(i, t, inverse=True) for i, t in enumerate(whitened)]
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        kernel = network.expand(plain())
+        k = kernel.detach().reshape(moments.yx.shape)
+        product = k @ moments.xx
+        # The gradient with respect to K is known; only the factors' share is left to autograd.
+        kernel.backward(((product - moments.yx) * scale).reshape(kernel.shape))
+        value: Tensor = ((product / 2 - moments.yx) * k).sum() * scale
+        return value
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        return plain()
+
+
+def balanced(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same factors, float32, with equal norms: the scale between two factors is free."""
+    norms = [float(t.norm()) for t in tensors]
+    if min(norms) <= 0.0:
+        return [t.float() for t in tensors]
+    mean = math.exp(sum(math.log(n) for n in norms) / len(norms))
+    return [(t * (mean / n)).float() for t, n in zip(tensors, norms, strict=True)]

@@ -1,0 +1,14 @@
+"""The hub: one ONNX graph between every kind of input model and every exporter.
+
+    hub = load("resnet.onnx")
+    for layer in hub.layers(): ...
+    hub.factorize("layer1.0.conv1", Factorized(...))
+    hub.save("resnet.hub.onnx")
+"""
+
+from .factorized import Factorized
+from .hub import Hub
+from .layers import Layer
+from .load import load
+
+__all__ = ["Factorized", "Hub", "Layer", "load"]

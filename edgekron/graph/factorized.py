@@ -1,0 +1,125 @@
+"""A factorized layer as one value: the factors, how they form the kernel, and how the layer moves over its input.
+
+In the hub it is one node of the domain ``edgekron`` with inputs (x, factor 0, factor 1, ..., bias) and all that is not a
+tensor in the node's metadata under ``edgekron``, as JSON, so that a file written by ``Hub.save`` is read back whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.algebra import FactorNetwork, Geometry
+from edgekron.errors import UserError
+
+DOMAIN = "edgekron"
+METADATA_KEY = "edgekron"
+
+Kind = Literal["conv", "linear"]
+
+
+@dataclass(frozen=True, eq=False)
+class Factorized:
+    """The factors of one layer.
+
+    ``tensors`` are float32, one for each factor of ``network``, in its order; ``bias`` is [F] or None. ``order`` is the
+    contraction order and ``forms`` the form of each stage, for each export target ("onnx", "tflite"); a target that is
+    not there gets its defaults. A linear layer has the kernel [F, C, 1, 1] and the plain geometry.
+
+    Raises ``UserError`` when tensors, bias or order do not fit the network, or hold NaN or infinite values.
+    """
+
+    layer: str
+    kind: Kind
+    network: FactorNetwork
+    tensors: tuple[np.ndarray, ...]
+    bias: np.ndarray | None
+    order: tuple[int, ...]
+    geometry: Geometry = field(default_factory=Geometry)
+    forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = [self.network.factor_shape(i) for i in range(len(self.network.axes))]
+        shapes = [tuple(t.shape) for t in self.tensors]
+        if shapes != wanted:
+            raise UserError(
+                f"layer {self.layer}: the factors {self.network.factors!r} have shapes {wanted}, not {shapes}"
+            )
+        if sorted(self.order) != list(range(len(shapes))):
+            raise UserError(f"layer {self.layer}: order {list(self.order)} is no permutation of {len(shapes)} factors")
+        outputs = self.network.kernel_shape[0]
+        if self.bias is not None and self.bias.shape != (outputs,):
+            raise UserError(f"layer {self.layer}: the bias has shape {self.bias.shape}, not ({outputs},)")
+        values = (*self.tensors, *([] if self.bias is None else [self.bias]))
+        if not all(np.isfinite(value).all() for value in values):
+            raise UserError(f"layer {self.layer}: its factors or bias contain NaN or infinite values")
+        if self.kind == "linear" and (
+            self.geometry != Geometry() or self.network.kernel_shape[2:] != (1, 1) or self.network.total("g") > 1
+        ):
+            raise UserError(f"layer {self.layer} is fully connected; it has no window, stride, padding or groups")
+
+    def kernel(self) -> np.ndarray:
+        """The dense kernel [F, C / groups, kh, kw], summed in float64 and rounded to float32."""
+        exact = self.network.expand([tensor.astype(np.float64) for tensor in self.tensors])
+        return np.ascontiguousarray(exact, dtype=np.float32)
+
+    def metadata(self) -> str:
+        """Everything but the tensors, as JSON."""
+        geometry = self.geometry
+        return json.dumps(
+            {
+                "layer": self.layer,
+                "kind": self.kind,
+                "factors": self.network.factors,
+                "sizes": dict(self.network.sizes),
+                "order": list(self.order),
+                "stride": list(geometry.stride),
+                "dilation": list(geometry.dilation),
+                "padding": [list(pair) for pair in geometry.padding],
+                "forms": {target: list(forms) for target, forms in self.forms.items()},
+            }
+        )
+
+
+def is_factorized(node: ir.Node) -> bool:
+    """Whether a node of a hub is a factorized layer."""
+    return node.domain == DOMAIN and METADATA_KEY in node.metadata_props
+
+
+def read_node(node: ir.Node) -> Factorized:
+    """The factorized layer that a node of a hub stands for. Raises ``UserError`` when its metadata is damaged."""
+    try:
+        data: dict[str, Any] = json.loads(node.metadata_props[METADATA_KEY])
+        network = FactorNetwork(data["factors"], data["sizes"])
+        tensors = [_constant(value) for value in node.inputs[1:]]
+        (top, bottom), (left, right) = data["padding"]
+        return Factorized(
+            layer=data["layer"],
+            kind=data["kind"],
+            network=network,
+            tensors=tuple(tensors[: len(network.axes)]),
+            bias=tensors[len(network.axes)] if len(tensors) > len(network.axes) else None,
+            order=tuple(data["order"]),
+            geometry=Geometry(
+                (data["stride"][0], data["stride"][1]),
+                (data["dilation"][0], data["dilation"][1]),
+                ((top, bottom), (left, right)),
+            ),
+            forms={target: tuple(forms) for target, forms in data["forms"].items()},
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"node {node.name} claims to be a factorized layer but its metadata is damaged ({error}); "
+            "compress the network again"
+        ) from error
+
+
+def _constant(value: ir.Value | None) -> np.ndarray:
+    if value is None or value.const_value is None:
+        raise ValueError(f"input {value.name if value else ''} is no initializer")
+    return value.const_value.numpy()

@@ -1,0 +1,118 @@
+"""``Hub``: a network as one ONNX graph in which a factorized layer is one node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from edgekron.errors import UserError
+from edgekron.files import write_file
+from .extract import extract
+from .factorized import Factorized, is_factorized, read_node
+from .layers import Layer, list_layers
+from .nodes import replace_by_dense, replace_by_factorized
+
+MARK = "edgekron.hub"
+FORMAT = "1"
+
+
+class Hub:
+    """A network between import and export; see ``edgekron.graph.load``.
+
+    ``model`` is an ``onnx_ir.Model`` of opset 20 with one image input [N, C, H, W] (or [N, C]), N dynamic, explicit pads
+    and no batch normalisation behind a convolution. It may be edited in place.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.model.metadata_props[MARK] = FORMAT
+
+    @classmethod
+    def open(cls, path: str | Path) -> Hub:
+        """Reads a file written by ``save``. Raises ``UserError`` when it is none."""
+        from .from_onnx import is_hub, read_onnx
+
+        proto = read_onnx(Path(path))
+        if not is_hub(proto):
+            raise UserError(f"{path} is not a hub file of EdgeKron; load it as an ordinary ONNX model")
+        hub = cls(ir.serde.deserialize_model(proto))
+        for node in hub.model.graph:
+            if is_factorized(node):
+                read_node(node)
+        return hub
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Writes the hub as an ONNX file that ONNX Runtime runs as it is. Raises ``UserError`` if ``path`` exists."""
+        write_file(path, self.proto().SerializeToString(), force)
+
+    def proto(self) -> onnx.ModelProto:
+        """The hub as an ``onnx.ModelProto`` of its own."""
+        return ir.serde.serialize_model(self.model)
+
+    def copy(self) -> Hub:
+        """An independent hub; the tensors, which are never changed in place, are shared."""
+        return Hub(self.model.clone())
+
+    @property
+    def input_name(self) -> str:
+        """Name of the one input."""
+        return str(self.model.graph.inputs[0].name)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input without the batch, [C, H, W]."""
+        shape = self.model.graph.inputs[0].shape
+        return tuple(d for d in list(shape or ())[1:] if isinstance(d, int))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(str(value.name) for value in self.model.graph.outputs)
+
+    def layers(self) -> list[Layer]:
+        """Every layer with weights, in topological order, whether it can be factorized or not."""
+        return list_layers(self.model.graph)
+
+    def layer(self, name: str) -> Layer:
+        """One layer by name. Raises ``UserError`` that lists the names if there is none."""
+        layers = self.layers()
+        for layer in layers:
+            if layer.name == name:
+                return layer
+        raise UserError(f"there is no layer {name!r}; the layers are {', '.join(x.name for x in layers)}")
+
+    def factorize(self, layer_name: str, factorized: Factorized) -> None:
+        """Replaces a layer, dense or already factorized, by a factorized one; its output keeps its name.
+
+        Raises ``UserError`` when the layer cannot be factorized, or the factors make another kernel or geometry.
+        """
+        layer = self.layer(layer_name)
+        if layer.frozen_reason is not None or layer.kernel is None:
+            raise UserError(f"layer {layer_name} cannot be factorized: it {layer.frozen_reason}")
+        wanted = (layer_name, layer.kind, layer.kernel.shape, layer.groups, layer.geometry)
+        network = factorized.network
+        given = (factorized.layer, factorized.kind, network.kernel_shape, network.total("g"), factorized.geometry)
+        if given != wanted:
+            raise UserError(f"the factors are those of {given}; the layer is {wanted}")
+        replace_by_factorized(self.model, layer.node, factorized)
+
+    def dense(self) -> Hub:
+        """A copy in which every factorized layer is the ordinary Conv or Gemm of its expanded kernel."""
+        hub = self.copy()
+        for node in list(hub.model.graph):
+            if is_factorized(node):
+                factorized = read_node(node)
+                hub.model.functions.pop(node.op_identifier(), None)
+                replace_by_dense(node, factorized)
+        hub.model.opset_imports.pop("edgekron", None)
+        return hub
+
+    def submodel(self, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+        """The nodes between the values ``inputs`` and ``outputs`` as a model of its own with a dynamic batch.
+
+        Raises ``UserError`` for a name that the graph lacks, or when the outputs need more than these inputs.
+        """
+        return extract(self.model, inputs, outputs)

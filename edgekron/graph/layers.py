@@ -1,0 +1,210 @@
+"""The layers of a hub: every node with weights that could be, or are, factorized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.algebra import Geometry, Pair
+from .factorized import Factorized, Kind, is_factorized, read_node
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer as the hub holds it now.
+
+    ``kernel`` is dense, [F, C / groups, kh, kw] ([F, C, 1, 1] for a fully connected layer, always y = W x), and None
+    where the weights are not constant float32 or not those of an image layer. ``input`` and ``output`` are value
+    names, the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the layer cannot be
+    factorized; it is None where it can.
+    """
+
+    name: str
+    kind: Kind
+    node: ir.Node
+    kernel: np.ndarray | None
+    bias: np.ndarray | None
+    geometry: Geometry
+    groups: int
+    input: str
+    output: str
+    input_size: Pair
+    output_size: Pair
+    factorized: Factorized | None
+    frozen_reason: str | None
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """Shape [F, C / groups, kh, kw]. Raises ``ValueError`` for a layer without a constant kernel."""
+        if self.kernel is None:
+            raise ValueError(f"layer {self.name} has no constant kernel: it {self.frozen_reason}")
+        f, c, h, w = self.kernel.shape
+        return f, c, h, w
+
+
+def list_layers(graph: ir.Graph) -> list[Layer]:
+    """Every Conv, Gemm, MatMul by a constant, and factorized node, in topological order, under unique names."""
+    found: list[Layer] = []
+    names: dict[ir.Node, str] = {}
+    for node in graph:
+        if not _is_layer(node):
+            continue
+        taken = set(names.values())
+        stem = _stem(node)
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}"
+        names[node] = name
+    for node, name in names.items():
+        found.append(_factorized_layer(node, name) if is_factorized(node) else _dense_layer(node, name, names))
+    return found
+
+
+def _is_layer(node: ir.Node) -> bool:
+    if is_factorized(node) or (node.domain in ("", "ai.onnx") and node.op_type in ("Conv", "Gemm")):
+        return True
+    if node.domain in ("", "ai.onnx") and node.op_type == "MatMul":
+        weight = node.inputs[1]
+        return weight is not None and weight.const_value is not None and len(weight.const_value.shape) == 2
+    return False
+
+
+def _stem(node: ir.Node) -> str:
+    if is_factorized(node):
+        return read_node(node).layer
+    weight = node.inputs[1]
+    if weight is not None and weight.is_initializer() and weight.name and weight.name.endswith(".weight"):
+        return weight.name.removesuffix(".weight")
+    return node.name or node.outputs[0].name or node.op_type
+
+
+def _factorized_layer(node: ir.Node, name: str) -> Layer:
+    factorized = read_node(node)
+    return Layer(
+        name=name,
+        kind=factorized.kind,
+        node=node,
+        kernel=factorized.kernel(),
+        bias=factorized.bias,
+        geometry=factorized.geometry,
+        groups=factorized.network.total("g"),
+        input=_name(node.inputs[0]),
+        output=_name(node.outputs[0]),
+        input_size=_size(node.inputs[0]) or (0, 0),
+        output_size=_size(node.outputs[0]) or (0, 0),
+        factorized=factorized,
+        frozen_reason=None,
+    )
+
+
+def _dense_layer(node: ir.Node, name: str, names: dict[ir.Node, str]) -> Layer:
+    weight, kind = node.inputs[1], _kind(node)
+    array = _array(weight)
+    groups = node.attributes.get_int("group", 1) if kind == "conv" else 1
+    kernel = None if array is None else _kernel(node, array)
+    bias, bias_reason = _bias(node, None if kernel is None else kernel.shape[0])
+    sizes = _size(node.inputs[0]), _size(node.outputs[0])
+    reason = _weight_reason(node, weight, names) or _attribute_reason(node, kind) or bias_reason
+    if reason is None and kind == "conv" and kernel is not None and groups > 1 and kernel.shape[1] == 1:
+        reason = "is depthwise: one input channel for each filter leaves nothing to factorize"
+    if reason is None and None in sizes:
+        reason = "the size of its input is not known; load the model with its input shape"
+    return Layer(
+        name=name,
+        kind=kind,
+        node=node,
+        kernel=kernel,
+        bias=bias,
+        geometry=_geometry(node) if kernel is not None and kind == "conv" else Geometry(),
+        groups=groups,
+        input=_name(node.inputs[0]),
+        output=_name(node.outputs[0]),
+        input_size=sizes[0] or (0, 0),
+        output_size=sizes[1] or (0, 0),
+        factorized=None,
+        frozen_reason=reason,
+    )
+
+
+def _kind(node: ir.Node) -> Kind:
+    return "conv" if node.op_type == "Conv" else "linear"
+
+
+def _kernel(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
+    if node.op_type == "Conv":
+        return array if array.ndim == 4 else None
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+    return (array if transposed else array.T)[:, :, None, None]
+
+
+def _geometry(node: ir.Node) -> Geometry:
+    top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))
+    stride = node.attributes.get_ints("strides", (1, 1))
+    dilation = node.attributes.get_ints("dilations", (1, 1))
+    return Geometry((stride[0], stride[1]), (dilation[0], dilation[1]), ((top, bottom), (left, right)))
+
+
+def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | None]:
+    """The bias [F], and why it is none that can be handled."""
+    if node.op_type == "MatMul" or len(node.inputs) < 3 or node.inputs[2] is None:
+        return None, None
+    array = _array(node.inputs[2])
+    if array is None or outputs is None:
+        return None, "its bias is not a constant of type float32"
+    if array.size not in (1, outputs) or array.shape[-1:] not in ((), (1,), (outputs,)):
+        return None, f"its bias has the shape {list(array.shape)}, not [{outputs}]"
+    return np.array(np.broadcast_to(array.reshape(-1), (outputs,))), None
+
+
+def _weight_reason(node: ir.Node, weight: ir.Value | None, names: dict[ir.Node, str]) -> str | None:
+    if weight is None or weight.const_value is None:
+        return "its weights are computed in the graph, not constant"
+    if weight.dtype != ir.DataType.FLOAT:
+        return f"its weights are {weight.const_value.dtype}, not float32"
+    others = [names.get(user, user.name or user.op_type) for user, _ in weight.uses() if user is not node]
+    return f"shares its weights with {', '.join(sorted(set(others)))}" if others else None
+
+
+def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
+    if kind == "conv":
+        rank = len(node.inputs[1].const_value.shape)  # type: ignore[union-attr]
+        if rank != 4:
+            return f"is a {rank - 2}-dimensional convolution; only those of images are factorized"
+        if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+            return "its padding depends on the size of its input, which is not known"
+        return None
+    x = node.inputs[0]
+    if x is None or x.shape is None or len(x.shape) != 2:
+        return f"acts on a tensor of {len(x.shape) if x and x.shape else 'unknown'} dimensions, not on [N, C]"
+    attributes = node.attributes
+    scaled = attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0
+    if scaled or attributes.get_int("transA", 0):
+        return "is a Gemm with alpha, beta or transA other than the ordinary ones"
+    return None
+
+
+def _array(value: ir.Value | None) -> np.ndarray | None:
+    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
+        return None
+    return value.const_value.numpy()
+
+
+def _size(value: ir.Value | None) -> Pair | None:
+    if value is None or value.shape is None:
+        return None
+    dims = value.shape.numpy() if value.shape.is_static() else tuple(value.shape)
+    if len(dims) == 2:
+        return 1, 1
+    if len(dims) != 4:
+        return None
+    h, w = dims[2], dims[3]
+    return (h, w) if isinstance(h, int) and isinstance(w, int) else None
+
+
+def _name(value: ir.Value | None) -> str:
+    if value is None or value.name is None:
+        raise AssertionError("a layer of a hub has a named input and output")
+    return value.name

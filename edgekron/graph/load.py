@@ -1,0 +1,50 @@
+"""``load``: from a torch module, an exported program or an ONNX file to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgekron.errors import UserError
+from .from_onnx import import_onnx, is_hub, read_onnx
+from .hub import Hub
+from .nodes import IR_VERSION
+from .passes import run_import_passes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None = None) -> Hub:
+    """The hub of ``source``: an ``nn.Module``, or the path of a ``.pt2`` or ``.onnx`` file (or one of ``Hub.save``).
+
+    ``input_shape`` is [C, H, W] without the batch; a module needs it, a file only where its own sizes are open. Batch
+    normalisation is folded, constants are folded, the batch is dynamic. Raises ``UserError`` for a source that cannot be
+    read or imported, and for weights that are not finite.
+    """
+    if not isinstance(source, str | Path):
+        from .from_torch import import_module
+
+        if input_shape is None:
+            raise UserError(f"{type(source).__name__} needs the shape of its input, such as (3, 32, 32)")
+        return _finish(import_module(source, tuple(input_shape)), type(source).__name__, tuple(input_shape))
+    path = Path(source)
+    shape = tuple(input_shape) if input_shape is not None else None
+    if path.suffix == ".pt2":
+        from .from_torch import import_program
+
+        return _finish(import_program(path), str(path), shape)
+    if path.suffix == ".onnx":
+        proto = read_onnx(path)
+        if is_hub(proto):
+            return Hub.open(path)
+        return _finish(import_onnx(proto, str(path)), str(path), shape)
+    raise UserError(f"{path} is neither a .onnx nor a .pt2 file; export the model to one of them")
+
+
+def _finish(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> Hub:
+    run_import_passes(model, source, input_shape)
+    model.ir_version = IR_VERSION
+    return Hub(model)

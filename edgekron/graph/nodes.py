@@ -1,0 +1,162 @@
+"""Nodes of a layer in the hub: the ordinary one, and the factorized one with the function that gives its meaning.
+
+The function of a factorized layer multiplies the factors out and applies the dense operator:
+
+    kernel = Reshape(Einsum(factor0, factor1, ...), [F, C / groups, kh, kw])      y = Conv(x, kernel, bias)
+
+with Gemm in place of Conv for a fully connected layer. A file with it is an ordinary ONNX model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.algebra import Geometry
+from .factorized import DOMAIN, METADATA_KEY, Factorized, is_factorized
+
+OPSET = 20
+#: The oldest format in which a node has metadata.
+IR_VERSION = 10
+
+
+def conv_attributes(geometry: Geometry, groups: int, window: Sequence[int]) -> dict[str, ir.Attr]:
+    """The attributes of a Conv node with explicit pads."""
+    (top, bottom), (left, right) = geometry.padding
+    return {
+        "kernel_shape": ir.AttrInt64s("kernel_shape", list(window)),
+        "strides": ir.AttrInt64s("strides", list(geometry.stride)),
+        "dilations": ir.AttrInt64s("dilations", list(geometry.dilation)),
+        "pads": ir.AttrInt64s("pads", [top, left, bottom, right]),
+        "group": ir.AttrInt64("group", groups),
+    }
+
+
+def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer; a number is appended to ``name`` where another value has it."""
+    taken = {value.name for node in graph for value in node.outputs} | {v.name for v in graph.inputs}
+    unique, count = name, 1
+    while unique in graph.initializers or unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    contiguous = np.ascontiguousarray(array)
+    value = ir.Value(
+        name=unique,
+        type=ir.TensorType(ir.DataType.from_numpy(contiguous.dtype)),
+        shape=ir.Shape(contiguous.shape),
+        const_value=ir.tensor(contiguous, name=unique),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def replace_node(old: ir.Node, new: Sequence[ir.Node]) -> None:
+    """Puts the nodes ``new`` in the place of ``old``; the last one's output takes over its name, shape and users.
+
+    Initializers that only ``old`` used are removed.
+    """
+    graph = old.graph
+    if not isinstance(graph, ir.Graph):
+        raise AssertionError(f"node {old.name} is in no graph")
+    before, after = old.outputs[0], new[-1].outputs[0]
+    after.name, after.shape, after.type = before.name, before.shape, before.type
+    graph.insert_before(old, new)
+    ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+    remove_node(old)
+
+
+def remove_node(node: ir.Node) -> None:
+    """Removes a node that nothing uses, with the initializers that only it used."""
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        raise AssertionError(f"node {node.name} is in no graph")
+    inputs = [value for value in node.inputs if value is not None]
+    graph.remove(node, safe=True)
+    for value in inputs:
+        if value.is_initializer() and not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(value.name or "", None)
+
+
+def replace_by_dense(node: ir.Node, factorized: Factorized) -> None:
+    """Puts the ordinary Conv or Gemm of the expanded kernel in the place of a factorized node."""
+    graph, x, name = node.graph, node.inputs[0], node.name
+    if not isinstance(graph, ir.Graph):
+        raise AssertionError(f"node {name} is in no graph")
+    kernel = factorized.kernel()
+    if factorized.kind == "linear":
+        kernel = kernel.reshape(kernel.shape[:2])
+    _release_parameters(node)
+    inputs = [x, add_initializer(graph, f"{factorized.layer}.weight", kernel)]
+    if factorized.bias is not None:
+        inputs.append(add_initializer(graph, f"{factorized.layer}.bias", factorized.bias))
+    if factorized.kind == "linear":
+        dense = ir.Node("", "Gemm", inputs, [ir.AttrInt64("transB", 1)], name=name)
+    else:
+        groups = factorized.network.total("g")
+        attributes = conv_attributes(factorized.geometry, groups, kernel.shape[2:])
+        dense = ir.Node("", "Conv", inputs, attributes.values(), name=name)
+    replace_node(node, [dense])
+
+
+def replace_by_factorized(model: ir.Model, node: ir.Node, factorized: Factorized) -> None:
+    """Puts a factorized node, and its function, in the place of a layer's node."""
+    graph, x = model.graph, node.inputs[0]
+    layer = factorized.layer
+    tensors = [(f"{layer}.factor{i}", tensor) for i, tensor in enumerate(factorized.tensors)]
+    if factorized.bias is not None:
+        tensors.append((f"{layer}.bias", factorized.bias))
+    _release_parameters(node)
+    if is_factorized(node):
+        model.functions.pop(node.op_identifier(), None)
+    inputs = [x, *(add_initializer(graph, name, np.asarray(t, dtype=np.float32)) for name, t in tensors)]
+    function = _function(_function_name(model, layer), factorized)
+    model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = 1
+    new = ir.Node(DOMAIN, function.name, inputs, name=node.name, metadata_props={METADATA_KEY: factorized.metadata()})
+    replace_node(node, [new])
+
+
+def _release_parameters(node: ir.Node) -> None:
+    """Takes every input but the first from ``node``, so that the names of its parameters are free for new ones."""
+    graph = node.graph
+    for index in range(1, len(node.inputs)):
+        value = node.inputs[index]
+        node.replace_input_with(index, None)
+        if isinstance(graph, ir.Graph) and value is not None and value.is_initializer() and not value.uses():
+            graph.initializers.pop(value.name or "", None)
+
+
+def _function_name(model: ir.Model, layer: str) -> str:
+    stem = re.sub(r"[^0-9A-Za-z_]", "_", layer)
+    taken = {function.name for function in model.functions.values()}
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
+
+
+def _function(name: str, factorized: Factorized) -> ir.Function:
+    network = factorized.network
+    x = ir.Value(name="x")
+    factors = [ir.Value(name=f"factor{i}") for i in range(len(factorized.tensors))]
+    bias = [ir.Value(name="bias")] if factorized.bias is not None else []
+    linear = factorized.kind == "linear"
+    shape = list(network.kernel_shape[: 2 if linear else 4])
+    einsum = ir.Node("", "Einsum", factors, [ir.AttrString("equation", network.equation())], name="product")
+    constant = ir.Node("", "Constant", [], [ir.AttrInt64s("value_ints", shape)], name="shape")
+    kernel = ir.Node("", "Reshape", [einsum.outputs[0], constant.outputs[0]], name="kernel")
+    inputs = [x, kernel.outputs[0], *bias]
+    if linear:
+        result = ir.Node("", "Gemm", inputs, [ir.AttrInt64("transB", 1)], name="gemm")
+    else:
+        attributes = conv_attributes(factorized.geometry, network.total("g"), network.kernel_shape[2:])
+        result = ir.Node("", "Conv", inputs, attributes.values(), name="conv")
+    nodes = [einsum, constant, kernel, result]
+    for node, value in zip(nodes, ("product", "shape", "kernel", "y"), strict=True):
+        node.outputs[0].name = value
+    graph = ir.Graph([x, *factors, *bias], result.outputs, nodes=nodes, opset_imports={"": OPSET}, name=name)
+    return ir.Function(DOMAIN, name, graph=graph, attributes=[])

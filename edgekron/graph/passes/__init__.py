@@ -1,0 +1,59 @@
+"""What happens to every imported graph, one idea a file.
+
+``run_import_passes`` is the whole sequence. Each pass takes the model and changes it in place.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from .check_finite import check_finite
+from .dynamic_batch import make_batch_dynamic
+from .explicit_padding import make_padding_explicit
+from .fold_batch_norm import fold_batch_norm
+from .fold_constants import fold_constants
+from .gemm_from_matmul import gemm_from_matmul
+from .infer_shapes import infer_shapes
+from .keep_batch import keep_batch
+from .remove_dropout import remove_dropout
+from .simplify import simplify
+
+__all__ = [
+    "check_finite",
+    "fold_batch_norm",
+    "fold_constants",
+    "gemm_from_matmul",
+    "infer_shapes",
+    "keep_batch",
+    "make_batch_dynamic",
+    "make_padding_explicit",
+    "remove_dropout",
+    "run_import_passes",
+    "simplify",
+]
+
+
+def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> None:
+    """Turns an imported model into the graph of a hub, in place.
+
+    ``source`` names the model in error messages; ``input_shape`` is [C, H, W] or None for the model's own. Raises
+    ``UserError`` for values that are not finite, and for a batch or an input that cannot be made to fit.
+    """
+    common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    check_finite(model, source)
+    make_batch_dynamic(model, source, input_shape)
+    common.IdentityEliminationPass()(model)
+    remove_dropout(model)
+    make_padding_explicit(model)
+    fold_batch_norm(model)
+    gemm_from_matmul(model)
+    simplify(model)
+    common.NameFixPass()(model)
+    infer_shapes(model)
+    keep_batch(model)
+    common.RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
+    check_finite(model, source)

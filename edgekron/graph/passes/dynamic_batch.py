@@ -1,0 +1,74 @@
+"""Gives the input its shape [N, C, H, W] with a dynamic N, whatever batch the file was made with.
+
+A file with a fixed batch b also holds reshapes to [b, ...] of tensors [b, ...]; they are made to keep it
+whatever it is. Constants are folded on the way, because the shapes of reshapes often are computed from others.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgekron.errors import UserError
+from .fold_constants import fold_constants
+from .infer_shapes import forget_shapes, infer_shapes
+from .keep_batch import keep_batch
+
+BATCH = "N"
+
+
+def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> None:
+    """Makes the first dimension of the one input, and with it of the outputs, the symbol N.
+
+    Raises ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
+    ``input_shape``, and for outputs that do not follow the batch.
+    """
+    value = _only_input(model, source)
+    size = _input_size(value, source, input_shape)
+    batch = value.shape[0] if value.shape is not None and len(value.shape) else None
+    # Folded with an open batch first, so that no size of the file's own batch gets into a constant.
+    value.shape = ir.Shape([BATCH, *size])
+    forget_shapes(model)
+    fold_constants(model)
+    if isinstance(batch, int):
+        value.shape = ir.Shape([batch, *size])
+        infer_shapes(model)
+        keep_batch(model)
+        value.shape = ir.Shape([BATCH, *size])
+    infer_shapes(model)
+    for output in model.graph.outputs:
+        if output.shape is not None and (not output.shape or isinstance(output.shape[0], int)):
+            raise UserError(
+                f"{source}: the output {output.name} has the shape {list(output.shape)}, whose first dimension does not "
+                "follow the batch; export the model again with a dynamic first dimension"
+            )
+
+
+def _only_input(model: ir.Model, source: str) -> ir.Value:
+    inputs = model.graph.inputs
+    if len(inputs) != 1:
+        names = ", ".join(str(v.name) for v in inputs)
+        raise UserError(f"{source}: the model has {len(inputs)} inputs ({names}); a network with one image is needed")
+    if inputs[0].dtype != ir.DataType.FLOAT:
+        raise UserError(
+            f"{source}: the input {inputs[0].name} is {inputs[0].dtype}, not float32; export the float32 model"
+        )
+    return inputs[0]
+
+
+def _input_size(value: ir.Value, source: str, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    if value.shape is None or len(value.shape) < 2:
+        if wanted is None:
+            raise UserError(f"{source}: the input {value.name} has no shape [N, C, H, W]; say it when loading")
+        return wanted
+    given = list(value.shape)[1:]
+    if wanted is None:
+        if any(not isinstance(d, int) for d in given):
+            text = ", ".join(str(d) for d in value.shape)
+            raise UserError(f"{source}: the input {value.name} has open sizes, [{text}]; say its shape when loading")
+        return tuple(d for d in given if isinstance(d, int))
+    if len(wanted) != len(given) or any(
+        isinstance(d, int) and d != w for d, w in zip(given, wanted, strict=True)
+    ):
+        raise UserError(f"{source}: the input {value.name} has the shape {given} without batch, not {list(wanted)}")
+    return wanted
+

@@ -1,0 +1,74 @@
+"""Folds batch normalisation into the convolution or fully connected layer before it.
+
+At inference a batch normalisation with scale g, shift b, mean m and variance v is affine on each channel:
+
+    y = g * (x - m) / sqrt(v + eps) + b = s * x + (b - s * m)        with s = g / sqrt(v + eps)
+
+so for x = W * z + c it becomes y = (s W) * z + (s (c - m) + b), with s on the output channels of W. Computed in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.graph.nodes import add_initializer, remove_node
+
+
+def fold_batch_norm(model: ir.Model) -> None:
+    """Folds every BatchNormalization whose input is made by a Conv or Gemm for it alone, all parameters constant."""
+    for node in list(model.graph):
+        if node.op_type == "BatchNormalization" and not node.domain:
+            _fold(model.graph, node)
+
+
+def _fold(graph: ir.Graph, norm: ir.Node) -> None:
+    x, y = norm.inputs[0], norm.outputs[0]
+    layer = x.producer() if x is not None else None
+    parameters = [_constant(value) for value in norm.inputs[1:5]]
+    if x is None or layer is None or layer.domain or layer.op_type not in ("Conv", "Gemm"):
+        return
+    if len(x.uses()) != 1 or x.is_graph_output() or norm.attributes.get_int("training_mode", 0):
+        return
+    weight = _constant(layer.inputs[1])
+    bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
+    old_bias = _constant(bias_value) if bias_value is not None else np.zeros(1)
+    if weight is None or old_bias is None or any(p is None for p in parameters):
+        return
+    channels = 1 if layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0) else 0
+    if layer.op_type == "Gemm":
+        if layer.attributes.get_float("alpha", 1.0) != 1.0 or layer.attributes.get_float("beta", 1.0) != 1.0:
+            return
+        if old_bias.ndim == 2 and old_bias.shape[0] != 1:
+            return
+    scale, shift, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
+    factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    along = [1] * weight.ndim
+    along[channels] = -1
+    new_weight = (weight * factor.reshape(along)).astype(np.float32)
+    new_bias = (factor * (old_bias.reshape(-1) - mean) + shift).astype(np.float32)
+    _set_parameters(graph, layer, new_weight, new_bias)
+    if y.is_graph_output():
+        x.name, y.name = y.name, f"{y.name}.normalised"
+    ir.convenience.replace_all_uses_with(y, x, replace_graph_outputs=True)
+    remove_node(norm)
+
+
+def _set_parameters(graph: ir.Graph, layer: ir.Node, weight: np.ndarray, bias: np.ndarray) -> None:
+    name = str(layer.inputs[1].name)  # type: ignore[union-attr]
+    stem = name.removesuffix(".weight")
+    for index in range(1, len(layer.inputs)):
+        value = layer.inputs[index]
+        layer.replace_input_with(index, None)
+        if value is not None and value.is_initializer() and not value.uses():
+            graph.initializers.pop(value.name or "", None)
+    layer.resize_inputs(3)
+    layer.replace_input_with(1, add_initializer(graph, name, weight))
+    layer.replace_input_with(2, add_initializer(graph, f"{stem}.bias", bias))
+
+
+def _constant(value: ir.Value | None) -> np.ndarray | None:
+    """The value of a float32 initializer in float64."""
+    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
+        return None
+    return value.const_value.numpy().astype(np.float64)

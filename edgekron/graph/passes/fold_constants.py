@@ -1,0 +1,18 @@
+"""Computes whatever depends on constants alone, chains of Shape, Gather and Concat on known sizes among it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+_ANY_SIZE = 1 << 62
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Folds constants of any size, keeps the results as initializers, and removes what is then unused."""
+    optimizer.fold_constants(
+        model, onnx_shape_inference=True, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE
+    )
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.RemoveUnusedNodesPass()(model)

@@ -1,0 +1,136 @@
+"""The compression plan: which layer gets which structure, rank, order and forms. TOML, to be read and edited by hand.
+
+    version = 1
+    model = "sixconv"
+
+    [layers."features.conv1_2"]
+    method = "kronecker"
+    shape = "f 64x1, c 1x64, h 1x3, w 3x1"
+    rank = 24
+    order = [1, 0]                          # optional: the cheapest order
+    forms = { onnx = ["grouped", "grouped"] }   # optional: the defaults of each runtime
+
+    [layers."classifier"]
+    method = "dense"
+    reason = "no structure has fewer MACs"
+
+A layer that the plan does not name stays dense.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from .errors import UserError
+from .lowering import FORMS
+
+VERSION = 1
+TARGETS = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer's line: a structure at a rank, or "dense" with the reason."""
+
+    method: str = "dense"
+    shape: str = ""
+    rank: int = 0
+    order: tuple[int, ...] = ()
+    forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CompressionPlan:
+    """The lines of all layers, in the order of the network, and the model they were made for."""
+
+    model: str
+    layers: Mapping[str, LayerPlan]
+
+    def to_toml(self) -> str:
+        """The plan as a TOML document."""
+        document = tomlkit.document()
+        document.add("version", tomlkit.item(VERSION))
+        document.add("model", tomlkit.item(self.model))
+        tables = tomlkit.table(is_super_table=True)
+        for name, layer in self.layers.items():
+            table = tomlkit.table()
+            table.add("method", layer.method)
+            if layer.method != "dense":
+                table.add("shape", layer.shape)
+                table.add("rank", layer.rank)
+                table.add("order", list(layer.order))
+                forms = tomlkit.inline_table()
+                for target, chosen in layer.forms.items():
+                    forms.add(target, list(chosen))
+                table.add("forms", forms)
+            if layer.reason:
+                table.add("reason", layer.reason)
+            tables.add(name, table)
+        document.add("layers", tables)
+        return tomlkit.dumps(document)
+
+    @classmethod
+    def from_toml(cls, text: str, name: str = "the plan") -> CompressionPlan:
+        """Reads a plan; ``name`` is its file, for messages. Raises ``UserError``."""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"{name} is not valid TOML ({error}); correct it.") from None
+        if document.get("version") != VERSION:
+            raise UserError(f"{name} has version {document.get('version')!r}; this EdgeKron reads version {VERSION}.")
+        layers = document.get("layers", {})
+        if not isinstance(layers, dict):
+            raise UserError(f'{name}: layers must be tables such as [layers."conv1"].')
+        lines = {layer: _layer(table, f"{name}, layer {layer}") for layer, table in layers.items()}
+        return cls(str(document.get("model", "")), lines)
+
+    @classmethod
+    def read(cls, path: Path) -> CompressionPlan:
+        """Reads a plan from a file; raises ``UserError``."""
+        try:
+            return cls.from_toml(path.read_text(), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the plan {path} cannot be read ({error}).") from None
+
+    def check_layers(self, known: Iterable[str]) -> None:
+        """Raises ``UserError`` for a layer that the network does not have, with the nearest name it has."""
+        names = list(known)
+        for layer in self.layers:
+            if layer not in names:
+                near = difflib.get_close_matches(layer, names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UserError(f"the plan names layer {layer!r}, which the network does not have{hint}")
+
+
+def _layer(table: Any, where: str) -> LayerPlan:
+    if not isinstance(table, dict):
+        raise UserError(f"{where}: a table is needed, such as method = \"dense\".")
+    unknown = set(table) - {"method", "shape", "rank", "order", "forms", "reason"}
+    if unknown:
+        raise UserError(f"{where} has unknown keys {sorted(unknown)}; it may have method, shape, rank, order, forms, reason.")
+    forms = table.get("forms", {})
+    order = table.get("order", [])
+    rank = table.get("rank", 0)
+    if not isinstance(forms, dict) or not set(forms) <= set(TARGETS):
+        raise UserError(f"{where}: forms must be a table of {' and '.join(TARGETS)}.")
+    for chosen in forms.values():
+        if not isinstance(chosen, list) or not set(chosen) <= {*FORMS, "dense"}:
+            raise UserError(f"{where}: forms must be lists of {', '.join(FORMS)}, or ['dense'].")
+    if not isinstance(rank, int) or not isinstance(order, list) or not all(isinstance(i, int) for i in order):
+        raise UserError(f"{where}: rank must be a number and order a list of numbers.")
+    return LayerPlan(
+        method=str(table.get("method", "dense")),
+        shape=str(table.get("shape", "")),
+        rank=rank,
+        order=tuple(order),
+        forms={target: tuple(chosen) for target, chosen in forms.items()},
+        reason=str(table.get("reason", "")),
+    )

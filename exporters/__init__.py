@@ -1,0 +1,1 @@
+"""Exporters: from the hub to files that runtimes run."""

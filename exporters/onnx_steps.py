@@ -1,0 +1,191 @@
+"""Lowered steps as standard ONNX operators, in NCHW with a dynamic batch.
+
+    Shuffle   Reshape [-1, *shape, h*w], Transpose           Conv     Reshape [-1, C/fold, h, w], Conv
+    MatMul    Reshape [-1, contracted, trailing*h*w], MatMul  Bias     Add of [C, 1, 1]
+
+The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run time.
+A tensor is only reshaped when the next step wants another view than the one it has: fold after fold needs one Reshape, not
+two. In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.algebra import Pair
+from edgekron.graph.factorized import Factorized
+from edgekron.graph.nodes import add_initializer, conv_attributes
+from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step, Weight
+
+#: Repeated weights up to this size, in bytes, are stored as they are.
+TILED_FROM = 10 * 1024
+
+
+def render(
+    graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, steps: Sequence[Step]
+) -> list[ir.Node]:
+    """The nodes that run ``steps`` on the value ``x`` of height and width ``size``; initializers go to ``graph``.
+
+    The last node's output has the shape of the layer's output. The nodes are not inserted.
+    """
+    renderer = _Renderer(graph, x, size, factorized, sole=len(steps) == 1)
+    for step in steps:
+        match step:
+            case Shuffle():
+                renderer.shuffle(step)
+            case Conv():
+                renderer.convolve(step)
+            case MatMul():
+                renderer.multiply(step)
+            case Bias():
+                renderer.add_bias(step)
+    return renderer.finish()
+
+
+class _Renderer:
+    """The value so far, its view (all dimensions behind the first), and what the view means: channels and size."""
+
+    def __init__(self, graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, *, sole: bool) -> None:
+        self.graph, self.value, self.size = graph, x, size
+        self.factorized = factorized
+        self.linear = factorized.kind == "linear"
+        self.channels = factorized.network.total("g") * factorized.network.total("c")
+        self.view = self._natural()
+        self.nodes: list[ir.Node] = []
+        self.sole = sole
+        self.stages = 0
+
+    def shuffle(self, step: Shuffle) -> None:
+        pixels = () if self.linear else (math.prod(self.size),)
+        self._reshape((*step.shape, *pixels))
+        order = [0, *(axis + 1 for axis in step.order), *([len(step.order) + 1] if pixels else [])]
+        self._append("Transpose", [self.value], [ir.AttrInt64s("perm", order)])
+        self.view = (*(step.shape[axis] for axis in step.order), *pixels)
+
+    def convolve(self, step: Conv) -> None:
+        bias = []
+        if step.bias is not None:
+            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        channels = self.channels // step.fold
+        outputs = step.weight.shape[0]
+        if self.linear and step.groups == 1:
+            self._reshape((channels,))
+            weight = self._stored(step.weight.evaluate(self.factorized.tensors).reshape(outputs, channels))
+            self._append("Gemm", [self.value, weight, *bias], [ir.AttrInt64("transB", 1)])
+            self.view = (outputs,)
+        else:
+            self._reshape((channels, *self.size))
+            weight = self._repeated(step.weight)
+            attributes = conv_attributes(step.geometry, step.groups, step.weight.shape[2:])
+            self._append("Conv", [self.value, weight, *bias], list(attributes.values()))
+            window = (step.weight.shape[2], step.weight.shape[3])
+            self.size = step.geometry.output_size(self.size, window)
+            self.view = (outputs, *self.size)
+        self.channels = outputs * step.fold
+
+    def multiply(self, step: MatMul) -> None:
+        new, contracted = step.weight.shape
+        columns = step.trailing * math.prod(self.size)
+        self._reshape((contracted, columns))
+        weight = self._stored(step.weight.evaluate(self.factorized.tensors))
+        self._append("MatMul", [weight, self.value])
+        self.view = (new, columns)
+        self.channels = new * step.trailing
+
+    def add_bias(self, step: Bias) -> None:
+        self._reshape(self._natural())
+        vector = step.order.apply(self._bias()).reshape([-1] + [1] * (len(self.view) - 1))
+        self._append("Add", [self.value, add_initializer(self.graph, f"{self.factorized.layer}.bias", vector)])
+
+    def finish(self) -> list[ir.Node]:
+        self._reshape(self._natural())
+        return self.nodes
+
+    def _natural(self) -> tuple[int, ...]:
+        return (self.channels,) if self.linear else (self.channels, *self.size)
+
+    def _bias(self) -> np.ndarray:
+        if self.factorized.bias is None:
+            raise AssertionError(f"the steps of layer {self.factorized.layer} add a bias it does not have")
+        return self.factorized.bias
+
+    def _append(self, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()) -> None:
+        name = f"{self.factorized.layer}.{len(self.nodes)}.{op_type}"
+        node = ir.Node("", op_type, inputs, attributes, name=name)
+        node.outputs[0].name = name
+        self.nodes.append(node)
+        self.value = node.outputs[0]
+
+    def _reshape(self, view: tuple[int, ...]) -> None:
+        if view == self.view:
+            return
+        shape = self._shape((-1, *view))
+        self._append("Reshape", [self.value, shape])
+        self.view = view
+
+    def _shape(self, dims: Sequence[int]) -> ir.Value:
+        name = f"{self.factorized.layer}.{len(self.nodes)}.shape"
+        return add_initializer(self.graph, name, np.array(dims, dtype=np.int64))
+
+    def _weight_name(self, suffix: str = "weight") -> str:
+        stem = self.factorized.layer if self.sole else f"{self.factorized.layer}.stage{self.stages}"
+        return f"{stem}.{suffix}"
+
+    def _stored(self, array: np.ndarray) -> ir.Value:
+        value = add_initializer(self.graph, self._weight_name(), array.astype(np.float32, copy=False))
+        self.stages += 1
+        return value
+
+    def _repeated(self, weight: Weight) -> ir.Value:
+        """A weight whose factor is repeated is stored once and tiled where that saves space."""
+        repeats = [size for kind, size in weight.constants if kind == "ones" and size > 1]
+        if not repeats or any(kind != "ones" for kind, _ in weight.constants):
+            return self._stored(weight.evaluate(self.factorized.tensors))
+        if math.prod(weight.shape) * 4 <= TILED_FROM:
+            return self._stored(weight.evaluate(self.factorized.tensors))
+        once, tiles = _factor_and_tiles(weight, self.factorized.tensors)
+        base = add_initializer(self.graph, self._weight_name("factor"), once)
+        whole = f"{self._weight_name()}"
+        self.stages += 1
+        tile = ir.Node("", "Tile", [base, self._shape(tiles)], name=f"{whole}.Tile")
+        self.nodes.append(tile)
+        if once.ndim != len(weight.shape):
+            reshape = ir.Node("", "Reshape", [tile.outputs[0], self._shape(weight.shape)], name=f"{whole}.Reshape")
+            tile.outputs[0].name = f"{whole}.tiled"
+            self.nodes.append(reshape)
+        self.nodes[-1].outputs[0].name = whole
+        return self.nodes[-1].outputs[0]
+
+
+def _factor_and_tiles(weight: Weight, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The factor without its repetitions and the repeats of each of its dimensions.
+
+    The factor has the rank of the weight where the repeats are outermost; elsewhere it has one dimension for each run of
+    repeated and of other axes, and the tiled array still has to be reshaped.
+    """
+    terms, output = weight.equation.split("->")
+    operands = terms.split(",")
+    ones = {
+        letters: size for letters, (_, size) in zip(operands[len(weight.factors) :], weight.constants, strict=True)
+    }
+    sizes = {
+        letter: size
+        for letters, index in zip(operands, weight.factors, strict=False)
+        for letter, size in zip(letters, tensors[index].shape, strict=True)
+    }
+    repeated = [letter in ones for letter in output]
+    count = sum(repeated)
+    single = replace(weight, constants=tuple((kind, 1) for kind, _ in weight.constants))
+    if all(repeated[:count]):
+        times = math.prod(ones.values())
+        shape = (weight.shape[0] // times, *weight.shape[1:])
+        return replace(single, shape=shape).evaluate(tensors), (times, *(1 for _ in shape[1:]))
+    last = max(i for i, flag in enumerate(repeated) if flag)
+    shape = (*(1 if c in ones else sizes[c] for c in output[: last + 1]), -1)
+    tiles = (*(ones.get(c, 1) for c in output[: last + 1]), 1)
+    return replace(single, shape=shape).evaluate(tensors), tiles

@@ -1,0 +1,45 @@
+"""TFLite files without TensorFlow: a hub's graph in NHWC, float32, written straight as a flatbuffer.
+
+    data = export_tflite(hub, "network.tflite")
+
+Inputs and outputs with four axes are [N, H, W, C] in the file, all others as in ONNX; the batch is fixed. Each ONNX
+operator has one translator in ``operators``; factorized layers are rendered by ``factorized``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .translation import Unsupported
+
+if TYPE_CHECKING:
+    from edgekron.graph import Hub
+
+__all__ = ["Unsupported", "export_tflite"]
+
+
+def export_tflite(
+    hub: Hub,
+    path: str | Path | None = None,
+    *,
+    force: bool = False,
+    forms: Mapping[str, Sequence[str]] | None = None,
+    batch: int = 1,
+) -> bytes:
+    """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
+
+    ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for
+    the layer), in place of those in the hub. Raises ``Unsupported`` naming every node without an exact translation,
+    and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
+    """
+    from edgekron.files import write_file
+
+    from .convert import convert
+    from .writer import pack
+
+    data = pack(convert(hub.model, batch=batch, forms=forms))
+    if path is not None:
+        write_file(path, data, force)
+    return data

@@ -1,0 +1,173 @@
+"""Factorized layers: the steps of ``edgekron.lowering`` in NHWC.
+
+A shuffle of the channels is one transpose of [pixels, parts of the channels]; a fold is a fold into the width (see
+``convolution``). A fully connected layer is the same on [rows, channels], with matrix products in place of convolutions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgekron.algebra import StructureError
+from edgekron.graph.factorized import Factorized, read_node
+from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step, default_forms, lower, valid_forms
+
+from .convolution import convolve
+from .layout import NHWC
+from .operators.linear import fully_connected
+from .program import Program, Tensor
+from .translation import Call
+
+TARGET = "tflite"
+
+
+def factorized(call: Call, forms: Mapping[str, Sequence[str]]) -> None:
+    """Translates the node of a factorized layer; ``forms`` of its name replace those written in the node."""
+    layer = read_node(call.node)
+    call.layer = layer.layer
+    steps = _steps(call, layer, forms.get(layer.layer))
+    if layer.kind == "linear":
+        x = call.value(0, (0, 1)).tensor
+        call.finish(_linear(call, x, steps, layer), (0, 1))
+        return
+    x = call.value(0, NHWC).tensor
+    try:
+        y = _conv(call.program, x, steps, layer, call.name)
+    except ValueError as error:
+        call.refuse(str(error), "give the network a larger input")
+    call.finish(y, NHWC)
+
+
+def _steps(call: Call, layer: Factorized, forms: Sequence[str] | None) -> tuple[Step, ...]:
+    stages = layer.network.stages(layer.order, layer.geometry)
+    chosen = tuple(forms or layer.forms.get(TARGET) or default_forms(stages, TARGET))
+    if chosen != ("dense",):
+        for stage, form in zip(stages, chosen, strict=False):
+            valid = valid_forms(stage, TARGET)
+            if form not in valid and stage.size(stage.carried) > 1:
+                call.refuse(
+                    f"form {form!r} is not exact in TFLite for factor {stage.factor} of "
+                    f"{layer.network.factors!r} with stride {stage.geometry.stride}",
+                    f"use {' or '.join(valid)}",
+                )
+    try:
+        return lower(layer.network, layer.order, layer.geometry, chosen, bias=layer.bias is not None)
+    except StructureError as error:
+        call.refuse(str(error), "compress the layer again or correct its forms")
+
+
+def _conv(program: Program, x: Tensor, steps: Sequence[Step], layer: Factorized, name: str) -> Tensor:
+    for index, step in enumerate(steps):
+        at = name if index == len(steps) - 1 else f"{name}/{index}"
+        match step:
+            case Shuffle():
+                x = shuffle(program, x, step, at)
+            case Conv():
+                x = convolve(
+                    program,
+                    x,
+                    step.weight.evaluate(layer.tensors),
+                    None if step.bias is None else _ordered(step.bias, layer),
+                    step.geometry,
+                    groups=step.groups,
+                    name=at,
+                    kernel_name=_weight_name(layer, step.weight.factors),
+                    fold=step.fold,
+                )
+            case Bias():
+                x = _add(program, x, step, layer, at)
+            case MatMul():
+                raise AssertionError("a matrix product from the left is no TFLite form")
+    return x
+
+
+def _linear(call: Call, x: Tensor, steps: Sequence[Step], layer: Factorized) -> Tensor:
+    program = call.program
+    for index, step in enumerate(steps):
+        at = call.name if index == len(steps) - 1 else f"{call.name}/{index}"
+        match step:
+            case Shuffle():
+                x = shuffle(program, x, step, at)
+            case Conv():
+                weight = step.weight.evaluate(layer.tensors)
+                bias = None if step.bias is None else _ordered(step.bias, layer)
+                name = _weight_name(layer, step.weight.factors)
+                x = _product(program, x, step, weight, bias, at, name)
+            case Bias():
+                x = _add(program, x, step, layer, at)
+            case MatMul():
+                raise AssertionError("a matrix product from the left is no TFLite form")
+    return x
+
+
+def _product(
+    program: Program,
+    x: Tensor,
+    step: Conv,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    name: str,
+    weight_name: str,
+) -> Tensor:
+    """A pointwise convolution on [rows, channels]: slices become rows, groups a grouped convolution of one pixel."""
+    rows, channels = x.shape
+    outputs = step.fold * weight.shape[0]
+    if step.groups > 1:
+        image = program.reshape(x, (rows, 1, 1, channels), f"{name}/image")
+        image = convolve(
+            program,
+            image,
+            weight,
+            bias,
+            step.geometry,
+            groups=step.groups,
+            name=f"{name}/grouped",
+            kernel_name=weight_name,
+            fold=step.fold,
+        )
+        return program.reshape(image, (rows, outputs), name)
+    x = program.reshape(x, (rows * step.fold, channels // step.fold), f"{name}/rows")
+    y = fully_connected(program, x, weight.reshape(weight.shape[:2]), bias, f"{name}/product", weight_name)
+    return program.reshape(y, (rows, outputs), name)
+
+
+def shuffle(program: Program, x: Tensor, step: Shuffle, name: str) -> Tensor:
+    """The channels, the last axis of ``x``, in another order: reshape, transpose, reshape."""
+    shape, order = _merged(step.shape, step.order)
+    if len(order) < 2:
+        return x
+    pixels = math.prod(x.shape[:-1])
+    parts = program.reshape(x, (pixels, *shape), f"{name}/parts")
+    moved = program.transpose(parts, (0, *(a + 1 for a in order)), f"{name}/moved")
+    return program.reshape(moved, x.shape, name)
+
+
+def _merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same permutation with axes merged that stay neighbours."""
+    runs: list[list[int]] = []
+    for axis in order:
+        if runs and axis == runs[-1][-1] + 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    ascending = sorted(runs)
+    return [math.prod(shape[a] for a in run) for run in ascending], [ascending.index(run) for run in runs]
+
+
+def _add(program: Program, x: Tensor, step: Bias, layer: Factorized, name: str) -> Tensor:
+    constant = program.constant(f"{layer.layer}.bias", _ordered(step.order, layer))
+    return program.emit("ADD", [x, constant], x.shape, name)
+
+
+def _ordered(order: Shuffle, layer: Factorized) -> np.ndarray:
+    if layer.bias is None:
+        raise AssertionError(f"layer {layer.layer} has no bias")
+    vector: np.ndarray = order.apply(layer.bias)
+    return np.ascontiguousarray(vector)
+
+
+def _weight_name(layer: Factorized, factors: Sequence[int]) -> str:
+    return ".".join([layer.layer, *(f"factor{i}" for i in factors)])

@@ -1,0 +1,114 @@
+"""Which axis of an ONNX value lies where in the file.
+
+ONNX writes feature maps as [N, C, H, W]; TFLite's convolutions want [N, H, W, C]. Instead of transposing around each
+operator, every value carries its ``order``: axis i of the tensor in the file is axis ``order[i]`` of the ONNX value. A
+transpose then costs nothing (it renames axes), a reshape keeps the order where it can, and data moves only where an
+operator insists on an order. Axes of size one move freely, so that [N, C, 1, 1] is [N, 1, 1, C] by a reshape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .program import Program, Shape, Tensor
+
+Order = tuple[int, ...]
+NHWC: Order = (0, 2, 3, 1)
+
+
+def standard(rank: int) -> Order:
+    """The order at the file's inputs and outputs: NHWC for feature maps, as in ONNX for everything else."""
+    return NHWC if rank == 4 else tuple(range(rank))
+
+
+@dataclass(frozen=True)
+class Value:
+    """An ONNX value in the file: ``tensor`` has the axes of the ONNX value in ``order``."""
+
+    tensor: Tensor
+    order: Order
+
+    @property
+    def shape(self) -> Shape:
+        """The shape in ONNX."""
+        return tuple(self.tensor.shape[self.order.index(a)] for a in range(len(self.order)))
+
+    def axis(self, axis: int) -> int:
+        """Where an ONNX axis lies in the tensor."""
+        return self.order.index(axis % len(self.order))
+
+
+def arrange(program: Program, value: Value, order: Order) -> Value:
+    """The same value in another order, by a transpose or, where only axes of size one move, a reshape."""
+    if value.order == order:
+        return value
+    moves = [value.order.index(a) for a in order]
+    return Value(program.transpose(value.tensor, moves, f"{value.tensor.name}/{_letters(order)}"), order)
+
+
+def _letters(order: Order) -> str:
+    return "".join("nchw"[a] for a in order) if len(order) == 4 else "x" + "".join(map(str, order))
+
+
+def arrange_constant(array: np.ndarray, order: Order) -> np.ndarray:
+    """A constant for an elementwise operator on values in ``order``; broadcasts as it does in ONNX."""
+    full = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+    while full.ndim > 1 and full.shape[0] == 1:
+        full = full[0]
+    return np.ascontiguousarray(full)
+
+
+def free(value: Value, order: Order) -> bool:
+    """Whether the value can be seen in ``order`` without moving data."""
+    shape = value.shape
+    return [a for a in value.order if shape[a] > 1] == [a for a in order if shape[a] > 1]
+
+
+def reshape(program: Program, value: Value, shape: Sequence[int], name: str) -> Value:
+    """ONNX's reshape, moving data only where axes are merged that are not neighbours in the file."""
+    source, target = value.shape, tuple(int(n) for n in shape)
+    pairs = _segments(source, target)
+
+    def place(pair: tuple[list[int], list[int]]) -> int:
+        return min((value.order.index(a) for a in pair[0] if source[a] > 1), default=-1)
+
+    pairs.sort(key=place)
+    needed = tuple(a for before, _ in pairs for a in before)
+    result = tuple(a for _, after in pairs for a in after)
+    if not free(value, needed):
+        value = arrange(program, value, needed)
+    reshaped = Value(Tensor(name, tuple(target[a] for a in result)), result)
+    if free(reshaped, standard(len(target))):
+        result = standard(len(target))
+    return Value(program.reshape(value.tensor, [target[a] for a in result], name), result)
+
+
+def _segments(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
+    """The finest pairs of runs of axes with equal products: what a reshape merges and splits.
+
+    Axes of size one at the end belong to the last pair.
+    """
+    pairs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(source) and j < len(target):
+        before, after = [i], [j]
+        left, right = source[i], target[j]
+        while left != right:
+            if left < right:
+                i += 1
+                before.append(i)
+                left *= source[i]
+            else:
+                j += 1
+                after.append(j)
+                right *= target[j]
+        i, j = i + 1, j + 1
+        pairs.append((before, after))
+    if not pairs:
+        pairs.append(([], []))
+    pairs[-1][0].extend(range(i, len(source)))
+    pairs[-1][1].extend(range(j, len(target)))
+    return pairs

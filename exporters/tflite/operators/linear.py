@@ -1,0 +1,73 @@
+"""Gemm, and MatMul by a constant: FULLY_CONNECTED on the last axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekron.exporters.tflite.layout import Value
+from edgekron.exporters.tflite.program import Program, Tensor
+from edgekron.exporters.tflite.registry import translates
+from edgekron.exporters.tflite.translation import Call
+
+
+@translates("Gemm")
+def gemm(call: Call) -> None:
+    """alpha * A @ B + beta * C with a constant B."""
+    alpha, beta = (np.float32(call.attribute(key, 1.0)) for key in ("alpha", "beta"))
+    b = call.numbers(1, "second matrix")
+    weight = alpha * (b if call.attribute("transB", 0) else b.T)
+    x = call.value(0, (1, 0) if call.attribute("transA", 0) else (0, 1)).tensor
+    bias, added = None, None
+    if call.has(2):
+        c = beta * call.numbers(2, "third matrix")
+        if c.size == c.shape[-1:].count(weight.shape[0]) * weight.shape[0]:
+            bias = c.reshape(-1)
+        else:
+            added = c
+    y = fully_connected(
+        call.program, x, weight, bias, call.name, call.node.inputs[1].name or f"{call.name}/kernel"
+    )
+    if added is not None:
+        y = call.program.emit(
+            "ADD", [y, call.program.constant(f"{call.name}/c", added)], y.shape, f"{call.name}/sum"
+        )
+    call.finish(y, (0, 1))
+
+
+@translates("MatMul")
+def matmul(call: Call) -> None:
+    """X @ W, or W @ X, with a constant matrix W."""
+    left, right = call.array(0), call.array(1)
+    if left is None and right is None:
+        call.refuse(
+            "the product of two activations is not supported (its int8 form is wrong in the runtimes)",
+            "keep this layer out of the network to export, or export to ONNX",
+        )
+    matrix, side = (right, 0) if right is not None else (left, 1)
+    assert matrix is not None
+    if matrix.ndim != 2 or call.rank(side) < 2:
+        call.refuse(
+            f"the constant has shape {matrix.shape}, which is no matrix for an input of rank {call.rank(side)}",
+            "multiply by one matrix",
+        )
+    matrix = call.numbers(1 - side, "matrix")
+    rank = call.rank(side)
+    # W @ X is X with its last two axes swapped, times W transposed, swapped back: swapping costs nothing here.
+    order = (*range(rank - 2), rank - 2, rank - 1) if side == 0 else (*range(rank - 2), rank - 1, rank - 2)
+    x = call.value(side, order)
+    weight = matrix.T if side == 0 else matrix
+    name = call.node.inputs[1 - side].name or f"{call.name}/kernel"
+    y = fully_connected(call.program, x.tensor, weight, None, call.name, name)
+    call.result(Value(y, order))
+
+
+def fully_connected(
+    program: Program, x: Tensor, weight: np.ndarray, bias: np.ndarray | None, name: str, weight_name: str
+) -> Tensor:
+    """``x`` [..., C] times ``weight`` [F, C] transposed, plus ``bias`` [F]: [..., F]."""
+    features = weight.shape[0]
+    vector = np.zeros(features, np.float32) if bias is None else bias.astype(np.float32)
+    inputs = [x, program.constant(weight_name, weight.astype(np.float32)), program.constant(f"{name}/bias", vector)]
+    return program.emit(
+        "FULLY_CONNECTED", inputs, (*x.shape[:-1], features), name, keepNumDims=len(x.shape) != 2
+    )

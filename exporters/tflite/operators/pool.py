@@ -1,0 +1,120 @@
+"""MaxPool, AveragePool and global pools."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekron.exporters.tflite.layout import NHWC
+from edgekron.exporters.tflite.program import Program, Tensor
+from edgekron.exporters.tflite.registry import translates
+from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.windows import Axis, Placement, place
+from .conv import explicit_padding
+
+
+@translates("MaxPool")
+def max_pool(call: Call) -> None:
+    """Padding is never the greatest: -inf, or zero where the input is known to be at least zero."""
+    if len(call.node.outputs) > 1 and call.node.outputs[1].uses():
+        call.refuse("its indices are used", "use the values alone")
+    x, axes = _axes(call)
+    placement = place(*axes)
+    fill = 0.0 if _nonnegative(call.program, x) else -np.inf
+    x = call.program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{call.name}/padded", fill)
+    call.finish(_pool(call, "MAX_POOL_2D", x, axes, placement), NHWC)
+
+
+@translates("AveragePool")
+def average_pool(call: Call) -> None:
+    """The sum of a window over the number of its pixels, with or without those of the padding.
+
+    SAME leaves padding out, VALID has none. Everything else is padded with zeros, and each pixel is multiplied by
+    (pixels of the window) / (pixels that count).
+    """
+    x, axes = _axes(call)
+    included = bool(call.attribute("count_include_pad", 0))
+    placement = place(*axes)
+    padded = any(axis.before or axis.needed for axis in axes)
+    if placement.padding == "SAME" and included:
+        placement = Placement("VALID", tuple((axis.before, axis.needed) for axis in axes))  # type: ignore[arg-type]
+    x = call.program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{call.name}/padded")
+    y = _pool(call, "AVERAGE_POOL_2D", x, axes, placement)
+    if padded and placement.padding == "VALID":
+        h, w = (_counted(axis, included) for axis in axes)
+        factor = (axes[0].window * axes[1].window / np.outer(h, w)).astype(np.float32)
+        if not np.all(factor == 1):
+            correction = call.program.constant(f"{call.name}/correction", factor[None, :, :, None])
+            y = call.program.emit("MUL", [y, correction], y.shape, call.name)
+    call.finish(y, NHWC)
+
+
+@translates("GlobalAveragePool", "GlobalMaxPool")
+def global_pool(call: Call) -> None:
+    """[N, C, H, W] -> [N, C, 1, 1]."""
+    if call.rank() != 4:
+        call.refuse(f"an input of rank {call.rank()} is not supported", "use 2-D feature maps")
+    x = call.value(0, NHWC).tensor
+    code = "MEAN" if call.node.op_type == "GlobalAveragePool" else "REDUCE_MAX"
+    axes = call.program.integers(f"{call.name}/axes", [1, 2])
+    y = call.program.emit(code, [x, axes], (x.shape[0], 1, 1, x.shape[3]), call.name, keepDims=True)
+    call.finish(y, NHWC)
+
+
+def _axes(call: Call) -> tuple[Tensor, tuple[Axis, Axis]]:
+    window = tuple(int(k) for k in call.attribute("kernel_shape"))
+    if len(window) != 2 or call.rank() != 4:
+        call.refuse(f"a {len(window)}-D pool is not supported", "use 2-D pools")
+    dilation = tuple(int(d) for d in call.attribute("dilations", (1, 1)))
+    if any(d > 1 and k > 1 for d, k in zip(dilation, window, strict=True)):
+        call.refuse(f"dilations {dilation} are not supported by TFLite's pools", "use a pool without dilation")
+    stride = tuple(int(s) for s in call.attribute("strides", (1, 1)))
+    x = call.value(0, NHWC).tensor
+    padding = explicit_padding(call, x.shape[1:3], window, stride, (1, 1))
+    if any(p < 0 or p >= k for pair, k in zip(padding, window, strict=True) for p in pair):
+        call.refuse(
+            f"padding {padding} is not between zero and the window {window}", "make it less than the window"
+        )
+    ceil = bool(call.attribute("ceil_mode", 0))
+    h, w = (
+        Axis(n, k, s, before, after, ceil)
+        for n, k, s, (before, after) in zip(x.shape[1:3], window, stride, padding, strict=True)
+    )
+    if h.output < 1 or w.output < 1:
+        call.refuse(
+            f"a window of {window} does not fit an input of {x.shape[1]}x{x.shape[2]}", "use a larger input"
+        )
+    return x, (h, w)
+
+
+def _pool(call: Call, code: str, x: Tensor, axes: tuple[Axis, Axis], placement: Placement) -> Tensor:
+    h, w = axes
+    return call.program.emit(
+        code,
+        [x],
+        (x.shape[0], h.output, w.output, x.shape[3]),
+        call.name,
+        padding=placement.padding,
+        strideH=h.stride,
+        strideW=w.stride,
+        filterHeight=h.window,
+        filterWidth=w.window,
+    )
+
+
+def _counted(axis: Axis, included: bool) -> np.ndarray:
+    """How many pixels of each window count along one axis; what a partial last window lacks never does."""
+    start = np.arange(axis.output) * axis.stride
+    first, last = (0, axis.before + axis.size + axis.after) if included else (axis.before, axis.before + axis.size)
+    return np.minimum(start + axis.window, last) - np.maximum(start, first)
+
+
+def _nonnegative(program: Program, x: Tensor) -> bool:
+    """Whether a tensor is at least zero for every input."""
+    writer = program.writer(x)
+    if writer is None:
+        return False
+    if writer.code in {"RELU", "RELU6", "LOGISTIC"}:
+        return True
+    if writer.code in {"RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D", "STRIDED_SLICE", "PAD"}:
+        return _nonnegative(program, writer.inputs[0])
+    return False

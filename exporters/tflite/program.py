@@ -1,0 +1,123 @@
+"""A TFLite program in memory: tensors and operators in the order in which they run.
+
+It knows operators by name and tensors by shape, nothing of ONNX and nothing of the file format. Two peepholes keep it
+small while it is being written: a reshape to the same shape is no operator, and a reshape of a reshape is one. Whatever
+is left without a reader disappears in ``prune``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A value of a program: constant where it has ``data``, else written by one operator or an input."""
+
+    name: str
+    shape: Shape
+    data: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class Operator:
+    """One builtin operator; ``options`` are the fields of its options table that differ from the defaults."""
+
+    code: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Program:
+    """Operators in running order, with named inputs and outputs."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    operators: list[Operator] = field(default_factory=list)
+    _writers: dict[Tensor, Operator] = field(default_factory=dict)
+
+    def emit(
+        self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], name: str, **options: Any
+    ) -> Tensor:
+        """Appends an operator with one output of ``shape`` and returns that output."""
+        output = Tensor(name, tuple(int(n) for n in shape))
+        operator = Operator(code, list(inputs), [output], options)
+        self.operators.append(operator)
+        self._writers[output] = operator
+        return output
+
+    def writer(self, tensor: Tensor) -> Operator | None:
+        """The operator that writes a tensor; None for inputs and constants."""
+        return self._writers.get(tensor)
+
+    def write_to(self, operator: Operator, tensor: Tensor) -> None:
+        """Makes ``tensor`` the output of an operator in place of its own."""
+        operator.outputs = [tensor]
+        self._writers[tensor] = operator
+
+    def constant(self, name: str, data: np.ndarray) -> Tensor:
+        """A constant tensor: float32, or int32 for shapes and axes."""
+        return Tensor(name, tuple(data.shape), np.ascontiguousarray(data))
+
+    def integers(self, name: str, values: Any) -> Tensor:
+        """A constant int32 tensor."""
+        return self.constant(name, np.asarray(values, dtype=np.int32))
+
+    def reshape(self, x: Tensor, shape: Sequence[int], name: str) -> Tensor:
+        """``x`` in another shape with the same number of values."""
+        wanted = tuple(int(n) for n in shape)
+        if math.prod(wanted) != math.prod(x.shape):
+            raise AssertionError(f"{x.name}: {x.shape} has no view {wanted}")
+        before = self.writer(x)
+        if before is not None and before.code == "RESHAPE":
+            x = before.inputs[0]
+        if x.shape == wanted:
+            return x
+        return self.emit(
+            "RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted)
+        )
+
+    def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
+        """``x`` with axis i of the result being axis ``order[i]`` of ``x``; a reshape where only axes of size one move."""
+        shape = tuple(x.shape[a] for a in order)
+        moved = [a for a in order if x.shape[a] > 1]
+        if moved == sorted(moved):
+            return self.reshape(x, shape, name)
+        return self.emit("TRANSPOSE", [x, self.integers(f"{name}/order", order)], shape, name)
+
+    def pad(self, x: Tensor, padding: Sequence[tuple[int, int]], name: str, value: float = 0.0) -> Tensor:
+        """``x`` with (before, after) copies of ``value`` along each axis."""
+        if not any(sum(pair) for pair in padding):
+            return x
+        shape = [n + sum(pair) for n, pair in zip(x.shape, padding, strict=True)]
+        inputs = [x, self.integers(f"{name}/padding", padding)]
+        if value == 0.0:
+            return self.emit("PAD", inputs, shape, name)
+        inputs.append(self.constant(f"{name}/value", np.array([value], np.float32)))
+        return self.emit("PADV2", inputs, shape, name)
+
+    def readers(self) -> Counter[Tensor]:
+        """How often each tensor is read, by operators and as an output of the program."""
+        count = Counter(t for operator in self.operators for t in operator.inputs)
+        count.update(self.outputs.values())
+        return count
+
+    def prune(self) -> None:
+        """Removes operators that nothing reads."""
+        needed = set(self.outputs.values())
+        kept = []
+        for operator in reversed(self.operators):
+            if needed.intersection(operator.outputs):
+                needed.update(operator.inputs)
+                kept.append(operator)
+        self.operators = kept[::-1]

@@ -1,0 +1,79 @@
+"""Reads a TFLite file back: which operators it has, and whether it is well formed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tables of one file."""
+
+    model: Any
+    data: bytes
+
+    @property
+    def graph(self) -> Any:
+        """The only subgraph."""
+        return self.model.subgraphs[0]
+
+    @property
+    def operators(self) -> list[str]:
+        """Names of the operators in running order."""
+        return [_CODE_NAMES[self.model.operatorCodes[o.opcodeIndex].builtinCode] for o in self.graph.operators]
+
+    @property
+    def histogram(self) -> Counter[str]:
+        """How often each operator occurs."""
+        return Counter(self.operators)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(len(b.data) for b in self.model.buffers if b.data is not None)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file; empty for a good one."""
+        graph, found = self.graph, []
+        names = [t.name for t in graph.tensors]
+        found += [f"tensor name {name!r} is used twice" for name, n in Counter(names).items() if n > 1]
+        if self.model.buffers[0].data is not None:
+            found.append("buffer 0 is not empty")
+        written = {i for i, t in enumerate(graph.tensors) if self.model.buffers[t.buffer].data is not None}
+        written |= set(map(int, graph.inputs))
+        for index, operator in enumerate(graph.operators):
+            found += [
+                f"operator {index} reads {names[i]!r} before it is written"
+                for i in operator.inputs
+                if i not in written
+            ]
+            written |= set(map(int, operator.outputs))
+        found += [f"output {names[i]!r} is never written" for i in graph.outputs if i not in written]
+        for tensor in graph.tensors:
+            buffer = self.model.buffers[tensor.buffer].data
+            if buffer is not None and len(buffer) != 4 * int(np.prod(tensor.shape)):
+                found.append(f"tensor {tensor.name!r} has a buffer of {len(buffer)} bytes")
+        start = np.frombuffer(self.data, np.uint8).ctypes.data
+        for index, buffer in enumerate(self.model.buffers):
+            if buffer.data is None:
+                continue
+            offset = buffer.data.ctypes.data - start
+            if offset < 0 or offset + len(buffer.data) > len(self.data):
+                found.append(f"buffer {index} is not inside the file")
+            elif offset % 16:
+                found.append(f"buffer {index} begins at {offset}, no multiple of 16")
+        return found
+
+
+def read(data: bytes) -> Contents:
+    """The tables of a TFLite file. Raises ``ValueError`` when it has another identifier."""
+    if data[4:8] != b"TFL3":
+        raise ValueError("not a TFLite file: the identifier TFL3 is missing")
+    return Contents(schema.ModelT.InitFromPackedBuf(data, 0), data)

@@ -1,0 +1,162 @@
+"""What an operator's translator works with: the node, its inputs in the file, and a way to refuse.
+
+``Translation`` is the state of one export: the program being written and where every ONNX value lies in it. ``Call`` is
+one node in it, as a translator sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.errors import UserError
+
+from .layout import Order, Value, arrange, arrange_constant, standard
+from .program import Program, Tensor
+
+#: The largest rank whose operators every runtime has.
+MAX_RANK = 5
+
+
+class Unsupported(UserError):
+    """A node, or an attribute of it, that the TFLite exporter cannot translate exactly."""
+
+
+@dataclass
+class Translation:
+    """One export: the program so far and the ONNX values in it."""
+
+    program: Program
+    opset: int
+    values: dict[ir.Value, Value] = field(default_factory=dict)
+    constants: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    _arranged: dict[tuple[Value, Order], Value] = field(default_factory=dict)
+
+    def constant(self, value: ir.Value | None) -> np.ndarray | None:
+        """The array of a value that does not depend on the input; None for any other."""
+        if value is None:
+            return None
+        if value not in self.constants and value.const_value is not None:
+            self.constants[value] = value.const_value.numpy()
+        return self.constants.get(value)
+
+    def known(self, value: ir.Value | None) -> bool:
+        """Whether a value is absent, constant or translated."""
+        return value is None or value in self.values or self.constant(value) is not None
+
+    def arranged(self, value: Value, order: Order) -> Value:
+        """A value in an order, moved there at most once."""
+        key = (value, order)
+        if key not in self._arranged:
+            self._arranged[key] = arrange(self.program, value, order)
+        return self._arranged[key]
+
+
+class Call:
+    """One node to translate."""
+
+    def __init__(self, translation: Translation, node: ir.Node, layer: str) -> None:
+        self.translation = translation
+        self.program = translation.program
+        self.node = node
+        self.layer = layer
+        self.name = node.outputs[0].name or layer
+
+    def refuse(self, reason: str, remedy: str) -> NoReturn:
+        """Raises ``Unsupported`` with the node, its layer, the reason and what the user can do."""
+        raise Unsupported(f"{describe(self.node, self.layer)}: {reason}; {remedy}")
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's value, or the operator's default."""
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.value
+
+    def has(self, index: int) -> bool:
+        """Whether the optional input is given."""
+        return index < len(self.node.inputs) and self.node.inputs[index] is not None
+
+    def array(self, index: int) -> np.ndarray | None:
+        """A constant input; None where it is absent or not constant."""
+        return self.translation.constant(self.node.inputs[index]) if self.has(index) else None
+
+    def constant(self, index: int, what: str) -> np.ndarray:
+        """A constant input; refuses one that depends on the network's input."""
+        array = self.array(index)
+        if array is None:
+            self.refuse(f"its {what} is computed while the network runs", f"make the {what} a constant")
+        return array
+
+    def numbers(self, index: int, what: str) -> np.ndarray:
+        """A constant float32 input."""
+        array = self.constant(index, what)
+        if array.dtype != np.float32:
+            self.refuse(f"its {what} is {array.dtype}, not float32", "convert the network to float32")
+        return array
+
+    def vector(self, index: int, what: str, attribute: str | None = None) -> list[int] | None:
+        """Integers from an input or, in older operator sets, an attribute; None where neither is given."""
+        if self.has(index):
+            return [int(i) for i in self.constant(index, what).ravel()]
+        given = self.attribute(attribute or what)
+        return None if given is None else [int(i) for i in given]
+
+    def value(self, index: int = 0, order: Order | None = None) -> Value:
+        """An input in the file, in ``order`` if one is asked for; a constant becomes a tensor."""
+        given = self.node.inputs[index]
+        if given in self.translation.values:
+            value = self.translation.values[given]
+            return value if order is None else self.translation.arranged(value, order)
+        array = self.numbers(index, f"input {index}")
+        order = order or standard(array.ndim)
+        return Value(self.program.constant(given.name or self.name, array.transpose(order)), order)
+
+    def rank(self, index: int = 0) -> int:
+        """Number of axes of an input."""
+        array = self.array(index)
+        return array.ndim if array is not None else len(self.value(index).order)
+
+    def operand(self, index: int, order: Order) -> Tensor:
+        """An input of an elementwise operator on values in ``order``: values must have that rank already."""
+        array = self.array(index)
+        if array is None:
+            return self.value(index, order).tensor
+        name = self.node.inputs[index].name or self.name
+        return self.program.constant(name, arrange_constant(self.numbers(index, f"input {index}"), order))
+
+    def result(self, value: Value, index: int = 0) -> None:
+        """Declares an output."""
+        if len(value.order) > MAX_RANK:
+            self.refuse(
+                f"its result has {len(value.order)} axes, more than {MAX_RANK}", "write it with fewer axes"
+            )
+        self.translation.values[self.node.outputs[index]] = value
+
+    def finish(self, tensor: Tensor, order: Order) -> None:
+        """Declares the only output."""
+        self.result(Value(tensor, order))
+
+
+def describe(node: ir.Node, layer: str) -> str:
+    """A node as an error names it: operator, node and layer."""
+    operator = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
+    parts = [f"{operator} node {(node.name or node.outputs[0].name)!r}"]
+    if layer and layer != node.name:
+        parts.append(f"layer {layer!r}")
+    return " of ".join(parts)
+
+
+def layer_name(node: ir.Node) -> str:
+    """The layer of a node: the name of its weight without ``.weight``, else the node's own."""
+    for value in node.inputs[1:]:
+        if value is not None and value.name and value.name.endswith(".weight"):
+            return value.name.removesuffix(".weight")
+    return node.name or node.outputs[0].name or node.op_type
+
+
+def axes_of(axes: Sequence[int], rank: int) -> list[int]:
+    """Axes counted from the front."""
+    return [a % rank for a in axes]

@@ -1,0 +1,77 @@
+"""Where a sliding window starts and stops, in ONNX and in TFLite.
+
+TFLite knows two paddings. VALID has none. SAME makes the output ceil(n / stride) long and puts
+
+    total = max((output - 1) * stride + window - n, 0),  before = total // 2
+
+zeros (for a pool: nothing) around the input. ONNX names any padding. Where ONNX's windows fall on the same pixels as
+SAME's or VALID's on both axes, that is used; otherwise the input is padded explicitly and the rest is VALID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekron.algebra import Padding
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: ``size`` of the input, ``window`` with its dilation, ``stride``, padding, and size of the output."""
+
+    size: int
+    window: int
+    stride: int
+    before: int
+    after: int
+    ceil: bool = False
+
+    @property
+    def output(self) -> int:
+        """Number of windows; a last, partial one counts with ``ceil``, unless it starts in the padding behind."""
+        room = self.size + self.before + self.after - self.window
+        if room < 0:
+            return 0
+        if not self.ceil:
+            return room // self.stride + 1
+        count = -(-room // self.stride) + 1
+        return count - 1 if (count - 1) * self.stride >= self.size + self.before else count
+
+    @property
+    def needed(self) -> int:
+        """Padding behind the input that the last window reaches."""
+        return max((self.output - 1) * self.stride + self.window - self.size - self.before, 0)
+
+    @property
+    def valid(self) -> bool:
+        return self.before == 0 and self.needed == 0
+
+    @property
+    def same(self) -> bool:
+        total = max((self.output - 1) * self.stride + self.window - self.size, 0)
+        return self.output == -(-self.size // self.stride) and self.before == total // 2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """TFLite's padding and the explicit padding before it."""
+
+    padding: str
+    explicit: Padding
+
+
+def place(h: Axis, w: Axis) -> Placement:
+    """How TFLite reaches the same windows."""
+    if h.valid and w.valid:
+        return Placement("VALID", ((0, 0), (0, 0)))
+    if h.same and w.same:
+        return Placement("SAME", ((0, 0), (0, 0)))
+    return Placement("VALID", ((h.before, h.needed), (w.before, w.needed)))
+
+
+def automatic(mode: str, size: int, window: int, stride: int) -> tuple[int, int]:
+    """(before, after) for ONNX's ``auto_pad`` SAME_UPPER, SAME_LOWER and VALID."""
+    if mode == "VALID":
+        return 0, 0
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return (total // 2, total - total // 2) if mode == "SAME_UPPER" else (total - total // 2, total // 2)

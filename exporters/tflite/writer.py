@@ -1,0 +1,194 @@
+"""From a program to the bytes of a TFLite file (a flatbuffer, identifier ``TFL3``).
+
+Buffer 0 is empty, as readers expect; equal constants share one buffer; every buffer begins at a multiple of 16 bytes, so
+that a microcontroller can read it in place. Tensor names are unique. One signature, ``serving_default``, maps the names
+of the inputs and outputs. The same program always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as package_version
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from .program import Operator, Program, Tensor
+from .versions import version
+
+SIGNATURE = "serving_default"
+METADATA = "edgekron_version"
+_ALIGNMENT = 16
+_SCHEMA_VERSION = 3
+
+#: The options table of each operator that has one.
+_OPTIONS = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DIV": "DivOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GELU": "GeluOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MEAN": "ReducerOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "MIRROR_PAD": "MirrorPadOptions",
+    "MUL": "MulOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "RESHAPE": "ReshapeOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "SUB": "SubOptions",
+    "SUM": "ReducerOptions",
+    "TRANSPOSE": "TransposeOptions",
+}
+
+#: Option fields that the schema numbers and a program names.
+_ENUMERATIONS = {
+    "fusedActivationFunction": schema.ActivationFunctionType,
+    "padding": schema.Padding,
+    "mode": schema.MirrorPadMode,
+}
+
+_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose bytes are aligned; the generated code aligns them to one byte."""
+
+    def Pack(self, builder: Any) -> Any:
+        vector = None
+        if self.data is not None:
+            data = self.data
+            builder.StartVector(1, data.size, _ALIGNMENT)
+            builder.head = head = builder.head - data.size
+            builder.Bytes[head : head + data.size] = data.tobytes()
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+class _Tables:
+    """The file's shared tables: buffers without duplicates, tensors, operator codes."""
+
+    def __init__(self) -> None:
+        self.buffers = [_AlignedBuffer()]
+        self.tensors: list[Any] = []
+        self.codes: list[Any] = []
+        self._buffer_index: dict[bytes, int] = {}
+        self._tensor_index: dict[Tensor, int] = {}
+        self._code_index: dict[tuple[str, int], int] = {}
+        self._names: set[str] = set()
+
+    def buffer(self, data: bytes) -> int:
+        if data not in self._buffer_index:
+            self._buffer_index[data] = len(self.buffers)
+            self.buffers.append(_AlignedBuffer(data=np.frombuffer(data, np.uint8)))
+        return self._buffer_index[data]
+
+    def tensor(self, tensor: Tensor) -> int:
+        if tensor not in self._tensor_index:
+            entry = schema.TensorT()
+            entry.name = self._unique(tensor.name)
+            entry.shape = list(tensor.shape)
+            entry.hasRank = True
+            entry.type = _TYPES[np.dtype(np.float32) if tensor.data is None else tensor.data.dtype]
+            entry.buffer = 0 if tensor.data is None else self.buffer(tensor.data.tobytes())
+            self._tensor_index[tensor] = len(self.tensors)
+            self.tensors.append(entry)
+        return self._tensor_index[tensor]
+
+    def code(self, operator: Operator) -> int:
+        key = (operator.code, version(operator))
+        if key not in self._code_index:
+            entry = schema.OperatorCodeT()
+            entry.builtinCode = getattr(schema.BuiltinOperator, operator.code)
+            # Readers older than the 32-bit field look at this one; 127 says "look at the other".
+            entry.deprecatedBuiltinCode = min(entry.builtinCode, 127)
+            entry.version = key[1]
+            self._code_index[key] = len(self.codes)
+            self.codes.append(entry)
+        return self._code_index[key]
+
+    def _unique(self, name: str) -> str:
+        unique, copy = name, 1
+        while unique in self._names:
+            unique, copy = f"{name}.{copy}", copy + 1
+        self._names.add(unique)
+        return unique
+
+
+def pack(program: Program, description: str = "") -> bytes:
+    """The bytes of the TFLite file of ``program``."""
+    tables = _Tables()
+    graph = schema.SubGraphT()
+    graph.name = "main"
+    # Inputs and outputs first: they keep their names where an inner tensor has the same.
+    graph.inputs = [tables.tensor(t) for t in program.inputs.values()]
+    graph.outputs = [tables.tensor(t) for t in program.outputs.values()]
+    graph.operators = [_operator(tables, operator) for operator in program.operators]
+    graph.tensors = tables.tensors
+
+    metadata = schema.MetadataT()
+    metadata.name = METADATA
+    metadata.buffer = tables.buffer(package_version("edgekron").encode())
+
+    model = schema.ModelT()
+    model.version = _SCHEMA_VERSION
+    model.description = description
+    model.subgraphs = [graph]
+    model.operatorCodes = tables.codes
+    model.signatureDefs = [_signature(program, graph)]
+    model.metadata = [metadata]
+    model.buffers = tables.buffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _operator(tables: _Tables, operator: Operator) -> Any:
+    entry = schema.OperatorT()
+    entry.opcodeIndex = tables.code(operator)
+    entry.inputs = [tables.tensor(t) for t in operator.inputs]
+    entry.outputs = [tables.tensor(t) for t in operator.outputs]
+    table = _OPTIONS.get(operator.code)
+    if table is None:
+        if operator.options:
+            raise AssertionError(f"{operator.code} has no options table for {operator.options}")
+        return entry
+    entry.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+    entry.builtinOptions = getattr(schema, f"{table}T")()
+    for key, value in operator.options.items():
+        if not hasattr(entry.builtinOptions, key):
+            raise AssertionError(f"{table} has no field {key}")
+        setattr(
+            entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value
+        )
+    return entry
+
+
+def _signature(program: Program, graph: Any) -> Any:
+    def maps(names: Any, indices: list[int]) -> list[Any]:
+        entries = []
+        for name, index in zip(names, indices, strict=True):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index
+            entries.append(entry)
+        return entries
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE
+    signature.inputs = maps(program.inputs, graph.inputs)
+    signature.outputs = maps(program.outputs, graph.outputs)
+    return signature

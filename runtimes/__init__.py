@@ -1,0 +1,35 @@
+"""From model files to numbers: run, measure and evaluate ``.onnx`` and ``.tflite`` files where they will be used.
+
+Needs numpy and the runtime of the file, nothing else: neither torch nor the compressor.
+
+    report = bench(["dense.onnx", "small.onnx"])        # latency with intervals, five memory numbers, environment
+    accuracy = top1("small.tflite", batches)            # in the runtime that runs the file
+    session = load("small.onnx"); run_nchw(session, x)  # in this process, outputs as NCHW arrays
+"""
+
+from __future__ import annotations
+
+from edgekron.runtimes.backends import Session, Tensor, load, run_nchw
+from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.evaluate import Accuracy, agreement, top1
+from edgekron.runtimes.measure import bench
+from edgekron.runtimes.memory import Memory
+from edgekron.runtimes.results import FileResult, Report
+from edgekron.runtimes.statistics import Interval, Summary
+
+__all__ = [
+    "Accuracy",
+    "FileResult",
+    "Interval",
+    "Memory",
+    "Report",
+    "RuntimeFailure",
+    "Session",
+    "Summary",
+    "Tensor",
+    "agreement",
+    "bench",
+    "load",
+    "run_nchw",
+    "top1",
+]

@@ -1,0 +1,162 @@
+"""The machine that measures: what it is (``describe``), and how it is at this moment (``state``).
+
+Everything is read from files of the Linux kernel and the standard library; what a machine does not tell is absent.
+A state taken before and one taken after a measurement show whether it was disturbed: ``disturbances`` says how.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CPUS = Path("/sys/devices/system/cpu")
+_THERMAL = Path("/sys/class/thermal")
+#: Raspberry Pi firmware: bits 0-3 say under-voltage, capped, throttled, soft limit now; bits 16-19 since boot.
+_PI_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+_PI_NOW = 0xF
+
+#: Instruction sets that decide which kernels a runtime picks.
+_FEATURES = re.compile(r"sse4_1|avx\w*|fma|f16c|amx\w*|neon|vfpv4|asimd\w*|fphp|i8mm|bf16|sve\w*")
+
+Facts = dict[str, Any]
+
+
+def describe() -> Facts:
+    """What does not change while measuring: processor, cores, governor, memory, kernel, versions."""
+    info = _text("/proc/cpuinfo")
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
+    features = set(flags.group(1).split()) if flags else set()
+    facts: Facts = {
+        "processor": _processor(info),
+        "board": _text("/proc/device-tree/model").strip("\0\n ") or None,
+        "machine": platform.machine(),
+        "virtual": "hypervisor" in features,
+        "features": sorted(filter(_FEATURES.fullmatch, features)),
+        "cores": os.cpu_count(),
+        "allowed_cores": allowed_cores(),
+        "governor": _each_core("cpufreq/scaling_governor"),
+        "memory": _meminfo("MemTotal"),
+        "swap": _meminfo("SwapTotal"),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def state() -> Facts:
+    """What may change: load, frequencies in hertz, temperatures in degrees Celsius, throttling, swap, free memory."""
+    swap = dict(re.findall(r"^(pswp(?:in|out)) (\d+)$", _text("/proc/vmstat"), re.MULTILINE))
+    steal = re.search(r"^cpu +(?:\d+ +){7}(\d+)", _text("/proc/stat"))
+    quota = re.search(r"^nr_throttled (\d+)$", _text("/sys/fs/cgroup/cpu.stat"), re.MULTILINE)
+    throttled = _text(_PI_THROTTLED).strip()
+    facts: Facts = {
+        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "available": _meminfo("MemAvailable"),
+        "frequency": _frequencies(),
+        "temperature": _temperatures(),
+        "throttled": int(throttled, 16) if throttled else None,
+        "core_throttles": _throttle_count(),
+        "quota_throttles": int(quota.group(1)) if quota else None,
+        "swapped_in": int(swap["pswpin"]) if "pswpin" in swap else None,
+        "swapped_out": int(swap["pswpout"]) if "pswpout" in swap else None,
+        "stolen_ticks": int(steal.group(1)) if steal else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def disturbances(facts: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Sentences about what may have spoilt a measurement between two states."""
+    found = []
+    if any(governor != "performance" for governor in facts.get("governor", {}).values()):
+        found.append("the frequency governor is not 'performance', so the clock may vary")
+    if (before.get("throttled", 0) | after.get("throttled", 0)) & _PI_NOW:
+        found.append("the board was throttled or under-voltage; cool it or change its power supply")
+    counters = {
+        "core_throttles": "the processor throttled because of heat",
+        "quota_throttles": "the container ran out of its processor quota",
+        "swapped_in": "memory was swapped in",
+        "swapped_out": "memory was swapped out",
+    }
+    found += [
+        f"{meaning} ({after[name] - before[name]} times)"
+        for name, meaning in counters.items()
+        if name in before and after.get(name, 0) > before[name]
+    ]
+    load, cores = before.get("load"), facts.get("cores")
+    if load and cores and load[0] > 0.5 * cores:
+        found.append(f"the machine was busy before the start (load {load[0]:.1f} on {cores} cores)")
+    return found
+
+
+def allowed_cores() -> list[int] | None:
+    """The cores this process may run on; None where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def fastest_cores(count: int) -> list[int] | None:
+    """``count`` allowed cores, the fastest kind first and, among equals, the last: core 0 takes most interrupts."""
+    allowed = allowed_cores()
+    if allowed is None:
+        return None
+
+    def speed(core: int) -> tuple[int, int]:
+        folder = _CPUS / f"cpu{core}"
+        capacity = _text(folder / "cpu_capacity") or _text(folder / "cpufreq/cpuinfo_max_freq")
+        return int(capacity or 0), core
+
+    return sorted(sorted(allowed, key=speed, reverse=True)[:count])
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def _processor(info: str) -> str | None:
+    name = re.search(r"^(?:model name|Model name|Hardware)\s*:\s*(.+)$", info, re.MULTILINE)
+    if name:
+        return name.group(1).strip()
+    arm = re.search(r"^CPU implementer\s*:\s*(\S+).*?^CPU part\s*:\s*(\S+)", info, re.MULTILINE | re.DOTALL)
+    return f"ARM implementer {arm.group(1)} part {arm.group(2)}" if arm else platform.processor() or None
+
+
+def _each_core(file: str) -> dict[str, str] | None:
+    """The text of a file of each core, without the cores that lack it."""
+    texts = {core.name: _text(core / file).strip() for core in sorted(_CPUS.glob("cpu[0-9]*"))}
+    return {core: text for core, text in texts.items() if text} or None
+
+
+def _frequencies() -> dict[str, int] | None:
+    scaling = _each_core("cpufreq/scaling_cur_freq")
+    if scaling:
+        return {core: int(kilohertz) * 1000 for core, kilohertz in scaling.items()}
+    megahertz = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    return {f"cpu{index}": round(float(value) * 1e6) for index, value in enumerate(megahertz)} or None
+
+
+def _temperatures() -> dict[str, float] | None:
+    zones = {}
+    for zone in sorted(_THERMAL.glob("thermal_zone*")):
+        reading = _text(zone / "temp").strip()
+        if reading.lstrip("-").isdigit():
+            zones[_text(zone / "type").strip() or zone.name] = int(reading) / 1000
+    return zones or None
+
+
+def _throttle_count() -> int | None:
+    counts = _each_core("thermal_throttle/core_throttle_count")
+    return sum(int(count) for count in counts.values()) if counts else None
+
+
+def _meminfo(name: str) -> int | None:
+    match = re.search(rf"^{name}:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None

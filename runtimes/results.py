@@ -1,0 +1,136 @@
+"""What a measurement gives: plain data, raw samples included, to JSON and to the rows of a table.
+
+Times are in seconds, memory in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edgekron.runtimes.statistics import Interval, Summary, speedup, summary
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.memory import Memory
+
+#: Of the JSON; raised whenever a field changes its meaning.
+FORMAT = 1
+
+Facts = Mapping[str, Any]
+Rounds = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """The way from nothing to the first answer, measured once in the fresh process, in seconds.
+
+    ``process`` is from starting the process to its first word; ``runtime`` imports the runtime, ``load`` opens the
+    model, ``first`` is the first inference.
+    """
+
+    process: float
+    runtime: float
+    load: float
+    first: float
+
+    @property
+    def total(self) -> float:
+        """From starting the process to ready, without the first inference."""
+        return self.process + self.runtime + self.load
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """Everything measured of one file."""
+
+    file: str
+    runtime: Facts
+    input: Facts
+    cores: tuple[int, ...] | None
+    cold: ColdStart
+    warm_up: int
+    settled: bool
+    rounds: Rounds
+    memory: Memory
+
+    @cached_property
+    def latency(self) -> Summary:
+        """Summary of all warm inferences, in seconds."""
+        return summary([sample for samples in self.rounds for sample in samples])
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the raw samples in whole nanoseconds."""
+        return {
+            "file": self.file,
+            "runtime": dict(self.runtime),
+            "input": dict(self.input),
+            "cores": self.cores,
+            "cold": {**asdict(self.cold), "total": self.cold.total},
+            "warm_up": self.warm_up,
+            "settled": self.settled,
+            "latency": asdict(self.latency),
+            "memory": self.memory.to_json(),
+            "nanoseconds": [[round(1e9 * sample) for sample in samples] for samples in self.rounds],
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """A measurement of one or several files on one device; the first file is the reference of the others."""
+
+    device: str
+    threads: int
+    seed: int
+    environment: Facts
+    before: Facts
+    after: Facts
+    files: tuple[FileResult, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def speedups(self) -> tuple[Interval, ...]:
+        """How many times faster than the first file each of the others is, by ``statistics.speedup``."""
+        reference, *others = self.files
+        return tuple(speedup(reference.rounds, other.rounds, seed=self.seed) for other in others)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that ``json.dumps`` takes."""
+        others = self.files[1:]
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            "threads": self.threads,
+            "seed": self.seed,
+            "environment": dict(self.environment),
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "warnings": list(self.warnings),
+            "units": {"time": "second", "memory": "byte", "nanoseconds": "raw samples by round"},
+            "reference": self.files[0].file,
+            "speedups": [
+                {"file": other.file, **asdict(interval)} for other, interval in zip(others, self.speedups, strict=True)
+            ],
+            "files": [file.to_json() for file in self.files],
+        }
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a file; ``speedup`` is None for the reference."""
+        intervals = (None, *self.speedups)
+        return [
+            {
+                "file": file.file,
+                "runtime": f"{file.runtime['runtime']} {file.runtime['version']}",
+                "median": file.latency.median,
+                "mad": file.latency.mad,
+                "p5": file.latency.p5,
+                "p95": file.latency.p95,
+                "speedup": interval,
+                "cold": file.cold.total,
+                "load": file.cold.load,
+                "first": file.cold.first,
+                "memory": file.memory,
+            }
+            for file, interval in zip(self.files, intervals, strict=True)
+        ]
