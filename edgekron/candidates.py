@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .algebra import dense_macs
-from .fit import Fit, Fitter
+from .fit import Fitter
 from .moments import Moments
 from .structures import KroneckerShape, shapes
 
@@ -69,13 +69,8 @@ def rounded_rank(rank: float) -> int:
     return whole - whole % multiple
 
 
-def candidates(
-    layer: Layer, kernel: Tensor, moments: Moments | None, method: str, judge: Callable[[Fit], float] | None = None
-) -> list[Candidate]:
-    """The dense layer and every candidate that no other beats in MACs, parameters and error alike.
-
-    ``judge`` gives the error of a fit, by default the one on its own moments.
-    """
+def candidates(layer: Layer, kernel: Tensor, moments: Moments | None, method: str) -> list[Candidate]:
+    """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
     dense = dense_candidate(layer)
     found = [dense]
     for template in METHODS[method](layer.kernel_shape, layer.groups):
@@ -88,8 +83,7 @@ def candidates(
             continue
         fitter = Fitter(template, kernel, moments)
         for rank in ranks:
-            fit = fitter.closed_form(rank)
-            error = judge(fit) if judge else fit.error
+            error = fitter.closed_form_error(rank)
             found.append(Candidate(rank * macs, rank * parameters, error, template, rank, order))
     return undominated(found)
 

@@ -16,7 +16,7 @@ from .errors import UserError
 def write_file(path: str | Path, data: bytes | str, force: bool = False) -> None:
     """Writes a file whole or not at all; missing parent folders are made.
 
-    Raises ``UserError`` when the file exists and ``force`` is not set, the disk is full, or the place cannot be written.
+    Raises ``UserError`` when the file exists and ``force`` is not set, the disk is full, or it cannot be written there.
     """
     target = Path(path)
     refuse_existing(target, force)
@@ -40,7 +40,7 @@ def write_file(path: str | Path, data: bytes | str, force: bool = False) -> None
 def new_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    Raises ``UserError`` as ``write_file`` does. An existing folder is replaced with ``force``, once the new one is whole.
+    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new one is whole.
     """
     target = Path(path)
     refuse_existing(target, force)
@@ -53,8 +53,13 @@ def new_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
             if target.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
                 target.rename(old / "old")
-                folder.rename(target)
-                shutil.rmtree(old)
+                try:
+                    folder.rename(target)
+                except BaseException:
+                    (old / "old").rename(target)
+                    raise
+                finally:
+                    shutil.rmtree(old)
             else:
                 folder.rename(target)
         except BaseException:

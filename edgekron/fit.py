@@ -33,18 +33,30 @@ RIDGE = 1e-5
 class Decomposition(Protocol):
     """A structure's closed form, to be cut at any rank."""
 
-    def truncated(self, rank: int) -> list[Tensor]: ...
+    def truncated(self, rank: int) -> list[Tensor]:
+        """The factors at ``rank``."""
+        ...
+
+    def squared_error(self, rank: int) -> float:
+        """Squared Frobenius error at ``rank``."""
+        ...
 
 
 class Template(Protocol):
     """A structure without its rank: what ``fit`` needs of it."""
 
     @property
-    def max_rank(self) -> int: ...
+    def max_rank(self) -> int:
+        """The rank at which any kernel is exact."""
+        ...
 
-    def network(self, rank: int) -> FactorNetwork: ...
+    def network(self, rank: int) -> FactorNetwork:
+        """The factor network at ``rank``."""
+        ...
 
-    def decompose(self, kernel: Tensor) -> Decomposition: ...
+    def decompose(self, kernel: Tensor) -> Decomposition:
+        """The closed form for a kernel [F, C / groups, kh, kw]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,12 @@ class Fitter:
         if self._whitening:
             tensors = [self._whitening.factor(i, t, inverse=True) for i, t in enumerate(tensors)]
         return self._result(network, tensors)
+
+    def closed_form_error(self, rank: int) -> float:
+        """The error of ``closed_form(rank)``; without moments read off the singular values."""
+        if self._moments:
+            return self.closed_form(rank).error
+        return self._closed.squared_error(rank) / float(self._kernel.double().square().sum().clamp_min(1e-30))
 
     def refined(self, start: Fit, iterations: int) -> Fit:
         """``start`` improved by at most ``iterations`` L-BFGS steps on the exact output error; never worse."""

@@ -1,14 +1,13 @@
 """From the hub to a standard ONNX file: only operators of the default domain, a dynamic batch, each factor stored once.
 
-Each factorized node becomes the steps of ``edgekron.lowering.lower`` (see ``onnx_steps``); all other nodes are the hub's.
+Each factorized node becomes the steps of ``edgekron.lowering.lower`` (see ``onnx_steps``); other nodes are the hub's.
 The result is simplified by onnxsim, whose constant folding is kept from multiplying repeated factors out, and checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +18,6 @@ from onnx_ir.passes import common
 from edgekron.algebra import StructureError
 from edgekron.errors import UserError
 from edgekron.files import write_file
-from edgekron.graph import Factorized, Hub
 from edgekron.graph.factorized import is_factorized, read_node
 from edgekron.graph.nodes import OPSET, replace_node
 from edgekron.graph.passes import infer_shapes
@@ -27,7 +25,14 @@ from edgekron.lowering import Step, default_forms, lower
 
 from .onnx_steps import TILED_FROM, render
 
-OPSETS = range(13, 24)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from edgekron.graph import Factorized, Hub
+
+#: Those to and from which the ONNX version converter takes every operator of the hub.
+OPSETS = range(18, 24)
 
 
 def export_onnx(
@@ -41,9 +46,9 @@ def export_onnx(
 ) -> onnx.ModelProto:
     """The network as standard ONNX, written to ``path`` if there is one; the hub stays as it is.
 
-    ``forms`` gives the forms of some layers by name, ahead of those in the hub and of the defaults. Raises ``UserError``
-    for an opset that is not in ``OPSETS`` or lacks an operator, an operator outside the standard, a form that is not exact
-    for its stage, or a ``path`` that exists (unless ``force``).
+    ``forms`` gives the forms of some layers by name, ahead of those in the hub and of the defaults. Raises
+    ``UserError`` for an opset that is not in ``OPSETS``, an operator that the opset or the standard lacks, a form that
+    is not exact for its stage, or a ``path`` that exists (unless ``force``).
     """
     if opset not in OPSETS:
         raise UserError(f"opset {opset} is not supported; choose one from {OPSETS.start} to {OPSETS.stop - 1}")

@@ -3,32 +3,34 @@
     Shuffle   Reshape [-1, *shape, h*w], Transpose           Conv     Reshape [-1, C/fold, h, w], Conv
     MatMul    Reshape [-1, contracted, trailing*h*w], MatMul  Bias     Add of [C, 1, 1]
 
-The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run time.
-A tensor is only reshaped when the next step wants another view than the one it has: fold after fold needs one Reshape, not
-two. In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
+The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run
+time. A tensor is only reshaped when the next step wants another view than the one it has: fold after fold needs one
+Reshape, not two. In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.algebra import Pair
-from edgekron.graph.factorized import Factorized
 from edgekron.graph.nodes import add_initializer, conv_attributes
 from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step, Weight
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekron.algebra import Pair
+    from edgekron.graph.factorized import Factorized
 
 #: Repeated weights up to this size, in bytes, are stored as they are.
 TILED_FROM = 10 * 1024
 
 
-def render(
-    graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, steps: Sequence[Step]
-) -> list[ir.Node]:
+def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, steps: Sequence[Step]) -> list[ir.Node]:
     """The nodes that run ``steps`` on the value ``x`` of height and width ``size``; initializers go to ``graph``.
 
     The last node's output has the shape of the layer's output. The nodes are not inserted.
@@ -150,7 +152,7 @@ class _Renderer:
             return self._stored(weight.evaluate(self.factorized.tensors))
         once, tiles = _factor_and_tiles(weight, self.factorized.tensors)
         base = add_initializer(self.graph, self._weight_name("factor"), once)
-        whole = f"{self._weight_name()}"
+        whole = self._weight_name()
         self.stages += 1
         tile = ir.Node("", "Tile", [base, self._shape(tiles)], name=f"{whole}.Tile")
         self.nodes.append(tile)
@@ -165,14 +167,12 @@ class _Renderer:
 def _factor_and_tiles(weight: Weight, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, ...]]:
     """The factor without its repetitions and the repeats of each of its dimensions.
 
-    The factor has the rank of the weight where the repeats are outermost; elsewhere it has one dimension for each run of
-    repeated and of other axes, and the tiled array still has to be reshaped.
+    The factor has the rank of the weight where the repeats are outermost; elsewhere it has a dimension for each axis up
+    to the last repeated one, and the tiled array still has to be reshaped.
     """
     terms, output = weight.equation.split("->")
     operands = terms.split(",")
-    ones = {
-        letters: size for letters, (_, size) in zip(operands[len(weight.factors) :], weight.constants, strict=True)
-    }
+    ones = {letters: size for letters, (_, size) in zip(operands[len(weight.factors) :], weight.constants, strict=True)}
     sizes = {
         letter: size
         for letters, index in zip(operands, weight.factors, strict=False)

@@ -12,7 +12,8 @@ neighbours) disturbs both. With :math:`a_i` and :math:`b_i` the medians of the r
 how many times faster the other file is: above 1 it is faster. In logarithms the estimate is exactly reciprocal when the
 two files change places. Its interval is the percentile bootstrap over whole rounds: rounds are drawn with replacement,
 the estimate repeated, and the quantiles taken. Inferences within a round are not independent, rounds nearly are; this
-is why rounds are resampled and inferences are not.
+is why rounds are resampled and inferences are not. The interval speaks of the processes that were measured:
+what changes from one start of a process to the next (the layout of its memory) is not in it.
 """
 
 from __future__ import annotations

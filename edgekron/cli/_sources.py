@@ -60,9 +60,9 @@ def open_model(text: str, arguments: argparse.Namespace) -> Source:
             raise UserError(f"{text} needs --input-shape C,H,W to be traced.")
         return Source(text, graph.load(module, input_shape=shape), module)
     near = difflib.get_close_matches(text, models.NETWORKS, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    remedy = f"did you mean {near[0]}? Otherwise give" if near else "give"
     raise UserError(
-        f"there is no model {text!r}; {hint}Give a bundled name (see `edgekron models`), an .onnx or .pt2 file, a folder "
+        f"there is no model {text!r}; {remedy} a bundled name (see `edgekron models`), an .onnx or .pt2 file, a folder "
         "written by compress, or package.module:factory."
     )
 
@@ -107,5 +107,3 @@ def calibration_batches(data: str | None, limit: int) -> list[np.ndarray]:
         return []
     images = datasets.load(data).subset(limit)
     return [x for x, _ in images.batches(CALIBRATION_BATCH)]
-
-

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--method", default="kronecker", help="family of structures (default: kronecker)")
     parser.add_argument("--ratio", type=float, metavar="R", help="R times fewer multiply-accumulates")
-    parser.add_argument("--params", type=float, metavar="R", help="R times fewer parameters; may be joined with --ratio")
+    parser.add_argument("--params", type=float, metavar="R", help="R times fewer parameters; goes with --ratio, too")
     parser.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
     parser.add_argument("--data", metavar="DATA", help="calibration images; without them the weights alone are fitted")
     parser.add_argument("--images", type=int, default=2048, metavar="N", help="use at most N of them (default: 2048)")

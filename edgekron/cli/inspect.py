@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING, Any
 
 from ._output import count, print_json, print_table, say
 from ._sources import add_model, open_model
+
+if TYPE_CHECKING:
+    from edgekron.graph import Layer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,30 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints one row for each layer."""
-    from edgekron.compressor import cost
     from edgekron.graph.activations import peak_activations
 
     hub = open_model(arguments.model, arguments).hub
-    rows = []
-    for layer in hub.layers():
-        rows.append(
-            {
-                "layer": layer.name,
-                "kind": layer.kind,
-                "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
-                "groups": layer.groups,
-                "stride": list(layer.geometry.stride),
-                "output": list(layer.output_size),
-                **cost(layer),
-                "factors": layer.factorized.network.factors if layer.factorized else None,
-                "ranks": {a: n for a, n in layer.factorized.network.sizes.items() if a[0] == "r"}
-                if layer.factorized
-                else None,
-                "frozen": layer.frozen_reason,
-            }
-        )
+    rows = [_row(layer) for layer in hub.layers()]
     peak, where = peak_activations(hub)
-    totals = {key: sum(int(row[key]) for row in rows) for key in ("macs", "parameters")}
+    totals = {key: sum(row[key] for row in rows) for key in ("macs", "parameters")}
     if arguments.json:
         print_json({"layers": rows, "totals": totals, "peak_activation_bytes": peak, "peak_at": where})
         return 0
@@ -53,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "x".join(map(str, row["stride"])),
                 "x".join(map(str, row["output"])),
                 f"{row['parameters']:,}",
-                count(float(row["macs"])),
+                count(row["macs"]),
                 _state(row),
             ]
             for row in rows
@@ -65,10 +51,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _state(row: dict[str, object]) -> str:
+def _row(layer: Layer) -> dict[str, Any]:
+    from edgekron.compressor import cost
+
+    network = layer.factorized.network if layer.factorized else None
+    return {
+        "layer": layer.name,
+        "kind": layer.kind,
+        "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
+        "groups": layer.groups,
+        "stride": list(layer.geometry.stride),
+        "output": list(layer.output_size),
+        **cost(layer),
+        "factors": network.factors if network else None,
+        "ranks": {axis: size for axis, size in network.sizes.items() if axis[0] == "r"} if network else None,
+        "frozen": layer.frozen_reason,
+    }
+
+
+def _state(row: dict[str, Any]) -> str:
     if row["frozen"]:
         return f"stays dense: it {row['frozen']}"
     if row["factors"]:
-        ranks = row["ranks"] if isinstance(row["ranks"], dict) else {}
-        return f"factorized, rank {math.prod(ranks.values())}"
+        return f"factorized, rank {math.prod(row['ranks'].values())}"
     return "can be factorized"

@@ -1,8 +1,9 @@
-"""``edgekron``: finds the command, runs it, and turns errors that are the user's to mend into one line and exit code 2."""
+"""``edgekron``: finds the command, runs it, and turns errors that are the user's to mend into one line, exit code 2."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import logging
 import sys
@@ -35,30 +36,30 @@ class _Parser(argparse.ArgumentParser):
         if self.command is not None and not self.get_default("run"):
             module = importlib.import_module(f"edgekron.cli.{self.command}")
             module.add_arguments(self)
+            if "--json" not in self._option_string_actions:
+                self.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+            self.add_argument("--debug", action="store_true", help="show tracebacks and what other libraries log")
             self.set_defaults(run=module.run)
         return super().parse_known_args(args, namespace)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code: 0 done, 1 the command's own no, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(prog="edgekron", description="Factorized convolutional networks as plain ONNX and TFLite files.")
     parser.add_argument("--version", action="version", version=f"edgekron {version('edgekron')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, about in COMMANDS.items():
-        command = commands.add_parser(name, help=about, description=about)
-        command.command = name
-        command.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
-        command.add_argument("--debug", action="store_true", help="show tracebacks and what other libraries log")
-    arguments = parser.parse_args(argv)
+        commands.add_parser(name, help=about, description=about).command = name
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None and first not in COMMANDS:
+        near = difflib.get_close_matches(first, COMMANDS, 1)
+        remedy = f"did you mean {near[0]}?" if near else "see edgekron --help."
+        return _fail(f"there is no command {first!r}; {remedy}")
+    arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
         code: int = arguments.run(arguments)
-    except ValueError as error:
-        # UserError, DataError, StructureError and RuntimeFailure are sentences for the user; any other ValueError is a bug.
-        if arguments.debug or not _is_ours(error):
-            raise
-        sys.stderr.write(f"edgekron: error: {error}\n")
-        return USAGE_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("edgekron: interrupted\n")
         return INTERRUPTED
@@ -66,11 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `| head` does.
         sys.stderr.close()
         return 0
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sentence = _sentence(error)
+        if arguments.debug or sentence is None:
+            raise
+        return _fail(sentence)
     return code
 
 
-def _is_ours(error: ValueError) -> bool:
-    return type(error).__module__.split(".")[0] == "edgekron"
+def _fail(sentence: str) -> int:
+    sys.stderr.write(f"edgekron: error: {sentence}\n")
+    return USAGE_ERROR
+
+
+def _sentence(error: Exception) -> str | None:
+    """What the user can mend, as one sentence; None for a bug, whose traceback is wanted."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").split(".", maxsplit=1)[0]
+        if package in ("", "edgekron"):
+            return None
+        return f"this command needs {package}, which is not installed: pip install 'edgekron[compress]'"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}; check the path." if error.filename and error.strerror else None
+    # UserError, DataError, StructureError and RuntimeFailure are sentences; any other ValueError is a bug.
+    return str(error) if type(error).__module__.split(".", maxsplit=1)[0] == "edgekron" else None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ._output import count, print_json, print_table
 
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.cost import DEFINITIONS, module_cost
     from edgekron.models import NETWORKS, build, facts
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, entry in NETWORKS.items():
         with torch.device("meta"):
             cost = module_cost(build(name), entry.input_shape)

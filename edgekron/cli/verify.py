@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("candidate", metavar="CANDIDATE", help=kinds)
     parser.add_argument("--data", metavar="DATA", help="also compare on real images of this data set")
     parser.add_argument("--images", type=int, default=64, metavar="N", help="how many of them (default: 64)")
-    parser.add_argument("--tolerance", type=float, metavar="X", help="exit code 1 if an output's relative error exceeds X")
+    parser.add_argument("--tolerance", type=float, metavar="X", help="exit code 1 if a relative error exceeds X")
     parser.set_defaults(weights=None, input_shape=None)
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = None
     if arguments.data:
         images = next(iter(datasets.load(arguments.data).subset(arguments.images).batches(arguments.images)))[0]
-    names = {}
+    names: dict[str, str] = {}
     for source in sources:
         if not isinstance(source, Path):
             names |= {layer.output: layer.name for layer in source.layers()}

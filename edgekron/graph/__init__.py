@@ -4,6 +4,8 @@
     for layer in hub.layers(): ...
     hub.factorize("layer1.0.conv1", Factorized(...))
     hub.save("resnet.hub.onnx")
+
+A hub file is an ordinary ONNX file: ONNX Runtime runs it, a viewer opens it.
 """
 
 from .factorized import Factorized

@@ -5,12 +5,15 @@ Used often, for one layer after the other, so it walks only the nodes it takes a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 
 from edgekron.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:

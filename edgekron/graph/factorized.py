@@ -1,21 +1,24 @@
 """A factorized layer as one value: the factors, how they form the kernel, and how the layer moves over its input.
 
-In the hub it is one node of the domain ``edgekron`` with inputs (x, factor 0, factor 1, ..., bias) and all that is not a
-tensor in the node's metadata under ``edgekron``, as JSON, so that a file written by ``Hub.save`` is read back whole.
+In the hub it is one node of the domain ``edgekron`` with inputs (x, factor 0, factor 1, ..., bias). All that is not a
+tensor is in the node's metadata under ``edgekron``, as JSON, so that a file written by ``Hub.save`` is read back whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
 from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
 
 DOMAIN = "edgekron"
 METADATA_KEY = "edgekron"
@@ -89,6 +92,11 @@ class Factorized:
 def is_factorized(node: ir.Node) -> bool:
     """Whether a node of a hub is a factorized layer."""
     return node.domain == DOMAIN and METADATA_KEY in node.metadata_props
+
+
+def layer_of(node: ir.Node) -> str:
+    """Name of the layer that a factorized node stands for, without reading its tensors."""
+    return str(json.loads(node.metadata_props[METADATA_KEY])["layer"])
 
 
 def read_node(node: ir.Node) -> Factorized:

@@ -1,21 +1,25 @@
-"""Imports torch modules and exported programs through ``torch.onnx.export``; weights keep their names of the state dict."""
+"""Imports torch modules and exported programs by ``torch.onnx.export``; weights keep their names of the state dict."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from edgekron.errors import UserError
+
 from .nodes import OPSET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import onnx_ir as ir
 
 # Two, because torch.export treats a batch of one as a constant.
 _TRACED_BATCH = 2
@@ -35,7 +39,8 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
         try:
             module(example)
         except Exception as error:
-            raise UserError(f"{name} does not take an input of shape [N, {_text(input_shape)}]: {_line(error)}") from error
+            shape = ", ".join(str(size) for size in input_shape)
+            raise UserError(f"{name} does not take an input of shape [N, {shape}]: {_line(error)}") from error
         return _export(module, name, args=(example,), dynamic_shapes=({0: Dim("N")},))
 
 
@@ -57,7 +62,7 @@ def _export(model: nn.Module | ExportedProgram, name: str, **options: Any) -> ir
         try:
             # Without its optimiser, which would fold and rename weights before we see them.
             program = torch.onnx.export(
-                model,  # type: ignore[arg-type]
+                model,
                 dynamo=True,
                 optimize=False,
                 verbose=False,
@@ -95,10 +100,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return ", ".join(str(size) for size in shape)
 
 
 def _line(error: Exception) -> str:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 import onnx_ir as ir
 
 from edgekron.errors import UserError
 from edgekron.files import write_file
+
 from .extract import extract
 from .factorized import Factorized, is_factorized, read_node
-from .layers import Layer, list_layers
+from .from_onnx import FORMAT, MARK, is_hub, read_onnx
+from .layers import Layer, describe, layer_names
 from .nodes import replace_by_dense, replace_by_factorized
 
-MARK = "edgekron.hub"
-FORMAT = "1"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
 
 
 class Hub:
     """A network between import and export; see ``edgekron.graph.load``.
 
-    ``model`` is an ``onnx_ir.Model`` of opset 20 with one image input [N, C, H, W] (or [N, C]), N dynamic, explicit pads
-    and no batch normalisation behind a convolution. It may be edited in place.
+    ``model`` is an ``onnx_ir.Model`` of opset 20 with one image input [N, C, H, W] (or [N, C]), N dynamic, explicit
+    pads and no batch normalisation behind a convolution. It may be edited in place.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -33,8 +36,6 @@ class Hub:
     @classmethod
     def open(cls, path: str | Path) -> Hub:
         """Reads a file written by ``save``. Raises ``UserError`` when it is none."""
-        from .from_onnx import is_hub, read_onnx
-
         proto = read_onnx(Path(path))
         if not is_hub(proto):
             raise UserError(f"{path} is not a hub file of EdgeKron; load it as an ordinary ONNX model")
@@ -74,15 +75,16 @@ class Hub:
 
     def layers(self) -> list[Layer]:
         """Every layer with weights, in topological order, whether it can be factorized or not."""
-        return list_layers(self.model.graph)
+        names = layer_names(self.model.graph)
+        return [describe(node, names) for node in names]
 
     def layer(self, name: str) -> Layer:
         """One layer by name. Raises ``UserError`` that lists the names if there is none."""
-        layers = self.layers()
-        for layer in layers:
-            if layer.name == name:
-                return layer
-        raise UserError(f"there is no layer {name!r}; the layers are {', '.join(x.name for x in layers)}")
+        names = layer_names(self.model.graph)
+        for node, known in names.items():
+            if known == name:
+                return describe(node, names)
+        raise UserError(f"there is no layer {name!r}; the layers are {', '.join(names.values())}")
 
     def factorize(self, layer_name: str, factorized: Factorized) -> None:
         """Replaces a layer, dense or already factorized, by a factorized one; its output keeps its name.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from edgekron.algebra import Geometry, Pair
-from .factorized import Factorized, Kind, is_factorized, read_node
+
+from .factorized import Factorized, Kind, is_factorized, layer_of, read_node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +49,26 @@ class Layer:
         return f, c, h, w
 
 
-def list_layers(graph: ir.Graph) -> list[Layer]:
-    """Every Conv, Gemm, MatMul by a constant, and factorized node, in topological order, under unique names."""
-    found: list[Layer] = []
+def layer_names(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Every Conv, Gemm, MatMul by a constant, and factorized node, in topological order, and its unique name."""
     names: dict[ir.Node, str] = {}
+    taken: set[str] = set()
     for node in graph:
         if not _is_layer(node):
             continue
-        taken = set(names.values())
         stem = _stem(node)
         name, count = stem, 1
         while name in taken:
             count += 1
             name = f"{stem}_{count}"
+        taken.add(name)
         names[node] = name
-    for node, name in names.items():
-        found.append(_factorized_layer(node, name) if is_factorized(node) else _dense_layer(node, name, names))
-    return found
+    return names
+
+
+def describe(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
+    """The layer of one node, with the names of all layers at hand."""
+    return _factorized_layer(node, names[node]) if is_factorized(node) else _dense_layer(node, names)
 
 
 def _is_layer(node: ir.Node) -> bool:
@@ -74,7 +82,7 @@ def _is_layer(node: ir.Node) -> bool:
 
 def _stem(node: ir.Node) -> str:
     if is_factorized(node):
-        return read_node(node).layer
+        return layer_of(node)
     weight = node.inputs[1]
     if weight is not None and weight.is_initializer() and weight.name and weight.name.endswith(".weight"):
         return weight.name.removesuffix(".weight")
@@ -100,7 +108,7 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
     )
 
 
-def _dense_layer(node: ir.Node, name: str, names: dict[ir.Node, str]) -> Layer:
+def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
     weight, kind = node.inputs[1], _kind(node)
     array = _array(weight)
     groups = node.attributes.get_int("group", 1) if kind == "conv" else 1
@@ -113,7 +121,7 @@ def _dense_layer(node: ir.Node, name: str, names: dict[ir.Node, str]) -> Layer:
     if reason is None and None in sizes:
         reason = "the size of its input is not known; load the model with its input shape"
     return Layer(
-        name=name,
+        name=names[node],
         kind=kind,
         node=node,
         kernel=kernel,
@@ -159,7 +167,7 @@ def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | 
     return np.array(np.broadcast_to(array.reshape(-1), (outputs,))), None
 
 
-def _weight_reason(node: ir.Node, weight: ir.Value | None, names: dict[ir.Node, str]) -> str | None:
+def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Node, str]) -> str | None:
     if weight is None or weight.const_value is None:
         return "its weights are computed in the graph, not constant"
     if weight.dtype != ir.DataType.FLOAT:
@@ -181,7 +189,7 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
         return f"acts on a tensor of {len(x.shape) if x and x.shape else 'unknown'} dimensions, not on [N, C]"
     attributes = node.attributes
     scaled = attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0
-    if scaled or attributes.get_int("transA", 0):
+    if scaled or attributes.get_int("transA", 0) != 0:
         return "is a Gemm with alpha, beta or transA other than the ordinary ones"
     return None
 

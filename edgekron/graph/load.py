@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from edgekron.errors import UserError
+
 from .from_onnx import import_onnx, is_hub, read_onnx
 from .hub import Hub
 from .nodes import IR_VERSION
 from .passes import run_import_passes
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
 
@@ -21,8 +21,8 @@ def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None 
     """The hub of ``source``: an ``nn.Module``, or the path of a ``.pt2`` or ``.onnx`` file (or one of ``Hub.save``).
 
     ``input_shape`` is [C, H, W] without the batch; a module needs it, a file only where its own sizes are open. Batch
-    normalisation is folded, constants are folded, the batch is dynamic. Raises ``UserError`` for a source that cannot be
-    read or imported, and for weights that are not finite.
+    normalisation and constants are folded, the batch is dynamic. Raises ``UserError`` for a source that cannot be read
+    or imported, and for weights that are not finite.
     """
     if not isinstance(source, str | Path):
         from .from_torch import import_module

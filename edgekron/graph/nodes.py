@@ -10,13 +10,17 @@ with Gemm in place of Conv for a fully connected layer. A file with it is an ord
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.algebra import Geometry
 from .factorized import DOMAIN, METADATA_KEY, Factorized, is_factorized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekron.algebra import Geometry
 
 OPSET = 20
 #: The oldest format in which a node has metadata.
@@ -58,9 +62,7 @@ def replace_node(old: ir.Node, new: Sequence[ir.Node]) -> None:
 
     Initializers that only ``old`` used are removed.
     """
-    graph = old.graph
-    if not isinstance(graph, ir.Graph):
-        raise AssertionError(f"node {old.name} is in no graph")
+    graph = _graph(old)
     before, after = old.outputs[0], new[-1].outputs[0]
     after.name, after.shape, after.type = before.name, before.shape, before.type
     graph.insert_before(old, new)
@@ -70,9 +72,7 @@ def replace_node(old: ir.Node, new: Sequence[ir.Node]) -> None:
 
 def remove_node(node: ir.Node) -> None:
     """Removes a node that nothing uses, with the initializers that only it used."""
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise AssertionError(f"node {node.name} is in no graph")
+    graph = _graph(node)
     inputs = [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
     for value in inputs:
@@ -82,13 +82,11 @@ def remove_node(node: ir.Node) -> None:
 
 def replace_by_dense(node: ir.Node, factorized: Factorized) -> None:
     """Puts the ordinary Conv or Gemm of the expanded kernel in the place of a factorized node."""
-    graph, x, name = node.graph, node.inputs[0], node.name
-    if not isinstance(graph, ir.Graph):
-        raise AssertionError(f"node {name} is in no graph")
+    graph, x, name = _graph(node), node.inputs[0], node.name
     kernel = factorized.kernel()
     if factorized.kind == "linear":
         kernel = kernel.reshape(kernel.shape[:2])
-    _release_parameters(node)
+    release_parameters(node)
     inputs = [x, add_initializer(graph, f"{factorized.layer}.weight", kernel)]
     if factorized.bias is not None:
         inputs.append(add_initializer(graph, f"{factorized.layer}.bias", factorized.bias))
@@ -108,7 +106,7 @@ def replace_by_factorized(model: ir.Model, node: ir.Node, factorized: Factorized
     tensors = [(f"{layer}.factor{i}", tensor) for i, tensor in enumerate(factorized.tensors)]
     if factorized.bias is not None:
         tensors.append((f"{layer}.bias", factorized.bias))
-    _release_parameters(node)
+    release_parameters(node)
     if is_factorized(node):
         model.functions.pop(node.op_identifier(), None)
     inputs = [x, *(add_initializer(graph, name, np.asarray(t, dtype=np.float32)) for name, t in tensors)]
@@ -119,14 +117,20 @@ def replace_by_factorized(model: ir.Model, node: ir.Node, factorized: Factorized
     replace_node(node, [new])
 
 
-def _release_parameters(node: ir.Node) -> None:
+def release_parameters(node: ir.Node) -> None:
     """Takes every input but the first from ``node``, so that the names of its parameters are free for new ones."""
-    graph = node.graph
+    graph = _graph(node)
     for index in range(1, len(node.inputs)):
         value = node.inputs[index]
         node.replace_input_with(index, None)
-        if isinstance(graph, ir.Graph) and value is not None and value.is_initializer() and not value.uses():
+        if value is not None and value.is_initializer() and not value.uses():
             graph.initializers.pop(value.name or "", None)
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    if not isinstance(node.graph, ir.Graph):
+        raise TypeError(f"node {node.name} is in no graph")
+    return node.graph
 
 
 def _function_name(model: ir.Model, layer: str) -> str:

@@ -23,7 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..algebra import FactorNetwork, StructureError
+from edgekron.algebra import FactorNetwork, StructureError
 
 Split = tuple[int, int]
 KernelShape = tuple[int, int, int, int]
@@ -84,17 +84,11 @@ class KroneckerShape:
             raise StructureError(f"Kronecker shape {self} is for a kernel {self.kernel_shape}, not {tuple(kernel.shape)}")
         m = self.rearrange(kernel.double())
         # The Gram matrix of the short side is much cheaper than an SVD; in float64 it costs accuracy only below 1e-8.
-        flip = m.shape[1] > m.shape[2]
-        short = m.mT if flip else m
+        flipped = m.shape[1] > m.shape[2]
+        short = m.mT if flipped else m
         values, vectors = torch.linalg.eigh(short @ short.mT)
         sigma = values.flip(-1).clamp_min(0.0).sqrt()
-        u = vectors.flip(-1)
-        # Balanced factors, sqrt(sigma) each: u^T M is sigma v^T.
-        floor = torch.finfo(torch.float64).tiny
-        v = (u.mT @ short) / sigma.clamp_min(floor).sqrt()[..., None]
-        left = u * sigma.sqrt()[:, None, :]
-        a, b = (v, left.mT) if flip else (left.mT, v)
-        return KroneckerDecomposition(self, a, b, sigma)
+        return KroneckerDecomposition(self, short, vectors.flip(-1), sigma, flipped)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{k} {s[0]}x{s[1]}" for k, s in (("f", self.f), ("c", self.c), ("h", self.h), ("w", self.w)))
@@ -120,17 +114,30 @@ class KroneckerShape:
 
 @dataclass(frozen=True)
 class KroneckerDecomposition:
-    """The terms of a decomposition: ``a`` [g, R, rows], ``b`` [g, R, columns], and the singular values [g, R]."""
+    """The singular value decomposition of M (transposed where ``flipped``): left vectors ``u`` and values ``sigma`` [g, R]."""
 
     shape: KroneckerShape
-    a: Tensor
-    b: Tensor
+    m: Tensor
+    u: Tensor
     sigma: Tensor
+    flipped: bool
 
     def truncated(self, rank: int) -> list[Tensor]:
-        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says, in float64."""
+        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says, in float64.
+
+        Each has the square root of the singular values.
+        """
         network = self.shape.network(rank)
-        return [side[:, :rank].reshape(network.factor_shape(i)) for i, side in enumerate((self.a, self.b))]
+        u, root = self.u[..., :rank], self.sigma[..., :rank].sqrt()
+        left = (u * root[:, None, :]).mT
+        # u^T M is sigma v^T.
+        right = (u.mT @ self.m) / root.clamp_min(torch.finfo(torch.float64).tiny)[..., None]
+        sides = (right, left) if self.flipped else (left, right)
+        return [side.reshape(network.factor_shape(i)) for i, side in enumerate(sides)]
+
+    def squared_error(self, rank: int) -> float:
+        """What ``truncated`` leaves out, in the Frobenius norm: the tail of the squared singular values."""
+        return float(self.sigma[:, rank:].square().sum())
 
 
 def shapes(kernel_shape: KernelShape, groups: int = 1) -> Iterator[KroneckerShape]:

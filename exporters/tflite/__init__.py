@@ -12,12 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .translation import Unsupported
+from edgekron.files import write_file
+
+from .convert import convert
+from .translation import UnsupportedError
+from .writer import pack
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
-__all__ = ["Unsupported", "export_tflite"]
+__all__ = ["UnsupportedError", "export_tflite"]
 
 
 def export_tflite(
@@ -31,14 +35,9 @@ def export_tflite(
     """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
 
     ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for
-    the layer), in place of those in the hub. Raises ``Unsupported`` naming every node without an exact translation,
-    and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
+    the layer), in place of those in the hub. Raises ``UnsupportedError`` naming every node without an exact
+    translation, and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
     """
-    from edgekron.files import write_file
-
-    from .convert import convert
-    from .writer import pack
-
     data = pack(convert(hub.model, batch=batch, forms=forms))
     if path is not None:
         write_file(path, data, force)

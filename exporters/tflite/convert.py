@@ -19,7 +19,7 @@ from .fusion import fuse
 from .layout import Value, standard
 from .program import Program, Tensor
 from .registry import TRANSLATORS
-from .translation import Call, Translation, Unsupported, describe, layer_name
+from .translation import Call, Translation, UnsupportedError, describe, layer_name
 from .unstride import unstride
 
 Forms = Mapping[str, Sequence[str]]
@@ -28,8 +28,8 @@ Forms = Mapping[str, Sequence[str]]
 def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
-    ``forms`` maps names of factorized layers to the forms of their stages. Raises ``Unsupported`` with every node that
-    has no exact translation, and ``UserError`` for an input or a batch that does not fit.
+    ``forms`` maps names of factorized layers to the forms of their stages. Raises ``UnsupportedError`` with every
+    node that has no exact translation, and ``UserError`` for an input or a batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
@@ -42,10 +42,10 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None) -> P
     for node in model.graph:
         try:
             _translate(translation, node, forms or {})
-        except Unsupported as error:
+        except UnsupportedError as error:
             problems.append(str(error))
     if problems:
-        raise Unsupported(_sentence(problems))
+        raise UnsupportedError(_sentence(problems))
     for value in model.graph.outputs:
         _leave(translation, value)
     translation.program.prune()
@@ -71,7 +71,7 @@ def _enter(translation: Translation, value: ir.Value, batch: int) -> None:
             f"the batch of input {name!r} is fixed to {dims[0]}; export with batch={dims[0]} or load a network with "
             "a dynamic batch"
         )
-    shape = (batch, *(int(d) for d in dims[1:]))
+    shape = (batch, *(d for d in dims[1:] if isinstance(d, int)))
     order = standard(len(shape))
     tensor = Tensor(name, tuple(shape[a] for a in order))
     translation.program.inputs[name] = tensor
@@ -85,7 +85,7 @@ def _translate(translation: Translation, node: ir.Node, forms: Forms) -> None:
         return
     special = is_factorized(node)
     if not special and (node.domain or node.op_type not in TRANSLATORS):
-        raise Unsupported(
+        raise UnsupportedError(
             f"{describe(node, layer)}: the TFLite exporter has no translation for it; "
             "replace it in the network, or export to ONNX"
         )
@@ -117,9 +117,7 @@ def _leave(translation: Translation, value: ir.Value) -> None:
 def _check_forms(model: ir.Model, forms: Forms) -> None:
     names = [read_node(node).layer for node in model.graph if is_factorized(node)]
     if unknown := sorted(set(forms) - set(names)):
-        raise UserError(
-            f"forms are given for {unknown}, which are no factorized layers; those are {names or 'none'}"
-        )
+        raise UserError(f"forms are given for {unknown}, which are no factorized layers; those are {names or 'none'}")
 
 
 def _sentence(problems: list[str]) -> str:

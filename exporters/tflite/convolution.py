@@ -1,8 +1,8 @@
-"""A convolution in NHWC: CONV_2D (grouped where it must be) or DEPTHWISE_CONV_2D, padded exactly as asked.
+"""A convolution in NHWC: CONV_2D, with groups where it has them, or DEPTHWISE_CONV_2D.
 
-**Width fold.** A convolution that treats ``fold`` slices of the channels alike sees [N, H, W, fold * C] as the image
-[N, H, W * fold, C]. A neighbour in the width is then ``fold`` columns away, so that dilation and padding of the width are
-multiplied by ``fold``: exact for stride 1, and the filters are stored once.
+**Width fold.** A convolution that treats ``fold`` slices of the channels alike sees [N, H, W, fold * C] as an image
+[N, H, W * fold, C]. A neighbour in the width is then ``fold`` columns away, so that the width's dilation and
+padding are multiplied by ``fold``: exact for stride 1, and the filters are stored once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Factorized layers: the steps of ``edgekron.lowering`` in NHWC.
 
 A shuffle of the channels is one transpose of [pixels, parts of the channels]; a fold is a fold into the width (see
-``convolution``). A fully connected layer is the same on [rows, channels], with matrix products in place of convolutions.
+``convolution``). A fully connected layer is the same on [rows, channels], with matrix products for
+convolutions.
 """
 
 from __future__ import annotations

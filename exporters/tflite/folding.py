@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from .translation import Translation
 
@@ -33,8 +34,6 @@ def fold(translation: Translation, node: ir.Node) -> bool:
 
 
 def _evaluate(opset: int, node: ir.Node, arrays: dict[str, np.ndarray | None]) -> list[np.ndarray]:
-    from onnx.reference import ReferenceEvaluator
-
     graph = onnx.helper.make_graph(
         [ir.serde.serialize_node(node)],
         "constant",

@@ -3,7 +3,7 @@
     bias         CONV_2D + ADD of a vector        -> CONV_2D with the sum of both as its bias
     activation   arithmetic + RELU/RELU6/N1_TO_1  -> arithmetic with a fused activation
 
-An activation acts on single values, so that it also passes through reshapes and transposes on its way to the arithmetic.
+An activation acts on single values, so that it passes through reshapes and transposes on its way to the arithmetic.
 Both need the value between to have no other reader.
 """
 
@@ -38,12 +38,11 @@ def _fuse_biases(program: Program) -> None:
         if before is None or before.code not in _BIASED or readers[x] != 1 or _activation(before):
             continue
         channels = x.shape[-1]
-        if vector.data is None or vector.data.size not in (1, channels) or vector.shape[-1:] != (
-            vector.data.size,
-        ):
+        if vector.data is None or vector.data.size not in (1, channels) or vector.shape[-1:] != (vector.data.size,):
             continue
         bias = before.inputs[2]
-        assert bias.data is not None
+        if bias.data is None:
+            continue
         total = bias.data + np.broadcast_to(vector.data.reshape(-1), (channels,))
         before.inputs[2] = program.constant(vector.name if not bias.data.any() else bias.name, total)
         before.options["fusedActivationFunction"] = _activation(operator) or "NONE"
@@ -62,9 +61,7 @@ def _fuse_activations(program: Program) -> None:
             _replace(program, operator, writers[operator.inputs[0]], writers)
 
 
-def _arithmetic_before(
-    x: Tensor, writers: dict[Tensor, Operator], readers: Counter[Tensor]
-) -> Operator | None:
+def _arithmetic_before(x: Tensor, writers: dict[Tensor, Operator], readers: Counter[Tensor]) -> Operator | None:
     while readers[x] == 1 and (operator := writers.get(x)) is not None:
         if operator.code in _ARITHMETIC:
             return None if _activation(operator) else operator
@@ -79,9 +76,7 @@ def _activation(operator: Operator) -> str | None:
     return None if name == "NONE" else name
 
 
-def _replace(
-    program: Program, operator: Operator, before: Operator, writers: dict[Tensor, Operator]
-) -> None:
+def _replace(program: Program, operator: Operator, before: Operator, writers: dict[Tensor, Operator]) -> None:
     """Removes ``operator``; ``before`` writes its output."""
     program.operators.remove(operator)
     program.write_to(before, operator.outputs[0])

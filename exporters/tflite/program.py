@@ -46,9 +46,7 @@ class Program:
     operators: list[Operator] = field(default_factory=list)
     _writers: dict[Tensor, Operator] = field(default_factory=dict)
 
-    def emit(
-        self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], name: str, **options: Any
-    ) -> Tensor:
+    def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], name: str, **options: Any) -> Tensor:
         """Appends an operator with one output of ``shape`` and returns that output."""
         output = Tensor(name, tuple(int(n) for n in shape))
         operator = Operator(code, list(inputs), [output], options)
@@ -83,12 +81,10 @@ class Program:
             x = before.inputs[0]
         if x.shape == wanted:
             return x
-        return self.emit(
-            "RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted)
-        )
+        return self.emit("RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted))
 
     def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
-        """``x`` with axis i of the result being axis ``order[i]`` of ``x``; a reshape where only axes of size one move."""
+        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape where only axes of size one move."""
         shape = tuple(x.shape[a] for a in order)
         moved = [a for a in order if x.shape[a] > 1]
         if moved == sorted(moved):

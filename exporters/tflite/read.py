@@ -50,9 +50,7 @@ class Contents:
         written |= set(map(int, graph.inputs))
         for index, operator in enumerate(graph.operators):
             found += [
-                f"operator {index} reads {names[i]!r} before it is written"
-                for i in operator.inputs
-                if i not in written
+                f"operator {index} reads {names[i]!r} before it is written" for i in operator.inputs if i not in written
             ]
             written |= set(map(int, operator.outputs))
         found += [f"output {names[i]!r} is never written" for i in graph.outputs if i not in written]

@@ -14,15 +14,16 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.errors import UserError
+from edgekron.graph.factorized import is_factorized
 
-from .layout import Order, Value, arrange, arrange_constant, standard
+from .layout import Order, Value, arrange, standard
 from .program import Program, Tensor
 
 #: The largest rank whose operators every runtime has.
 MAX_RANK = 5
 
 
-class Unsupported(UserError):
+class UnsupportedError(UserError):
     """A node, or an attribute of it, that the TFLite exporter cannot translate exactly."""
 
 
@@ -67,8 +68,8 @@ class Call:
         self.name = node.outputs[0].name or layer
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
-        """Raises ``Unsupported`` with the node, its layer, the reason and what the user can do."""
-        raise Unsupported(f"{describe(self.node, self.layer)}: {reason}; {remedy}")
+        """Raises ``UnsupportedError`` with the node, its layer, the reason and what the user can do."""
+        raise UnsupportedError(f"{describe(self.node, self.layer)}: {reason}; {remedy}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the operator's default."""
@@ -78,6 +79,11 @@ class Call:
     def has(self, index: int) -> bool:
         """Whether the optional input is given."""
         return index < len(self.node.inputs) and self.node.inputs[index] is not None
+
+    def input_name(self, index: int) -> str:
+        """Name of an input, for the constant made of it."""
+        given = self.node.inputs[index]
+        return (given.name if given is not None else None) or f"{self.name}/{index}"
 
     def array(self, index: int) -> np.ndarray | None:
         """A constant input; None where it is absent or not constant."""
@@ -107,32 +113,22 @@ class Call:
     def value(self, index: int = 0, order: Order | None = None) -> Value:
         """An input in the file, in ``order`` if one is asked for; a constant becomes a tensor."""
         given = self.node.inputs[index]
-        if given in self.translation.values:
+        if given is not None and given in self.translation.values:
             value = self.translation.values[given]
             return value if order is None else self.translation.arranged(value, order)
         array = self.numbers(index, f"input {index}")
         order = order or standard(array.ndim)
-        return Value(self.program.constant(given.name or self.name, array.transpose(order)), order)
+        return Value(self.program.constant(self.input_name(index), array.transpose(order)), order)
 
     def rank(self, index: int = 0) -> int:
         """Number of axes of an input."""
         array = self.array(index)
         return array.ndim if array is not None else len(self.value(index).order)
 
-    def operand(self, index: int, order: Order) -> Tensor:
-        """An input of an elementwise operator on values in ``order``: values must have that rank already."""
-        array = self.array(index)
-        if array is None:
-            return self.value(index, order).tensor
-        name = self.node.inputs[index].name or self.name
-        return self.program.constant(name, arrange_constant(self.numbers(index, f"input {index}"), order))
-
     def result(self, value: Value, index: int = 0) -> None:
         """Declares an output."""
         if len(value.order) > MAX_RANK:
-            self.refuse(
-                f"its result has {len(value.order)} axes, more than {MAX_RANK}", "write it with fewer axes"
-            )
+            self.refuse(f"its result has {len(value.order)} axes, more than {MAX_RANK}", "write it with fewer axes")
         self.translation.values[self.node.outputs[index]] = value
 
     def finish(self, tensor: Tensor, order: Order) -> None:
@@ -142,6 +138,8 @@ class Call:
 
 def describe(node: ir.Node, layer: str) -> str:
     """A node as an error names it: operator, node and layer."""
+    if is_factorized(node):
+        return f"factorized layer {layer!r}"
     operator = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
     parts = [f"{operator} node {(node.name or node.outputs[0].name)!r}"]
     if layer and layer != node.name:

@@ -5,7 +5,7 @@ of n values, the axis is n/s groups of s, and taking every s-th value is taking 
 
     x[:, ::2, ::2, :]  of [N, H, W, C]   =   [N * H/2, W, 2 C][:, :W/2, :C]
 
-in which the step of H became half of the rows' values, and that of W half of the next axis: a reshape, a slice, a reshape.
+in which the step of H became half of the second axis, and that of W half of the third: a reshape, a slice, a reshape.
 """
 
 from __future__ import annotations

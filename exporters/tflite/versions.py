@@ -35,6 +35,4 @@ def version(operator: Operator) -> int:
 
 
 def _dilated(operator: Operator) -> bool:
-    return (
-        operator.options.get("dilationHFactor", 1) != 1 or operator.options.get("dilationWFactor", 1) != 1
-    )
+    return operator.options.get("dilationHFactor", 1) != 1 or operator.options.get("dilationWFactor", 1) != 1

@@ -44,10 +44,12 @@ class Axis:
 
     @property
     def valid(self) -> bool:
+        """Whether no window reaches beyond the input."""
         return self.before == 0 and self.needed == 0
 
     @property
     def same(self) -> bool:
+        """Whether SAME has these windows."""
         total = max((self.output - 1) * self.stride + self.window - self.size, 0)
         return self.output == -(-self.size // self.stride) and self.before == total // 2
 

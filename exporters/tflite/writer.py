@@ -1,8 +1,8 @@
 """From a program to the bytes of a TFLite file (a flatbuffer, identifier ``TFL3``).
 
-Buffer 0 is empty, as readers expect; equal constants share one buffer; every buffer begins at a multiple of 16 bytes, so
-that a microcontroller can read it in place. Tensor names are unique. One signature, ``serving_default``, maps the names
-of the inputs and outputs. The same program always gives the same bytes.
+Buffer 0 is empty, as readers expect; equal constants share one buffer; every buffer begins at a multiple of 16 bytes,
+so that a microcontroller can read it in place. Tensor names are unique. One signature, ``serving_default``, maps the
+names of the inputs and outputs. The same program always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _ENUMERATIONS = {
 _TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
 
 
-class _AlignedBuffer(schema.BufferT):
+class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """A buffer whose bytes are aligned; the generated code aligns them to one byte."""
 
-    def Pack(self, builder: Any) -> Any:
+    def Pack(self, builder: Any) -> Any:  # noqa: N802  the generated code's name
         vector = None
         if self.data is not None:
             data = self.data
@@ -172,9 +172,7 @@ def _operator(tables: _Tables, operator: Operator) -> Any:
     for key, value in operator.options.items():
         if not hasattr(entry.builtinOptions, key):
             raise AssertionError(f"{table} has no field {key}")
-        setattr(
-            entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value
-        )
+        setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value)
     return entry
 
 

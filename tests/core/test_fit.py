@@ -57,6 +57,9 @@ def test_fit_is_exact_at_full_rank_and_falls_with_rank(shape: KroneckerShape) ->
     fitter = Fitter(shape, kernel, moments)
     errors = [fitter.closed_form(rank).error for rank in range(1, shape.max_rank + 1)]
     assert errors[-1] < 1e-5
+    blind = Fitter(shape, kernel, None)
+    for rank in (1, shape.max_rank // 2 + 1):
+        assert blind.closed_form_error(rank) == pytest.approx(blind.closed_form(rank).error, rel=1e-4, abs=1e-9)
     refined = [fitter.refined(fitter.closed_form(r), 30).error for r in (1, max(1, shape.max_rank // 2), shape.max_rank)]
     assert refined == sorted(refined, reverse=True)
     assert (fitter.closed_form(shape.max_rank).kernel() - kernel).abs().max() < 1e-3 * kernel.abs().max()

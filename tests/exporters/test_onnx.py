@@ -23,18 +23,42 @@ from edgekron.models import NETWORKS, build
 
 SAME = ((1, 1), (1, 1))
 CONVS = [
-    ("r1 f1 c1, r1 f2 c2 h1 w1", dict(r1=2, f1=4, c1=2, f2=3, c2=4, h1=3, w1=3), Geometry((1, 1), (1, 1), SAME)),
-    ("r1 f1 c1, r1 f2 c2 h1 w1", dict(r1=2, f1=4, c1=2, f2=3, c2=4, h1=3, w1=3), Geometry((2, 2), (1, 1), SAME)),
-    ("r1 f1 c1 h1, r1 f2 c2 w1", dict(r1=3, f1=4, c1=2, f2=2, c2=4, h1=3, w1=3), Geometry((2, 1), (1, 2), ((1, 0), (2, 1)))),
-    ("f1 c1 h1 w1, f2 c2 h2 w2", dict(f1=2, c1=2, h1=2, w1=2, f2=3, c2=3, h2=2, w2=2), Geometry((1, 1), (1, 1), ((2, 1), (1, 2)))),
-    ("f1 r1, r1 r2 h1 w1, r2 c1", dict(f1=6, r1=4, r2=3, h1=3, w1=3, c1=5), Geometry((1, 1), (2, 2), ((2, 2), (2, 2)))),
-    ("f1 r1, r1 h1, r1 w1, r1 c1", dict(f1=8, r1=3, h1=3, w1=3, c1=4), Geometry((2, 1), (1, 1), SAME)),
-    ("g1 r1 f1 c1, g1 r1 f2 c2 h1 w1", dict(g1=2, f1=2, c1=2, r1=2, f2=2, c2=3, h1=3, w1=3), Geometry((1, 2), (1, 1), SAME)),
-]  # fmt: skip
+    (
+        "r1 f1 c1, r1 f2 c2 h1 w1",
+        {"r1": 2, "f1": 4, "c1": 2, "f2": 3, "c2": 4, "h1": 3, "w1": 3},
+        Geometry((1, 1), (1, 1), SAME),
+    ),
+    (
+        "r1 f1 c1, r1 f2 c2 h1 w1",
+        {"r1": 2, "f1": 4, "c1": 2, "f2": 3, "c2": 4, "h1": 3, "w1": 3},
+        Geometry((2, 2), (1, 1), SAME),
+    ),
+    (
+        "r1 f1 c1 h1, r1 f2 c2 w1",
+        {"r1": 3, "f1": 4, "c1": 2, "f2": 2, "c2": 4, "h1": 3, "w1": 3},
+        Geometry((2, 1), (1, 2), ((1, 0), (2, 1))),
+    ),
+    (
+        "f1 c1 h1 w1, f2 c2 h2 w2",
+        {"f1": 2, "c1": 2, "h1": 2, "w1": 2, "f2": 3, "c2": 3, "h2": 2, "w2": 2},
+        Geometry((1, 1), (1, 1), ((2, 1), (1, 2))),
+    ),
+    (
+        "f1 r1, r1 r2 h1 w1, r2 c1",
+        {"f1": 6, "r1": 4, "r2": 3, "h1": 3, "w1": 3, "c1": 5},
+        Geometry((1, 1), (2, 2), ((2, 2), (2, 2))),
+    ),
+    ("f1 r1, r1 h1, r1 w1, r1 c1", {"f1": 8, "r1": 3, "h1": 3, "w1": 3, "c1": 4}, Geometry((2, 1), (1, 1), SAME)),
+    (
+        "g1 r1 f1 c1, g1 r1 f2 c2 h1 w1",
+        {"g1": 2, "f1": 2, "c1": 2, "r1": 2, "f2": 2, "c2": 3, "h1": 3, "w1": 3},
+        Geometry((1, 2), (1, 1), SAME),
+    ),
+]
 LINEARS = [
-    ("r1 f1 c1, r1 f2 c2", dict(r1=2, f1=2, c1=3, f2=5, c2=4)),
-    ("f1 r1, r1 c1", dict(f1=10, r1=3, c1=12)),
-    ("c1 f1 r1, r1 c2 f2 r2, r2 c3 f3", dict(c1=2, f1=5, r1=2, c2=3, f2=1, r2=3, c3=2, f3=2)),
+    ("r1 f1 c1, r1 f2 c2", {"r1": 2, "f1": 2, "c1": 3, "f2": 5, "c2": 4}),
+    ("f1 r1, r1 c1", {"f1": 10, "r1": 3, "c1": 12}),
+    ("c1 f1 r1, r1 c2 f2 r2, r2 c3 f3", {"c1": 2, "f1": 5, "r1": 2, "c2": 3, "f2": 1, "r2": 3, "c3": 2, "f3": 2}),
 ]
 
 
@@ -53,7 +77,9 @@ def random_factors(network: FactorNetwork, scale: float = 0.5) -> tuple[np.ndarr
     return tuple((random.standard_normal(shape) * scale).astype(np.float32) for shape in shapes)
 
 
-def one_layer(factors: str, sizes: dict[str, int], geometry: Geometry | None, order: tuple[int, ...], bias: bool) -> Hub:
+def one_layer(
+    factors: str, sizes: dict[str, int], geometry: Geometry | None, order: tuple[int, ...], bias: bool
+) -> Hub:
     """A hub of one factorized layer, a convolution where there is a geometry, and a Relu."""
     network = FactorNetwork(factors, sizes)
     kernel, groups = network.kernel_shape, network.total("g")
@@ -65,9 +91,14 @@ def one_layer(factors: str, sizes: dict[str, int], geometry: Geometry | None, or
     else:
         (top, bottom), (left, right) = geometry.padding
         node = helper.make_node(
-            "Conv", ["x", "layer.weight"], ["y"], group=groups, strides=geometry.stride, dilations=geometry.dilation,
+            "Conv",
+            ["x", "layer.weight"],
+            ["y"],
+            group=groups,
+            strides=geometry.stride,
+            dilations=geometry.dilation,
             pads=[top, left, bottom, right],
-        )  # fmt: skip
+        )
         weight = np.ones(kernel, np.float32)
         shapes = [["N", channels, 9, 8], ["N", kernel[0], "h", "w"]]
     graph = helper.make_graph(
@@ -90,7 +121,8 @@ def one_layer(factors: str, sizes: dict[str, int], geometry: Geometry | None, or
 
 def expect_standard(proto: onnx.ModelProto) -> None:
     onnx.checker.check_model(proto, full_check=True)
-    assert {node.domain for node in proto.graph.node} <= {""} and not proto.functions
+    assert {node.domain for node in proto.graph.node} <= {""}
+    assert not proto.functions
     assert {entry.domain for entry in proto.opset_import} == {""}
     assert not {"Shape", "Gather", "Concat", "Einsum"} & {node.op_type for node in proto.graph.node}
 
@@ -129,9 +161,9 @@ def test_every_form_of_a_linear_layer_equals_the_dense_one(case: tuple, bias: bo
 def test_a_repeated_factor_is_stored_once(repeats_inside: bool) -> None:
     if repeats_inside:
         factors = "g1 r1 f1 c1, g1 r1 f2 c2 h1 w1"
-        sizes = dict(g1=2, r1=2, f1=2, c1=8, f2=8, c2=16, h1=3, w1=3)
+        sizes = {"g1": 2, "r1": 2, "f1": 2, "c1": 8, "f2": 8, "c2": 16, "h1": 3, "w1": 3}
     else:
-        factors, sizes = "r1 f1 c1, r1 f2 c2 h1 w1", dict(r1=2, f1=2, c1=8, f2=8, c2=32, h1=3, w1=3)
+        factors, sizes = "r1 f1 c1, r1 f2 c2 h1 w1", {"r1": 2, "f1": 2, "c1": 8, "f2": 8, "c2": 32, "h1": 3, "w1": 3}
     hub = one_layer(factors, sizes, Geometry((1, 1), (1, 1), SAME), (1, 0), True)
     stored = export_onnx(hub, forms={"layer": ("grouped", "mix")})
     names = {i.name: list(i.dims) for i in stored.graph.initializer}
@@ -147,7 +179,7 @@ def test_a_repeated_factor_is_stored_once(repeats_inside: bool) -> None:
 
 
 def test_fold_and_matmul_need_no_transpose_and_keep_weights_exact() -> None:
-    factors, sizes = "r1 f1 c1, r1 f2 c2 h1 w1", dict(r1=2, f1=4, c1=2, f2=3, c2=4, h1=3, w1=3)
+    factors, sizes = "r1 f1 c1, r1 f2 c2 h1 w1", {"r1": 2, "f1": 4, "c1": 2, "f2": 3, "c2": 4, "h1": 3, "w1": 3}
     hub = one_layer(factors, sizes, Geometry((1, 1), (1, 1), SAME), (1, 0), True)
     proto = export_onnx(hub, forms={"layer": ("fold", "matmul")})
     assert [node.op_type for node in proto.graph.node].count("Reshape") == 3
@@ -158,7 +190,9 @@ def test_fold_and_matmul_need_no_transpose_and_keep_weights_exact() -> None:
     np.testing.assert_array_equal(
         np.sort(stored["layer.stage0.weight"].ravel()), np.sort(factorized.tensors[1].ravel())
     )
-    np.testing.assert_array_equal(np.sort(stored["layer.stage1.weight"].ravel()), np.sort(factorized.tensors[0].ravel()))
+    np.testing.assert_array_equal(
+        np.sort(stored["layer.stage1.weight"].ravel()), np.sort(factorized.tensors[0].ravel())
+    )
 
 
 def factorized_network(name: str) -> tuple[nn.Module, Hub, Hub]:
@@ -176,12 +210,12 @@ def factorized_network(name: str) -> tuple[nn.Module, Hub, Hub]:
             continue
         f, c, h, w = layer.kernel.shape
         if layer.kind == "linear":
-            network = FactorNetwork("f1 r1, r1 c1", dict(f1=f, r1=2, c1=c))
+            network = FactorNetwork("f1 r1, r1 c1", {"f1": f, "r1": 2, "c1": c})
         elif f % 4 == 0 and c % 4 == 0:
-            sizes = dict(r1=2, f1=4, c1=4, f2=f // 4, c2=c // 4, h1=h, w1=w)
+            sizes = {"r1": 2, "f1": 4, "c1": 4, "f2": f // 4, "c2": c // 4, "h1": h, "w1": w}
             network = FactorNetwork("r1 f1 c1, r1 f2 c2 h1 w1", sizes)
         else:
-            network = FactorNetwork("f1 r1 w1, r1 c1 h1", dict(f1=f, r1=2, c1=c, h1=h, w1=w))
+            network = FactorNetwork("f1 r1 w1, r1 c1 h1", {"f1": f, "r1": 2, "c1": c, "h1": h, "w1": w})
         tensors = random_factors(network, scale=(f * c * h * w) ** -0.15)
         small.factorize(
             layer.name, Factorized(layer.name, layer.kind, network, tensors, layer.bias, (1, 0), layer.geometry)
@@ -206,15 +240,18 @@ def test_bundled_networks(name: str) -> None:
             expected = module(torch.from_numpy(x)).numpy()
         assert np.abs(run(plain, x) - expected).max() <= 1e-4 * np.abs(expected).max()
         expected = run(reference, x)
-        assert np.abs(expected).max() > 0 and np.isfinite(expected).all()
+        assert np.abs(expected).max() > 0
+        assert np.isfinite(expected).all()
         assert np.abs(run(compressed, x) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset(opset: int, tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    module = nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
     hub = load(module, input_shape=(4, 8, 8))
-    network = FactorNetwork("r1 f1 c1, r1 f2 c2 h1 w1", dict(r1=1, f1=2, c1=2, f2=4, c2=2, h1=3, w1=3))
+    network = FactorNetwork("r1 f1 c1, r1 f2 c2 h1 w1", {"r1": 1, "f1": 2, "c1": 2, "f2": 4, "c2": 2, "h1": 3, "w1": 3})
     geometry = hub.layer("0").geometry
     hub.factorize("0", Factorized("0", "conv", network, random_factors(network), hub.layer("0").bias, (1, 0), geometry))
     path = tmp_path / "net.onnx"

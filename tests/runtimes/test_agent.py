@@ -134,7 +134,7 @@ def test_the_agent_ends_when_its_input_closes(device: LocalDevice, file: Path) -
     assert gone(connection.pid)
 
 
-def test_the_agent_ends_when_its_parent_is_killed(file: Path) -> None:
+def test_the_agent_ends_when_its_parent_is_killed(file: Path, tmp_path: Path) -> None:
     parent = (
         "import sys, time\n"
         "from edgekron.runtimes.devices import LocalDevice\n"
@@ -142,7 +142,8 @@ def test_the_agent_ends_when_its_parent_is_killed(file: Path) -> None:
         f"connection.ask('load', file={str(file)!r}, threads=1, cores=None)\n"
         "print(connection.pid, flush=True); time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed program cannot remove its temporary files
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=variables) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         assert Path(f"/proc/{pid}").exists()

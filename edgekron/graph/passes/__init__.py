@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import TYPE_CHECKING
+
 from onnx_ir.passes import common
 
 from .check_finite import check_finite
 from .dynamic_batch import make_batch_dynamic
 from .explicit_padding import make_padding_explicit
 from .fold_batch_norm import fold_batch_norm
+from .fold_batch_shapes import fold_batch_shapes
 from .fold_constants import fold_constants
 from .gemm_from_matmul import gemm_from_matmul
 from .infer_shapes import infer_shapes
@@ -19,9 +21,13 @@ from .keep_batch import keep_batch
 from .remove_dropout import remove_dropout
 from .simplify import simplify
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 __all__ = [
     "check_finite",
     "fold_batch_norm",
+    "fold_batch_shapes",
     "fold_constants",
     "gemm_from_matmul",
     "infer_shapes",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgekron.errors import UserError
+
+from .fold_batch_shapes import fold_batch_shapes
 from .fold_constants import fold_constants
 from .infer_shapes import forget_shapes, infer_shapes
 from .keep_batch import keep_batch
@@ -29,6 +31,8 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
     value.shape = ir.Shape([BATCH, *size])
     forget_shapes(model)
     fold_constants(model)
+    infer_shapes(model)
+    fold_batch_shapes(model)
     if isinstance(batch, int):
         value.shape = ir.Shape([batch, *size])
         infer_shapes(model)
@@ -38,7 +42,7 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
     for output in model.graph.outputs:
         if output.shape is not None and (not output.shape or isinstance(output.shape[0], int)):
             raise UserError(
-                f"{source}: the output {output.name} has the shape {list(output.shape)}, whose first dimension does not "
+                f"{source}: the output {output.name} has the shape {list(output.shape)}, whose first size does not "
                 "follow the batch; export the model again with a dynamic first dimension"
             )
 
@@ -66,9 +70,6 @@ def _input_size(value: ir.Value, source: str, wanted: tuple[int, ...] | None) ->
             text = ", ".join(str(d) for d in value.shape)
             raise UserError(f"{source}: the input {value.name} has open sizes, [{text}]; say its shape when loading")
         return tuple(d for d in given if isinstance(d, int))
-    if len(wanted) != len(given) or any(
-        isinstance(d, int) and d != w for d, w in zip(given, wanted, strict=True)
-    ):
+    if len(wanted) != len(given) or any(isinstance(d, int) and d != w for d, w in zip(given, wanted, strict=True)):
         raise UserError(f"{source}: the input {value.name} has the shape {given} without batch, not {list(wanted)}")
     return wanted
-

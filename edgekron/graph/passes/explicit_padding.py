@@ -1,15 +1,19 @@
 """Turns ``auto_pad`` of convolutions and poolings into explicit pads.
 
-    SAME_UPPER / SAME_LOWER   total = max((ceil(n / stride) - 1) * stride + dilation * (k - 1) + 1 - n, 0), split in two,
-                              the odd pixel at the end / at the beginning
-    VALID                     no padding
+    SAME_UPPER, SAME_LOWER   total = max((ceil(n / stride) - 1) * stride + dilation * (k - 1) + 1 - n, 0)
+    VALID                    no padding
+
+The total is split in two; an odd pixel goes to the end (UPPER) or to the beginning (LOWER).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WINDOWED = {"Conv", "MaxPool", "AveragePool", "LpPool"}
 

@@ -4,7 +4,7 @@ At inference a batch normalisation with scale g, shift b, mean m and variance v 
 
     y = g * (x - m) / sqrt(v + eps) + b = s * x + (b - s * m)        with s = g / sqrt(v + eps)
 
-so for x = W * z + c it becomes y = (s W) * z + (s (c - m) + b), with s on the output channels of W. Computed in float64.
+so for x = W * z + c it becomes y = (s W) * z + (s (c - m) + b), with s on the output channels of W, all in float64.
 """
 
 from __future__ import annotations
@@ -12,23 +12,33 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.graph.nodes import add_initializer, remove_node
+from edgekron.graph.nodes import add_initializer, release_parameters, remove_node
+
+#: Prefix of the metadata keys: behind it stands the layer, the value is the normalisation.
+FOLDED = "edgekron.folded."
 
 
 def fold_batch_norm(model: ir.Model) -> None:
     """Folds every BatchNormalization whose input is made by a Conv or Gemm for it alone, all parameters constant."""
     for node in list(model.graph):
         if node.op_type == "BatchNormalization" and not node.domain:
-            _fold(model.graph, node)
+            _fold(model, node)
 
 
-def _fold(graph: ir.Graph, norm: ir.Node) -> None:
+def folded_norms(model: ir.Model) -> dict[str, str]:
+    """Names of the layers that had a batch normalisation folded into them, with the normalisation's name."""
+    props = model.metadata_props.items()
+    return {key.removeprefix(FOLDED): norm for key, norm in props if key.startswith(FOLDED)}
+
+
+def _fold(model: ir.Model, norm: ir.Node) -> None:
+    graph = model.graph
     x, y = norm.inputs[0], norm.outputs[0]
     layer = x.producer() if x is not None else None
     parameters = [_constant(value) for value in norm.inputs[1:5]]
     if x is None or layer is None or layer.domain or layer.op_type not in ("Conv", "Gemm"):
         return
-    if len(x.uses()) != 1 or x.is_graph_output() or norm.attributes.get_int("training_mode", 0):
+    if len(x.uses()) != 1 or x.is_graph_output() or norm.attributes.get_int("training_mode", 0) != 0:
         return
     weight = _constant(layer.inputs[1])
     bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
@@ -47,6 +57,8 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> None:
     along[channels] = -1
     new_weight = (weight * factor.reshape(along)).astype(np.float32)
     new_bias = (factor * (old_bias.reshape(-1) - mean) + shift).astype(np.float32)
+    stem = str(layer.inputs[1].name).removesuffix(".weight")  # type: ignore[union-attr]
+    model.metadata_props[FOLDED + stem] = str(norm.inputs[1].name).removesuffix(".weight")  # type: ignore[union-attr]
     _set_parameters(graph, layer, new_weight, new_bias)
     if y.is_graph_output():
         x.name, y.name = y.name, f"{y.name}.normalised"
@@ -57,11 +69,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> None:
 def _set_parameters(graph: ir.Graph, layer: ir.Node, weight: np.ndarray, bias: np.ndarray) -> None:
     name = str(layer.inputs[1].name)  # type: ignore[union-attr]
     stem = name.removesuffix(".weight")
-    for index in range(1, len(layer.inputs)):
-        value = layer.inputs[index]
-        layer.replace_input_with(index, None)
-        if value is not None and value.is_initializer() and not value.uses():
-            graph.initializers.pop(value.name or "", None)
+    release_parameters(layer)
     layer.resize_inputs(3)
     layer.replace_input_with(1, add_initializer(graph, name, weight))
     layer.replace_input_with(2, add_initializer(graph, f"{stem}.bias", bias))

@@ -1,4 +1,4 @@
-"""Writes a fully connected layer of two nodes as one:  Add(MatMul(x, W), b)  ->  Gemm(x, W, b)  for x of shape [N, C]."""
+"""Writes a fully connected layer of two nodes as one: Add(MatMul(x, W), b) becomes Gemm(x, W, b), for x of [N, C]."""
 
 from __future__ import annotations
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import TYPE_CHECKING
+
 from onnx_ir.passes import common
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def infer_shapes(model: ir.Model) -> None:

@@ -1,7 +1,7 @@
 """Writes reshapes that keep the batch as such: the first entry of the shape becomes 0, "as before".
 
-A reshape of [B, d1, d2, ...] to [B, e1, e2, ...] or [-1, e1, e2, ...] with the same number of values in d and e keeps the
-first dimension whatever B is; written with 0 it does so for every batch, and its shape can be inferred.
+A reshape of [B, d1, d2, ...] to [B, e1, e2, ...] or [-1, e1, e2, ...] with the same number of values in d and e keeps
+the first dimension whatever B is; written with 0 it does so for every batch, and its shape can be inferred.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def keep_batch(model: ir.Model) -> None:
             continue
         target = _kept(node)
         if target is not None:
-            _set_shape(model.graph, node, target)
+            set_shape(model.graph, node, target)
 
 
 def _kept(node: ir.Node) -> list[int] | None:
@@ -36,7 +36,8 @@ def _kept(node: ir.Node) -> list[int] | None:
     return [0, *target[1:]] if same_batch and fits else None
 
 
-def _set_shape(graph: ir.Graph, node: ir.Node, target: list[int]) -> None:
+def set_shape(graph: ir.Graph, node: ir.Node, target: list[int]) -> None:
+    """Gives a reshape the constant target ``target``, in which 0 means "as before"."""
     name = f"{node.outputs[0].name}.shape"
     value = ir.Value(
         name=name,

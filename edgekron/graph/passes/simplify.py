@@ -1,17 +1,23 @@
-"""Removes what changes nothing and joins what is one operation: no-op slices and casts, Relu with Clip, a Pad before a Conv,
-chains of reshapes and transposes. Rules of onnxscript's rewriter, followed by one more folding of constants.
+"""Removes what changes nothing and joins what is one operation.
+
+No-op slices and casts go, Relu joins a Clip, a Pad the Conv behind it, reshapes and transposes their like. Rules
+of onnxscript's rewriter, followed by one more folding of constants.
 
 Initializers are not deduplicated: two layers whose biases happen to be equal keep a bias each.
 """
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import TYPE_CHECKING
+
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
 from .fold_constants import fold_constants
 from .infer_shapes import infer_shapes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def simplify(model: ir.Model) -> None:

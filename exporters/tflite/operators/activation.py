@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekron.exporters.tflite.layout import arrange_constant
+from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -31,11 +32,13 @@ def elementwise(call: Call) -> None:
 
 @translates("LeakyRelu")
 def leaky_relu(call: Call) -> None:
+    """The input, or alpha times it below zero."""
     _map(call, "LEAKY_RELU", alpha=float(call.attribute("alpha", 0.01)))
 
 
 @translates("Elu")
 def elu(call: Call) -> None:
+    """The input, or exp(x) - 1 below zero."""
     if call.attribute("alpha", 1.0) != 1.0:
         call.refuse(f"alpha is {call.attribute('alpha')}; TFLite's ELU has 1", "use alpha=1")
     _map(call, "ELU")
@@ -43,18 +46,20 @@ def elu(call: Call) -> None:
 
 @translates("Gelu")
 def gelu(call: Call) -> None:
+    """The input times the normal distribution's integral up to x, exact or by tanh."""
     _map(call, "GELU", approximate=call.attribute("approximate", "none") == "tanh")
 
 
 @translates("PRelu")
 def prelu(call: Call) -> None:
+    """The input, or the input times a slope of its own below zero."""
     x = call.value()
     slope = arrange_constant(call.numbers(1, "slope"), x.order)
     # The runtimes take one slope per value of an image, or per channel: never with a batch.
     if slope.ndim >= len(x.order):
         call.refuse(f"slopes of shape {slope.shape} differ within the batch", "use one slope per channel")
     wide = slope.reshape((1,) * (len(x.order) - 1 - slope.ndim) + slope.shape)
-    name = call.node.inputs[1].name or f"{call.name}/slope"
+    name = call.input_name(1)
     y = call.program.emit("PRELU", [x.tensor, call.program.constant(name, wide)], x.tensor.shape, call.name)
     call.finish(y, x.order)
 
@@ -88,7 +93,7 @@ def hard_sigmoid(call: Call) -> None:
     alpha, beta = float(call.attribute("alpha", 0.2)), float(call.attribute("beta", 0.5))
     y, program = x.tensor, call.program
 
-    def constant(name: str, value: float) -> list:
+    def constant(name: str, value: float) -> list[Tensor]:
         return [program.constant(f"{call.name}/{name}", np.array([value], np.float32))]
 
     if abs(6 * alpha - 1) > 1e-6:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import reduce
-from itertools import starmap
 
 import numpy as np
 
@@ -27,9 +26,9 @@ def arithmetic(call: Call) -> None:
         if index in values:
             return call.translation.arranged(values[index], order).tensor
         array = arrange_constant(call.numbers(index, f"input {index}"), order)
-        return call.program.constant(call.node.inputs[index].name or f"{call.name}/{index}", array)
+        return call.program.constant(call.input_name(index), array)
 
-    operands = list(starmap(operand, zip(range(count))))
+    operands = list(map(operand, range(count)))
     code = _CODES[call.node.op_type]
 
     def combine(a: Tensor, b: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edgekron.algebra import Geometry, Padding
-
 from edgekron.exporters.tflite.convolution import convolve
 from edgekron.exporters.tflite.layout import NHWC
 from edgekron.exporters.tflite.registry import translates
@@ -34,7 +33,7 @@ def conv(call: Call) -> None:
             Geometry(stride, dilation, padding),
             groups=int(call.attribute("group", 1)),
             name=call.name,
-            kernel_name=call.node.inputs[1].name or f"{call.name}/kernel",
+            kernel_name=call.input_name(1),
         )
     except ValueError as error:
         call.refuse(str(error), "give the network a larger input")
@@ -53,8 +52,5 @@ def explicit_padding(
     if mode == "NOTSET":
         top, left, bottom, right = (int(p) for p in call.attribute("pads", (0, 0, 0, 0)))
         return (top, bottom), (left, right)
-    h, w = (
-        automatic(mode, n, d * (k - 1) + 1, s)
-        for n, k, s, d in zip(size, window, stride, dilation, strict=True)
-    )
+    h, w = (automatic(mode, n, d * (k - 1) + 1, s) for n, k, s, d in zip(size, window, stride, dilation, strict=True))
     return h, w

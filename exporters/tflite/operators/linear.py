@@ -12,7 +12,7 @@ from edgekron.exporters.tflite.translation import Call
 
 @translates("Gemm")
 def gemm(call: Call) -> None:
-    """alpha * A @ B + beta * C with a constant B."""
+    """Alpha * A @ B + beta * C with a constant B."""
     alpha, beta = (np.float32(call.attribute(key, 1.0)) for key in ("alpha", "beta"))
     b = call.numbers(1, "second matrix")
     weight = alpha * (b if call.attribute("transB", 0) else b.T)
@@ -24,13 +24,9 @@ def gemm(call: Call) -> None:
             bias = c.reshape(-1)
         else:
             added = c
-    y = fully_connected(
-        call.program, x, weight, bias, call.name, call.node.inputs[1].name or f"{call.name}/kernel"
-    )
+    y = fully_connected(call.program, x, weight, bias, call.name, call.input_name(1))
     if added is not None:
-        y = call.program.emit(
-            "ADD", [y, call.program.constant(f"{call.name}/c", added)], y.shape, f"{call.name}/sum"
-        )
+        y = call.program.emit("ADD", [y, call.program.constant(f"{call.name}/c", added)], y.shape, f"{call.name}/sum")
     call.finish(y, (0, 1))
 
 
@@ -43,20 +39,19 @@ def matmul(call: Call) -> None:
             "the product of two activations is not supported (its int8 form is wrong in the runtimes)",
             "keep this layer out of the network to export, or export to ONNX",
         )
-    matrix, side = (right, 0) if right is not None else (left, 1)
-    assert matrix is not None
+    side = 0 if right is not None else 1
+    matrix = call.numbers(1 - side, "matrix")
     if matrix.ndim != 2 or call.rank(side) < 2:
         call.refuse(
             f"the constant has shape {matrix.shape}, which is no matrix for an input of rank {call.rank(side)}",
             "multiply by one matrix",
         )
-    matrix = call.numbers(1 - side, "matrix")
     rank = call.rank(side)
     # W @ X is X with its last two axes swapped, times W transposed, swapped back: swapping costs nothing here.
     order = (*range(rank - 2), rank - 2, rank - 1) if side == 0 else (*range(rank - 2), rank - 1, rank - 2)
     x = call.value(side, order)
     weight = matrix.T if side == 0 else matrix
-    name = call.node.inputs[1 - side].name or f"{call.name}/kernel"
+    name = call.input_name(1 - side)
     y = fully_connected(call.program, x.tensor, weight, None, call.name, name)
     call.result(Value(y, order))
 
@@ -68,6 +63,4 @@ def fully_connected(
     features = weight.shape[0]
     vector = np.zeros(features, np.float32) if bias is None else bias.astype(np.float32)
     inputs = [x, program.constant(weight_name, weight.astype(np.float32)), program.constant(f"{name}/bias", vector)]
-    return program.emit(
-        "FULLY_CONNECTED", inputs, (*x.shape[:-1], features), name, keepNumDims=len(x.shape) != 2
-    )
+    return program.emit("FULLY_CONNECTED", inputs, (*x.shape[:-1], features), name, keepNumDims=len(x.shape) != 2)

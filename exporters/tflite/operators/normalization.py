@@ -11,7 +11,7 @@ from edgekron.exporters.tflite.translation import Call
 
 @translates("BatchNormalization")
 def batch_normalization(call: Call) -> None:
-    """scale (x - mean) / sqrt(var + epsilon) + bias = x m + (bias - mean m) with m = scale / sqrt(var + epsilon)."""
+    """Scale (x - mean) / sqrt(var + epsilon) + bias = x m + (bias - mean m) with m = scale / sqrt(var + epsilon)."""
     if call.attribute("training_mode", 0):
         call.refuse("it is in training mode", "export the network in evaluation mode (model.eval())")
     scale, bias, mean, variance = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call, axes_of
+
 from .slicing import strided_slice
 
 
@@ -37,7 +39,7 @@ def pad(call: Call) -> None:
     call.finish(y, x.order)
 
 
-def _reflect(call: Call, y, padding):  # type: ignore[no-untyped-def]
+def _reflect(call: Call, y: Tensor, padding: list[tuple[int, int]]) -> Tensor:
     if any(max(pair) >= n for pair, n in zip(padding, y.shape, strict=True)):
         call.refuse(f"a reflection by {padding} is wider than the input {y.shape}", "pad less")
     if not any(sum(pair) for pair in padding):

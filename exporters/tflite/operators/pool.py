@@ -9,6 +9,7 @@ from edgekron.exporters.tflite.program import Program, Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 from edgekron.exporters.tflite.windows import Axis, Placement, place
+
 from .conv import explicit_padding
 
 
@@ -71,18 +72,14 @@ def _axes(call: Call) -> tuple[Tensor, tuple[Axis, Axis]]:
     x = call.value(0, NHWC).tensor
     padding = explicit_padding(call, x.shape[1:3], window, stride, (1, 1))
     if any(p < 0 or p >= k for pair, k in zip(padding, window, strict=True) for p in pair):
-        call.refuse(
-            f"padding {padding} is not between zero and the window {window}", "make it less than the window"
-        )
+        call.refuse(f"padding {padding} is not between zero and the window {window}", "make it less than the window")
     ceil = bool(call.attribute("ceil_mode", 0))
     h, w = (
         Axis(n, k, s, before, after, ceil)
         for n, k, s, (before, after) in zip(x.shape[1:3], window, stride, padding, strict=True)
     )
     if h.output < 1 or w.output < 1:
-        call.refuse(
-            f"a window of {window} does not fit an input of {x.shape[1]}x{x.shape[2]}", "use a larger input"
-        )
+        call.refuse(f"a window of {window} does not fit an input of {x.shape[1]}x{x.shape[2]}", "use a larger input")
     return x, (h, w)
 
 

@@ -30,6 +30,4 @@ def reduce_axes(call: Call) -> None:
         left = [a for a in x.order if a not in reduced]
         order = tuple(sorted(left).index(a) for a in left)
     inputs = [x.tensor, call.program.integers(f"{call.name}/axes", places)]
-    call.finish(
-        call.program.emit(_CODES[call.node.op_type], inputs, shape, call.name, keepDims=keep), order
-    )
+    call.finish(call.program.emit(_CODES[call.node.op_type], inputs, shape, call.name, keepDims=keep), order)

@@ -29,6 +29,7 @@ def reshape_to(call: Call) -> None:
 
 @translates("Flatten")
 def flatten(call: Call) -> None:
+    """Two axes: those before ``axis``, and the rest."""
     shape = call.value().shape
     axis = int(call.attribute("axis", 1))
     axis = axis + len(shape) if axis < 0 else axis
@@ -37,6 +38,7 @@ def flatten(call: Call) -> None:
 
 @translates("Squeeze")
 def squeeze(call: Call) -> None:
+    """Without the given axes of size one, or without any."""
     shape = call.value().shape
     axes = call.vector(1, "axes")
     dropped = axes_of(axes, len(shape)) if axes else [a for a, n in enumerate(shape) if n == 1]
@@ -47,6 +49,7 @@ def squeeze(call: Call) -> None:
 
 @translates("Unsqueeze")
 def unsqueeze(call: Call) -> None:
+    """With axes of size one at the given places."""
     shape = list(call.value().shape)
     axes = call.vector(1, "axes") or []
     for axis in sorted(axes_of(axes, len(shape) + len(axes))):

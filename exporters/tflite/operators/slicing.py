@@ -55,12 +55,9 @@ def strided_slice(program: Program, x: Tensor, ranges: dict[int, Range], name: s
         step.append(by)
         shape.append(count)
     constants = [
-        program.integers(f"{name}/{what}", values)
-        for what, values in (("begin", begin), ("end", end), ("step", step))
+        program.integers(f"{name}/{what}", values) for what, values in (("begin", begin), ("end", end), ("step", step))
     ]
-    return program.emit(
-        "STRIDED_SLICE", [x, *constants], shape, name, beginMask=whole, endMask=whole | below
-    )
+    return program.emit("STRIDED_SLICE", [x, *constants], shape, name, beginMask=whole, endMask=whole | below)
 
 
 def ranges_of(operator: Operator) -> dict[int, Range]:

@@ -37,7 +37,8 @@ def run_tflite(data: bytes, x: np.ndarray, names: Sequence[str]) -> dict[str, np
     """Outputs by name, feature maps transposed back to NCHW."""
     interpreter = Interpreter(model_content=data, num_threads=1)
     runner = interpreter.get_signature_runner(SIGNATURE)
-    results = runner(x=np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x)
+    (entry,) = runner.get_input_details()
+    results = runner(**{entry: np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x})
     return {n: results[n].transpose(0, 3, 1, 2) if results[n].ndim == 4 else results[n] for n in names}
 
 
@@ -53,7 +54,7 @@ def compare_file(model: onnx.ModelProto, data: bytes, x: np.ndarray, tolerance: 
     assert contents.problems() == []
     names = [output.name for output in model.graph.output]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = dict(zip(names, session.run(names, {"x": x}), strict=True))
+    expected = dict(zip(names, session.run(names, {model.graph.input[0].name: x}), strict=True))
     actual = run_tflite(data, x, names)
     for name in names:
         assert actual[name].shape == expected[name].shape, name

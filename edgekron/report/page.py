@@ -1,0 +1,186 @@
+"""One HTML file that shows ``Findings``: no script, nothing loaded from elsewhere, fit for print and for dark screens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from . import charts
+from .charts import Bar
+from .findings import DEFINITIONS
+
+if TYPE_CHECKING:
+    from .findings import Findings, Measured, RuntimeFindings
+
+#: Rows of the memory part of the table: field and title.
+_MEMORY = {
+    "runtime": "Memory: runtime only",
+    "loaded": "Memory: loaded",
+    "peak": "Memory: peak",
+    "steady": "Memory: steady",
+}
+
+
+def render(findings: Findings) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        findings=findings,
+        headlines=_headlines(findings),
+        rows=_rows(findings),
+        pictures=_pictures(findings),
+        facts=_facts(findings.environment),
+        definitions=DEFINITIONS,
+        other=None if findings.other_seconds is None else [microseconds(s) for s in findings.other_seconds],
+        microseconds=microseconds,
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Three significant digits."""
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def microseconds(seconds: float) -> str:
+    """Whole microseconds."""
+    return f"{1e6 * seconds:,.0f}"
+
+
+def megabytes(size: int | None) -> str:
+    """Bytes with two digits, or a dash."""
+    return "-" if size is None else f"{size / 1e6:.1f} MB"
+
+
+def _headlines(findings: Findings) -> list[tuple[str, str]]:
+    """The few numbers that matter most, each with what it is."""
+    first = findings.runtimes[0]
+    lines = [
+        (f"{first.mac_ratio:.2f}x", "fewer multiply-accumulates"),
+        (f"{first.file_ratio:.2f}x", "smaller file"),
+    ]
+    for runtime in findings.runtimes:
+        if runtime.speedup:
+            lines.append((f"{runtime.speedup['value']:.2f}x", f"as fast in {runtime.title}"))
+    if first.dense.top1 is not None and first.compressed.top1 is not None:
+        lines.append((f"{first.compressed.top1 - first.dense.top1:+.2f}".replace("-", "\N{MINUS SIGN}"), "points of top-1"))
+    return lines
+
+
+def _rows(findings: Findings) -> list[tuple[str, list[str]]]:
+    """The summary table: for each runtime dense, compressed, and how they compare."""
+    rows: list[tuple[str, list[str]]] = []
+
+    def add(title: str, cells: list[tuple[str, str, str] | None]) -> None:
+        if any(cells):
+            rows.append((title, [text for cell in cells for text in (cell or ("", "", ""))]))
+
+    runtimes = findings.runtimes
+    add("MACs as executed", [_ratio(f"{r.dense.macs:,}", f"{r.compressed.macs:,}", r.mac_ratio) for r in runtimes])
+    add("File", [_ratio(f"{r.dense.bytes:,} B", f"{r.compressed.bytes:,} B", r.file_ratio) for r in runtimes])
+    add("Latency, median", [_latency(r) for r in runtimes])
+    add("5 % to 95 %", [_spread(r) for r in runtimes])
+    add("Top-1", [_accuracy(r) for r in runtimes])
+    add("Start to ready", [_pair(r, lambda m: None if m.cold is None else milliseconds(m.cold)) for r in runtimes])
+    for field, title in _MEMORY.items():
+        add(title, [_pair(r, lambda m, f=field: megabytes(m.memory[f]) if m.memory else None) for r in runtimes])
+    add("Against its network", [_pair(r, lambda m: None if m.relative is None else f"{m.relative:.1e}") for r in runtimes])
+    return rows
+
+
+def _ratio(dense: str, compressed: str, ratio: float) -> tuple[str, str, str]:
+    return dense, compressed, f"{ratio:.2f}x less"
+
+
+def _latency(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
+    dense, compressed, speedup = runtime.dense.latency, runtime.compressed.latency, runtime.speedup
+    if dense is None or compressed is None or speedup is None:
+        return None
+    compared = f"{speedup['value']:.2f}x as fast ({speedup['low']:.2f} to {speedup['high']:.2f})"
+    return milliseconds(dense["median"]), milliseconds(compressed["median"]), compared
+
+
+def _spread(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
+    def text(latency: Mapping[str, float]) -> str:
+        return f"{1e3 * latency['p5']:.3g} to {1e3 * latency['p95']:.3g} ms"
+
+    return _pair(runtime, lambda measured: None if measured.latency is None else text(measured.latency))
+
+
+def _accuracy(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
+    dense, compressed = runtime.dense.top1, runtime.compressed.top1
+    if compressed is None:
+        return None
+    if dense is None:
+        return "", f"{compressed:.2f} %", ""
+    return f"{dense:.2f} %", f"{compressed:.2f} %", f"{compressed - dense:+.2f} points".replace("-", "\N{MINUS SIGN}")
+
+
+def _pair(runtime: RuntimeFindings, text: Any) -> tuple[str, str, str] | None:
+    dense, compressed = text(runtime.dense), text(runtime.compressed)
+    return None if dense is None and compressed is None else (dense or "", compressed or "", "")
+
+
+def _pictures(findings: Findings) -> dict[str, Markup]:
+    """SVG by place in the page; what was not measured has none."""
+    pictures = {}
+    layers = findings.layers
+    names = [layer.name for layer in layers]
+    latencies = [(r.title, pair) for r in findings.runtimes if (pair := _latency_bars(r))]
+    accuracies = [(r.title, pair) for r in findings.runtimes if (pair := _accuracy_bars(r, findings.images))]
+    if latencies or accuracies:
+        pictures["pairs"] = charts.before_and_after(latencies, accuracies)
+    if any(layer.error is not None for layer in layers):
+        pictures["errors"] = charts.errors(names, [None if e.error is None else 100 * e.error for e in layers])
+    before, after = ([layer.macs[i] / 1e6 for layer in layers] for i in (0, 1))
+    pictures["macs"] = charts.by_layer(names, before, after, "Work by layer", "million multiply-accumulates")
+    timed = [layer.seconds for layer in layers if layer.seconds is not None]
+    if len(timed) == len(layers) and timed:
+        others = [findings.other_seconds] if findings.other_seconds else []
+        series = [[1e6 * pair[i] for pair in (*timed, *others)] for i in (0, 1)]
+        titles = [*names, *["everything else" for _ in others]]
+        pictures["time"] = charts.by_layer(titles, *series, "Time by layer, ONNX Runtime", "microseconds")
+    # Drawn from escaped text by matplotlib: safe to place as it is.
+    return {place: Markup(svg) for place, svg in pictures.items()}  # noqa: S704
+
+
+def _latency_bars(runtime: RuntimeFindings) -> tuple[Bar, Bar] | None:
+    def bar(latency: Mapping[str, float]) -> Bar:
+        return Bar(*(1e3 * latency[key] for key in ("median", "p5", "p95")), milliseconds(latency["median"]))
+
+    dense, compressed = runtime.dense.latency, runtime.compressed.latency
+    return None if dense is None or compressed is None else (bar(dense), bar(compressed))
+
+
+def _accuracy_bars(runtime: RuntimeFindings, images: int) -> tuple[Bar, Bar] | None:
+    def bar(measured: Measured, percent: float) -> Bar:
+        del measured
+        margin = 1.96 * math.sqrt(percent * (100 - percent) / images)
+        return Bar(percent, percent - margin, percent + margin, f"{percent:.2f} %")
+
+    dense, compressed = runtime.dense.top1, runtime.compressed.top1
+    if dense is None or compressed is None or not images:
+        return None
+    return bar(runtime.dense, dense), bar(runtime.compressed, compressed)
+
+
+def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment as words; lists joined, memory in bytes made readable."""
+    facts = []
+    for name, value in environment.items():
+        if name in ("memory", "swap"):
+            text = f"{value / 1e9:.1f} GB"
+        elif isinstance(value, Mapping):
+            text = ", ".join(sorted({str(v) for v in value.values()}))
+        elif isinstance(value, list | tuple):
+            text = ", ".join(map(str, value))
+        else:
+            text = str(value)
+        if text:
+            facts.append((name.replace("_", " "), text))
+    return facts

@@ -1,0 +1,80 @@
+"""Parameters and multiply-accumulates of the reference networks against the published counts, to the digit."""
+
+import pytest
+import torch
+from torch import nn
+
+from edgekron.cost import Cost, module_cost
+from edgekron.models import NETWORKS, build
+
+# name, options, parameters, multiply-accumulates in millions, and the decimals these are known to
+COUNTS = [
+    ("resnet20-cifar", {}, 269_722, 40.55, 2),
+    ("resnet20-cifar", {"shortcut": "B"}, 272_474, 40.81, 2),
+    ("resnet32-cifar", {}, 464_154, 68.86, 2),
+    ("resnet32-cifar", {"shortcut": "B"}, 466_906, 69.12, 2),
+    ("resnet56-cifar", {}, 853_018, 125.49, 2),
+    ("resnet56-cifar", {"shortcut": "B"}, 855_770, 125.75, 2),
+    ("resnet110-cifar", {}, 1_727_962, 252.89, 2),
+    ("resnet110-cifar", {"shortcut": "B"}, 1_730_714, 253.15, 2),
+    ("resnet18-cifar", {}, 11_173_962, 555.42, 2),
+    ("resnet34-cifar", {}, 21_282_122, 1159.4, 1),
+    ("se-resnet34-cifar", {}, 21_443_318, 1159.6, 1),
+    ("resnet50-cifar", {}, 23_520_842, 1297.8, 1),
+    ("resnet50-cifar", {"squeeze_excite": True}, 26_051_834, 1300.3, 1),
+    ("resnet18", {}, 11_689_512, 1814, 0),
+    ("resnet34", {}, 21_797_672, 3664, 0),
+    ("resnet50", {}, 25_557_032, 4089, 0),
+    ("vgg16-bn-cifar", {}, 14_728_266, 313.20, 2),
+    ("mobilenetv2", {}, 3_504_872, 300.8, 1),
+    ("mobilenetv2-cifar", {}, 2_236_682, 88.0, 1),
+]
+
+CONVOLUTION_WEIGHTS = [
+    ("resnet20-cifar", {}, 267_696),
+    ("resnet20-cifar", {"shortcut": "B"}, 270_256),
+    ("resnet32-cifar", {}, 461_232),
+    ("resnet32-cifar", {"shortcut": "B"}, 463_792),
+    ("resnet56-cifar", {}, 848_304),
+    ("resnet56-cifar", {"shortcut": "B"}, 850_864),
+    ("resnet18-cifar", {}, 11_159_232),
+    ("vgg16-bn-cifar", {}, 14_710_464),
+]
+
+
+def on_meta(name: str, options: dict) -> nn.Module:
+    with torch.device("meta"):
+        return build(name, **options)
+
+
+@pytest.mark.parametrize(("name", "options", "parameters", "millions", "decimals"), COUNTS)
+def test_counts(name, options, parameters, millions, decimals):
+    cost = module_cost(on_meta(name, options), NETWORKS[name].input_shape)
+    assert cost.parameters == parameters
+    assert round(cost.macs / 1e6, decimals) == millions
+
+
+@pytest.mark.parametrize(("name", "options", "weights"), CONVOLUTION_WEIGHTS)
+def test_convolution_weights(name, options, weights):
+    model = on_meta(name, options)
+    assert sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d)) == weights
+
+
+def test_six_convolutions_has_the_published_parameters():
+    assert module_cost(on_meta("sixconv-cifar", {}), (3, 32, 32)).parameters == 557_248
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "cost"),
+    [
+        (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), Cost(8 * 27 + 8, 8 * 27 * 120)),
+        (nn.Conv2d(6, 8, (1, 3), stride=2, groups=2, bias=False), (6, 10, 13), Cost(8 * 9, 8 * 9 * 5 * 6)),
+        (nn.Conv2d(4, 4, 3, dilation=2, groups=4), (4, 9, 9), Cost(4 * 9 + 4, 4 * 9 * 25)),
+        (nn.Linear(20, 7), (20,), Cost(147, 140)),
+        # A fully connected layer applied at 5 places counts 5 times.
+        (nn.Linear(20, 7), (5, 20), Cost(147, 700)),
+        (nn.BatchNorm2d(4), (4, 9, 9), Cost(8, 0)),
+    ],
+)
+def test_cost_of_one_layer_by_hand(layer, shape, cost):
+    assert module_cost(layer, shape) == cost
