@@ -1,7 +1,7 @@
 """What an exported file does, layer by layer: the multiply-accumulates it executes, and the time its nodes take.
 
 A factorized layer can be exported in several forms. They give the same numbers but not for the same work: a ``mix``
-multiplies by zeros, a ``dense`` layer by the expanded kernel. ``executed_macs`` counts what the file of a target executes.
+multiplies by zeros, a ``dense`` layer by the expanded kernel. ``executed_macs`` counts what the file executes.
 
 ONNX Runtime fuses and renames nodes before it runs them. ``by_layer`` finds the layer behind each node that it reports:
 the node itself is looked up by its name or by the name of its result; a fused node carries the name of the last node it

@@ -1,8 +1,8 @@
 """The time of each node of an ONNX file, by ONNX Runtime's own profiler.
 
-The profiler's clock calls cost time themselves, so that these numbers say where the time is spent; how much it is in all
-is for ``bench`` to say. That is also why the file runs in this process: shares of one run need neither a fresh process
-nor pinned cores.
+The profiler's clock calls cost time themselves, so these numbers say where the time is spent; how much it is in all is
+for ``bench`` to say. That is also why the file runs in this process: shares of one run need neither a fresh process nor
+pinned cores.
 """
 
 from __future__ import annotations

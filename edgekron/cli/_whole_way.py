@@ -1,4 +1,4 @@
-"""From two networks, dense and compressed, to everything that a page says of them: export, verify, evaluate, measure."""
+"""From a dense and a compressed network to everything that a page says of them: export, verify, evaluate, measure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ Files = dict[str, tuple[Path, Path]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A network before and after; ``report`` is the compressor's. ``original`` is False where the dense network is only
-    the compressed one with its kernels expanded: as costly as the original, but not as accurate.
+    """A network before and after; ``report`` is the compressor's.
+
+    ``original`` is False where the dense network is only the compressed one with its kernels expanded: as costly as the
+    original, but not as accurate.
     """
 
     model: str
@@ -56,13 +58,11 @@ class Effort:
     threads: int = 1
 
 
-def gather(
-    subject: Subject, folder: Path, effort: Effort, *, about: str, command: str, progress: Progress
-) -> Findings:
+def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, command: str, progress: Progress) -> Findings:
     """Exports dense and compressed files into ``folder`` and finds out everything about them.
 
-    A format that cannot hold the network is left out with a note, as long as the other one can. Raises ``UserError`` when
-    none can, and what runtimes raise.
+    A format that cannot hold the network is left out with a note, as long as the other one can. Raises ``UserError``
+    when none can, and what runtimes raise.
     """
     import onnx
 
@@ -147,8 +147,8 @@ def _export(subject: Subject, folder: Path, progress: Progress) -> tuple[Files, 
     notes = [f"left out: {error}" for error in refused]
     if not subject.original:
         notes.append(
-            "the dense files hold the expanded kernels of the compressed network; they cost what the original costs, but have "
-            "not its accuracy"
+            "the dense files hold the expanded kernels of the compressed network; they cost what the original costs, "
+            "but have not its accuracy"
         )
     return files, notes
 
@@ -237,8 +237,9 @@ def _layer(name: str, row: Mapping[str, Any], seconds: tuple[float, float] | Non
 
 def show(findings: Findings) -> None:
     """Prints one row a file, then what did not hold and what to know about the measurement."""
+    from edgekron.report.page import milliseconds
+
     from ._output import print_table, say
-    from .bench import duration
 
     rows = []
     for runtime in findings.runtimes:
@@ -252,7 +253,7 @@ def show(findings: Findings) -> None:
                     runtime.title,
                     f"{measured.macs / 1e6:.2f} M{ratios[0]}",
                     f"{measured.bytes / 1e3:,.0f} kB{ratios[1]}",
-                    "" if measured.latency is None else duration(measured.latency["median"]),
+                    "" if measured.latency is None else milliseconds(measured.latency["median"]),
                     "" if speed is None else f"{speed['value']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})",
                     "" if measured.top1 is None else f"{measured.top1:.2f}",
                     "" if measured.relative is None else f"{measured.relative:.1e}",

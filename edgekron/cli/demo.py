@@ -15,10 +15,10 @@ _IMAGES = 2048
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network, how much smaller, and where to write."""
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="folder to write (default: demo)")
-    parser.add_argument("--model", default="sixconv", help="a bundled network trained on Fashion-MNIST (default: sixconv)")
+    parser.add_argument("--model", default="sixconv", help="a bundled trained network (default: sixconv)")
     parser.add_argument("--ratio", type=float, default=4.0, metavar="R", help="R times fewer MACs (default: 4)")
     parser.add_argument("--params", type=float, default=4.0, metavar="R", help="R times fewer parameters (default: 4)")
-    parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="timed seconds for each file (default: 4)")
+    parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="timed seconds a file (default: 4)")
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
 
 
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             Effort(datasets.load(_TEST), arguments.seconds),
             about=f"Compressed without training, fitted to {result.report['calibration_images']:,} calibration images. "
             "Every number on this page was measured in one run of the command below.",
-            command=f"edgekron demo --model {arguments.model} --ratio {arguments.ratio:g} --params {arguments.params:g} "
-            f"--seconds {arguments.seconds:g}",
+            command=f"edgekron demo --model {arguments.model} --ratio {arguments.ratio:g} "
+            f"--params {arguments.params:g} --seconds {arguments.seconds:g}",
             progress=progress,
         )
         (folder / "report.html").write_text(render(findings), encoding="utf-8")

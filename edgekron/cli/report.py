@@ -10,7 +10,7 @@ from ._output import print_json, progress_bars, say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, what to compare it with, and what to measure."""
     parser.add_argument("folder", metavar="DIR", help="a folder written by compress")
-    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="page to write (default: report.html)")
+    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="page to write (report.html)")
     parser.add_argument(
         "--original",
         metavar="MODEL",
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="safetensors weights for an original package.module:factory")
     parser.add_argument("--input-shape", metavar="C,H,W", help="input of an original package.module:factory")
     parser.add_argument("--bench", action="store_true", help="measure latency, memory and the time of each layer")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="timed seconds for each file (default: 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="timed seconds a file (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to measure with (default: 1)")
     parser.add_argument("--data", metavar="DATA", help="evaluate top-1 on these images")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")

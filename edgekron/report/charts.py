@@ -1,7 +1,7 @@
 """The pictures of a page as SVG text, drawn by matplotlib without any display.
 
 Colours are variables of the page's style sheet, so that a picture follows the reader's light or dark setting. Dense is
-always blue and compressed always orange, a pair that is told apart with any colour vision, and in print by its lightness.
+always blue and compressed always orange, a pair that is told apart with any colour vision, and in print by lightness.
 """
 
 from __future__ import annotations
@@ -50,10 +50,13 @@ _STYLE = {
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
     "ytick.major.size": 0,
+    "ytick.major.pad": 7,
     "legend.frameon": False,
 }
 _WIDTH = 9.2
 _BAR = 0.38
+#: The latency axis ends at this many times the longest median; a whisker may go on beyond it.
+_ROOM = 1.6
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,11 @@ class Bar:
 Pair = tuple[Bar, Bar]
 
 
-def before_and_after(
-    latencies: Sequence[tuple[str, Pair]], accuracies: Sequence[tuple[str, Pair]]
-) -> str:
+def before_and_after(latencies: Sequence[tuple[str, Pair]], accuracies: Sequence[tuple[str, Pair]]) -> str:
     """Latency in milliseconds and top-1 in percent by runtime, dense and compressed; an empty list has no picture."""
     parts = [part for part in (latencies, accuracies) if part]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.95 + 0.75 * max(map(len, parts))), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 0.95 + 0.85 * max(map(len, parts))), layout="constrained")
         axes = figure.subplots(1, len(parts), squeeze=False)[0]
         if latencies:
             _bars(axes[0], latencies)
@@ -112,7 +113,8 @@ def errors(names: Sequence[str], percent: Sequence[float | None]) -> str:
         for index, value in enumerate(percent):
             text = "stays dense" if value is None else f"{value:.2f}"
             axes.annotate(text, (value or 0.0, index), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set(title="Output error by layer", xlabel="percent of the variance of the layer's outputs", xlim=(0, 1.1 * top))
+        axes.set(title="Output error by layer", xlabel="percent of the variance of the layer's outputs")
+        axes.set_xlim(0, 1.1 * top)
         return _svg(figure, "errors", "Output error of each compressed layer")
 
 
@@ -128,8 +130,10 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
         for bar, offset, colour in zip(pair, (-_BAR / 2, _BAR / 2), (_DENSE, _COMPRESSED), strict=True):
             axes.barh(index + offset, bar.value, 0.9 * _BAR, color=colour)
             _whisker(axes, bar, index + offset, _INK)
-            _label(axes, bar, index + offset)
-    axes.set_xlim(0, 1.18 * max(bar.high for _, pair in rows for bar in pair))
+            axes.annotate(
+                bar.label, (bar.value, index + offset), (6, 5), textcoords="offset points", va="center", fontsize=9
+            )
+    axes.set_xlim(0, _ROOM * max(bar.value for _, pair in rows for bar in pair))
 
 
 def _dots(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
@@ -139,7 +143,9 @@ def _dots(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
         for bar, offset, colour in zip(pair, (-_BAR / 2, _BAR / 2), (_DENSE, _COMPRESSED), strict=True):
             _whisker(axes, bar, index + offset, colour)
             axes.plot(bar.value, index + offset, "o", color=colour, markersize=8)
-            _label(axes, bar, index + offset)
+            axes.annotate(
+                bar.label, (bar.high, index + offset), (6, 0), textcoords="offset points", va="center", fontsize=9
+            )
     low = min(bar.low for _, pair in rows for bar in pair)
     high = max(bar.high for _, pair in rows for bar in pair)
     room = max(high - low, 0.5)
@@ -149,10 +155,6 @@ def _dots(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
 
 def _whisker(axes: Axes, bar: Bar, y: float, colour: str) -> None:
     axes.plot([bar.low, bar.high], [y, y], color=colour, linewidth=1.3)
-
-
-def _label(axes: Axes, bar: Bar, y: float) -> None:
-    axes.annotate(bar.label, (bar.high, y), (6, 0), textcoords="offset points", va="center", fontsize=9)
 
 
 def _legend(figure: Figure) -> None:

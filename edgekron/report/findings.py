@@ -18,17 +18,18 @@ DEFINITIONS = {
     "turns. The whiskers and the range go from the 5th to the 95th percentile.",
     "times as fast": "dense over compressed latency: the median over rounds of the ratio of both medians, with the "
     "bootstrap 95 % interval over rounds.",
-    "top-1": "images whose highest score is their label, of all images of the data set, computed by the runtime that runs "
-    "the file. The whiskers are 1.96 standard errors of a proportion.",
-    "memory": "of the process, not of the model alone: 'runtime only' before any model is opened, 'loaded' when the model "
-    "is ready, 'peak' the highest since then, 'steady' after the warm inferences; resident memory, 1 MB = 1,000,000 bytes.",
+    "top-1": "images whose highest score is their label, of all images of the data set, computed by the runtime that "
+    "runs the file. The whiskers are 1.96 standard errors of a proportion.",
     "start to ready": "from starting the process to the model ready to run, measured once.",
-    "against its network": "the largest difference between an output of the file and that of the network it was exported "
+    "memory": "resident memory of the process, not of the model alone (1 MB = 1,000,000 bytes): 'runtime only' before "
+    "any model is opened, 'loaded' when the model is ready, 'peak' the highest since then, 'steady' after the warm "
+    "inferences. The fifth number is the file.",
+    "off its network": "the largest difference between an output of the file and that of the network it was exported "
     "from, over the largest output, on random, extreme and real images.",
-    "output error of a layer": "squared error of the layer's outputs on held-out calibration images, over their variance; "
+    "error of a layer": "squared error of the layer's outputs on held-out calibration images, over their variance; "
     "without calibration images, squared error of its kernel over the kernel's squared norm.",
-    "time of a layer": "kernel time of its nodes in ONNX Runtime's profiler at one thread, the median over runs; activations "
-    "fused into a layer count for it. The profiler itself costs time: the sum is not the latency.",
+    "time of a layer": "kernel time of its nodes in ONNX Runtime's profiler at one thread, the median over runs; "
+    "activations fused into a layer count for it. The profiler itself costs time: the sum is not the latency.",
 }
 
 
@@ -96,7 +97,7 @@ class LayerFindings:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything. ``checks`` are (what was promised, whether it held); ``notes`` are sentences about the measurement."""
+    """Everything. ``checks`` are (what was promised, whether it held); ``notes`` are about the measurement."""
 
     model: str
     about: str

@@ -1,4 +1,4 @@
-"""One HTML file that shows ``Findings``: no script, nothing loaded from elsewhere, fit for print and for dark screens."""
+"""One HTML file that shows ``Findings``: no script, nothing loaded from elsewhere, fit for print and dark screens."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
 #: Rows of the memory part of the table: field and title.
 _MEMORY = {
-    "runtime": "Memory: runtime only",
-    "loaded": "Memory: loaded",
-    "peak": "Memory: peak",
-    "steady": "Memory: steady",
+    "runtime": "Runtime only, MB",
+    "loaded": "Loaded, MB",
+    "peak": "Peak, MB",
+    "steady": "Steady, MB",
 }
 
 
 def render(findings: Findings) -> str:
     """The page's HTML."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         findings=findings,
@@ -53,8 +55,8 @@ def microseconds(seconds: float) -> str:
 
 
 def megabytes(size: int | None) -> str:
-    """Bytes with two digits, or a dash."""
-    return "-" if size is None else f"{size / 1e6:.1f} MB"
+    """Bytes in megabytes, or a dash."""
+    return "-" if size is None else f"{size / 1e6:.1f}"
 
 
 def _headlines(findings: Findings) -> list[tuple[str, str]]:
@@ -64,12 +66,14 @@ def _headlines(findings: Findings) -> list[tuple[str, str]]:
         (f"{first.mac_ratio:.2f}x", "fewer multiply-accumulates"),
         (f"{first.file_ratio:.2f}x", "smaller file"),
     ]
-    for runtime in findings.runtimes:
-        if runtime.speedup:
-            lines.append((f"{runtime.speedup['value']:.2f}x", f"as fast in {runtime.title}"))
+    lines += [(f"{r.speedup['value']:.2f}x", f"as fast in {r.title}") for r in findings.runtimes if r.speedup]
     if first.dense.top1 is not None and first.compressed.top1 is not None:
-        lines.append((f"{first.compressed.top1 - first.dense.top1:+.2f}".replace("-", "\N{MINUS SIGN}"), "points of top-1"))
+        lines.append((_signed(first.compressed.top1 - first.dense.top1), "points of top-1"))
     return lines
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(findings: Findings) -> list[tuple[str, list[str]]]:
@@ -81,20 +85,20 @@ def _rows(findings: Findings) -> list[tuple[str, list[str]]]:
             rows.append((title, [text for cell in cells for text in (cell or ("", "", ""))]))
 
     runtimes = findings.runtimes
-    add("MACs as executed", [_ratio(f"{r.dense.macs:,}", f"{r.compressed.macs:,}", r.mac_ratio) for r in runtimes])
-    add("File", [_ratio(f"{r.dense.bytes:,} B", f"{r.compressed.bytes:,} B", r.file_ratio) for r in runtimes])
-    add("Latency, median", [_latency(r) for r in runtimes])
-    add("5 % to 95 %", [_spread(r) for r in runtimes])
-    add("Top-1", [_accuracy(r) for r in runtimes])
-    add("Start to ready", [_pair(r, lambda m: None if m.cold is None else milliseconds(m.cold)) for r in runtimes])
+    add("MACs, million", [_ratio(r.dense.macs, r.compressed.macs, 1e6, f"{r.mac_ratio:.2f}x fewer") for r in runtimes])
+    add("File, kB", [_ratio(r.dense.bytes, r.compressed.bytes, 1e3, f"{r.file_ratio:.2f}x smaller") for r in runtimes])
+    add("Latency, ms", [_latency(r) for r in runtimes])
+    add("5 % to 95 %, ms", [_spread(r) for r in runtimes])
+    add("Top-1, %", [_accuracy(r) for r in runtimes])
+    add("Start to ready, ms", [_pair(r, lambda m: None if m.cold is None else f"{1e3 * m.cold:.0f}") for r in runtimes])
     for field, title in _MEMORY.items():
         add(title, [_pair(r, lambda m, f=field: megabytes(m.memory[f]) if m.memory else None) for r in runtimes])
-    add("Against its network", [_pair(r, lambda m: None if m.relative is None else f"{m.relative:.1e}") for r in runtimes])
+    add("Off its network", [_pair(r, lambda m: None if m.relative is None else f"{m.relative:.1e}") for r in runtimes])
     return rows
 
 
-def _ratio(dense: str, compressed: str, ratio: float) -> tuple[str, str, str]:
-    return dense, compressed, f"{ratio:.2f}x less"
+def _ratio(dense: int, compressed: int, unit: float, compared: str) -> tuple[str, str, str]:
+    return f"{dense / unit:,.1f}", f"{compressed / unit:,.1f}", compared
 
 
 def _latency(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
@@ -102,12 +106,12 @@ def _latency(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
     if dense is None or compressed is None or speedup is None:
         return None
     compared = f"{speedup['value']:.2f}x as fast ({speedup['low']:.2f} to {speedup['high']:.2f})"
-    return milliseconds(dense["median"]), milliseconds(compressed["median"]), compared
+    return f"{1e3 * dense['median']:.3g}", f"{1e3 * compressed['median']:.3g}", compared
 
 
 def _spread(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
     def text(latency: Mapping[str, float]) -> str:
-        return f"{1e3 * latency['p5']:.3g} to {1e3 * latency['p95']:.3g} ms"
+        return f"{1e3 * latency['p5']:.3g} to {1e3 * latency['p95']:.3g}"
 
     return _pair(runtime, lambda measured: None if measured.latency is None else text(measured.latency))
 
@@ -117,8 +121,8 @@ def _accuracy(runtime: RuntimeFindings) -> tuple[str, str, str] | None:
     if compressed is None:
         return None
     if dense is None:
-        return "", f"{compressed:.2f} %", ""
-    return f"{dense:.2f} %", f"{compressed:.2f} %", f"{compressed - dense:+.2f} points".replace("-", "\N{MINUS SIGN}")
+        return "", f"{compressed:.2f}", ""
+    return f"{dense:.2f}", f"{compressed:.2f}", f"{_signed(compressed - dense)} points"
 
 
 def _pair(runtime: RuntimeFindings, text: Any) -> tuple[str, str, str] | None:
