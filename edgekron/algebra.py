@@ -18,10 +18,10 @@ building W. The activation carries *open* channel axes, at first g and the parts
     batch        open, in this factor, and still needed later (g, CP's r) -> groups with filters of their own
     carried      open, and not in this factor                            -> groups that share their filters
 
-and the factor's own h and w axes are the window, dilated by the product of the finer parts of the same axis. Each axis is
-padded once, at the first stage that is spatial on it, and strided once, at the last one: both are exact, because every
-earlier or later stage acts on single pixels of that axis or on the padded image. At the end the open axes are g and the
-parts of f. Nothing here depends on torch.
+and the factor's own h and w axes are the window, dilated by the product of the finer parts of the same axis. Each
+axis is padded once, at the first stage that is spatial on it, and strided once, at the last one: both are exact,
+because every earlier or later stage acts on single pixels of that axis or on the padded image. At the end the open
+axes are g and the parts of f. Nothing here depends on torch.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ class Geometry:
         """Height and width of the output for an input of ``size`` and a window of ``kernel``."""
         h, w = (
             (n + sum(pad) - step * (k - 1) - 1) // stride + 1
-            for n, k, stride, step, pad in zip(
-                size, kernel, self.stride, self.dilation, self.padding, strict=True
-            )
+            for n, k, stride, step, pad in zip(size, kernel, self.stride, self.dilation, self.padding, strict=True)
         )
         return h, w
 

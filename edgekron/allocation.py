@@ -2,7 +2,8 @@
 
 A multiple-choice knapsack, solved to optimality (within ``GAP``) by the HiGHS mixed-integer solver of SciPy:
 
-    minimise sum over layers of weight * error,  subject to  sum of cost <= budget for each cost,  one candidate a layer.
+    minimise sum over layers of weight * error,  subject to  sum of cost <= budget for each cost,  one candidate a
+    layer.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def allocate(
 ) -> dict[str, Candidate]:
     """The chosen candidate of each layer.
 
-    ``ratios`` maps "macs" or "parameters" to how many times fewer the whole network is to have; ``fixed`` is what the rest of
-    the network costs. The first candidate of each layer is the dense one. Raises ``UserError`` naming the best ratio that
-    can be reached.
+    ``ratios`` maps "macs" or "parameters" to how many times fewer the whole network is to have; ``fixed`` is what the
+    rest of the network costs. The first candidate of each layer is the dense one. Raises ``UserError`` naming the
+    best ratio that can be reached.
     """
     names = list(choices)
     flat = [(name, candidate) for name in names for candidate in choices[name]]
@@ -40,7 +41,8 @@ def allocate(
         least = fixed[cost] + sum(min(int(getattr(c, cost)) for c in choices[name]) for name in names)
         if least * ratio > dense:
             raise UserError(
-                f"{ratio:g} times fewer {COSTS[cost]} cannot be reached; the best that this network can is {dense / least:.2f}."
+                f"{ratio:g} times fewer {COSTS[cost]} cannot be reached; "
+                f"the best that this network can is {dense / least:.2f}."
             )
         rows.append([getattr(candidate, cost) / dense for _, candidate in flat])
         bounds.append((dense / ratio - fixed[cost]) / dense)

@@ -1,9 +1,9 @@
 """The folder that ``edgekron compress`` writes: everything later commands need, nothing pickled.
 
-    hub.onnx              the network, each factorized layer one node; runs in ONNX Runtime as it is
-    plan.toml             what was chosen for each layer; edit it and apply it again with --plan
-    factors.safetensors   the factors and biases by layer, for torch: "LAYER.factor0", ..., "LAYER.bias"
-    report.json           costs, errors and choices by layer
+hub.onnx              the network, each factorized layer one node; runs in ONNX Runtime as it is
+plan.toml             what was chosen for each layer; edit it and apply it again with --plan
+factors.safetensors   the factors and biases by layer, for torch: "LAYER.factor0", ..., "LAYER.bias"
+report.json           costs, errors and choices by layer
 """
 
 from __future__ import annotations

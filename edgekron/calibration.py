@@ -1,8 +1,9 @@
 """Runs a hub over calibration images layer by layer, every node once, in bounded memory.
 
-A ``Walk`` stands at a cut through the graph: the nodes before it have run, and the values that nodes after it still need are
-on disk, one file a batch. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was replaced while the walk
-stood before it runs as replaced, so later layers see the inputs of the network as compressed so far.
+A ``Walk`` stands at a cut through the graph: the nodes before it have run, and the values that nodes after it still
+need are on disk, one file a batch. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was
+replaced while the walk stood before it runs as replaced, so later layers see the inputs of the network as compressed
+so far.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ class Sample:
 def sample(layer: Layer, kernel: Tensor, reference: Walk, other: Walk, seed: int) -> tuple[Sample, Sample]:
     """Samples of ``layer`` with inputs from ``reference`` and from ``other``, both with the reference's outputs.
 
-    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single batch serves
-    both ends. If the walks are the same, so are the samples.
+    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single
+    batch serves both ends. If the walks are the same, so are the samples.
     """
     walks = [reference] if other is reference else [reference, other]
     sums = [_sums(layer) for _ in walks]

@@ -1,7 +1,7 @@
 """What each layer could become: structures at ranks, with their cost and the error that they make.
 
-A candidate costs what it executes: multiply-accumulates in the cheapest contraction order for one image, and stored values.
-Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense.
+A candidate costs what it executes: multiply-accumulates in the cheapest contraction order for one image, and stored
+values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 #: Savings that are tried in each layer: dense MACs over the candidate's.
 SAVINGS = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
 
-#: Runtimes pack output channels in tiles: ranks are rounded down to a multiple of the largest of these not above half of them.
+#: Runtimes pack output channels in tiles: ranks are rounded down to a multiple of the largest of these not above half
+#: of them.
 RANK_MULTIPLES = (16, 8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to store a layer. ``template`` is None for the dense layer; ``error`` is relative to the outputs' variance."""
+    """One way to store a layer. ``template`` is None for the dense layer; ``error`` is relative to the outputs'
+    variance.
+    """
 
     macs: int
     parameters: int
@@ -42,12 +45,14 @@ class Candidate:
 
 def dense_candidate(layer: Layer) -> Candidate:
     """The layer as it is."""
-    return Candidate(dense_macs(layer.kernel_shape, layer.input_size, layer.geometry), math.prod(layer.kernel_shape), 0.0)
+    macs = dense_macs(layer.kernel_shape, layer.input_size, layer.geometry)
+    return Candidate(macs, math.prod(layer.kernel_shape), 0.0)
 
 
 def kronecker_templates(kernel_shape: tuple[int, int, int, int], groups: int) -> Iterator[KroneckerShape]:
-    """Kronecker shapes worth a closer look: the MACs at equal parameters range over 500x, and the lean shapes have small
-    C1 and F2 (channel and spatial SVD have 1 and 1), or make a depthwise first stage (C2 = F2 = 1)."""
+    """Kronecker shapes worth a closer look: the MACs at equal parameters range over 500x, and the lean shapes have
+    small C1 and F2 (channel and spatial SVD have 1 and 1), or make a depthwise first stage (C2 = F2 = 1).
+    """
     large = math.prod(kernel_shape[1:]) > 1200
     for shape in shapes(kernel_shape, groups):
         c1, f2 = shape.c[0], shape.f[1]

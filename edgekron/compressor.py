@@ -1,12 +1,13 @@
 """The compressor: a hub and budgets, or a hub and a plan, to a factorized hub.
 
 1. *Survey.* One walk through the network. Each layer's inputs give its moments, the moments give the error of every
-   candidate, and a probe (the layer alone replaced by a candidate near the wanted ratio) gives how much of an error in this
-   layer arrives at the network's output.
+   candidate, and a probe (the layer alone replaced by a candidate near the wanted ratio) gives how much of an error
+   in this layer arrives at the network's output.
 2. *Allocation.* The candidates that meet the budgets with the least total error at the output become the plan.
-3. *Fit.* A second walk, in order, with inputs from the original network and from the one compressed so far. Each layer is
-   fitted to the original outputs from the original inputs, from the compressed network's inputs, and from these with a lean
-   towards the original kernel; what is best on held-out images stays. The bias is corrected at the same time.
+3. *Fit.* A second walk, in order, with inputs from the original network and from the one compressed so far. Each
+layer is
+   fitted to the original outputs from the original inputs, from the compressed network's inputs, and from these with
+   a lean towards the original kernel; what is best on held-out images stays. The bias is corrected at the same time.
 
 Without data, every layer is decomposed in closed form, by its weights alone.
 """
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 #: Called with what is being done, how many steps are finished, and of how many.
 Progress = Callable[[str, int, int], None]
 
-#: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is kept.
+#: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is
+#: kept.
 LEANS = (0.0, 0.03)
 ITERATIONS = 40
 #: Batches of calibration images on which a layer's weight in the allocation is measured.
@@ -64,7 +66,8 @@ def compress(
     method: str = "kronecker",
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
-    """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters": 3.0}).
+    """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters":
+    3.0}).
 
     ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
     ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
@@ -83,7 +86,8 @@ def _check_data(hub: Hub, data: Sequence[np.ndarray]) -> None:
     for batch in data:
         if batch.shape[1:] != tuple(hub.input_shape) or not len(batch):
             raise UserError(
-                f"the calibration images have shape {list(batch.shape[1:])}; the model's input is {list(hub.input_shape)}."
+                f"the calibration images have shape {list(batch.shape[1:])}; "
+                f"the model's input is {list(hub.input_shape)}."
             )
 
 
@@ -240,7 +244,8 @@ def _fit_layer(
     biases = [compressed.moments.bias(fit.kernel()) for _, fit in tries]
     errors = [compressed.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
     best = min(range(len(tries)), key=errors.__getitem__)
-    facts = {"error": errors[best], "fit": tries[best][0], "tried": dict(zip((t[0] for t in tries), errors, strict=True))}
+    tried = {name: error for (name, _), error in zip(tries, errors, strict=True)}
+    facts = {"error": errors[best], "fit": tries[best][0], "tried": tried}
     log.debug("%s: %s", layer.name, facts)
     return tries[best][1], biases[best].float().numpy(), facts
 
@@ -253,15 +258,16 @@ def _kernel(layer: Layer) -> Tensor:
 
 def _template(layer: Layer, line: LayerPlan) -> KroneckerShape:
     if line.method not in METHODS:
-        raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {', '.join(METHODS)}.")
+        known = ", ".join(METHODS)
+        raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {known}.")
     try:
         shape = KroneckerShape.parse(line.shape)
     except StructureError as error:
         raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
     if shape.kernel_shape != layer.kernel_shape or shape.groups != layer.groups:
         raise UserError(
-            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)}; the layer has "
-            f"{list(layer.kernel_shape)} in {layer.groups} groups. Was the plan made for another model?"
+            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)}; "
+            f"the layer has {list(layer.kernel_shape)} in {layer.groups} groups. Was the plan made for another model?"
         )
     return shape
 
@@ -289,7 +295,9 @@ def _factorized(
 
 
 def cost(layer: Layer) -> dict[str, int]:
-    """MACs for one image and number of weights of a layer as it is in the hub; zeros where its kernel is not constant."""
+    """MACs for one image and number of weights of a layer as it is in the hub; zeros where its kernel is not
+    constant.
+    """
     if layer.factorized is not None:
         network = layer.factorized.network
         macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
@@ -322,8 +330,8 @@ def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict
         "definitions": {
             "macs": "multiply-accumulates of convolutions and fully connected layers for one image",
             "parameters": "stored weights of these layers, without bias",
-            "error": "squared error of the layer's outputs on held-out calibration images, over their variance; without data, "
-            "squared error of the kernel over its squared norm",
+            "error": "squared error of the layer's outputs on held-out calibration images, over their variance; "
+            "without data, squared error of the kernel over its squared norm",
         },
         "calibration_images": sum(len(batch) for batch in data),
         "totals": totals,

@@ -3,14 +3,17 @@
 With the moments of ``edgekron.moments``, the error of a kernel K is a quadratic form in K, and K is multilinear in the
 factors. Every fit has the same three parts, whatever the structure:
 
-1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own input
-   axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius error of
-   K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
-2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD this
+1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own
+input
+   axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius
+   error of K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
+2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD
+this
    is the exact optimum (the principal components of the outputs), because one factor has all the input axes.
 3. *Refinement.* L-BFGS on the exact error in the whitened factors, where it is well conditioned.
 
-A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail there.
+A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail
+there.
 """
 
 from __future__ import annotations
@@ -100,7 +103,8 @@ class Whitening:
     def _cholesky(s: Tensor) -> Tensor:
         d = s.shape[-1]
         level = s.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)[:, None, None]
-        return torch.linalg.cholesky(s + RIDGE * level * torch.eye(d, dtype=s.dtype))
+        lower: Tensor = torch.linalg.cholesky(s + RIDGE * level * torch.eye(d, dtype=s.dtype))
+        return lower
 
     def kernel(self, kernel: Tensor) -> Tensor:
         """K L for a kernel [F, C / groups, kh, kw], in float64."""
@@ -158,8 +162,8 @@ def _nearest_kronecker(xx: Tensor, dims: Sequence[int], sweeps: int = 2) -> list
             others = [u for u in busy if u != t]
             terms = ",".join(f"z{left[u]}{right[u]}" for u in others)
             norm = math.prod(float((factors[u] ** 2).sum()) / groups for u in others)
-            value = torch.einsum(f"{full},{terms}->z{left[t]}{right[t]}", xx, *(factors[u].to(xx.dtype) for u in others))
-            value = value.double() / norm
+            operands = [factors[u].to(xx.dtype) for u in others]
+            value = torch.einsum(f"{full},{terms}->z{left[t]}{right[t]}", xx, *operands).double() / norm
             factors[t] = (value + value.mT) / 2
     return factors
 
@@ -170,7 +174,7 @@ def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
     level = RIDGE * moments.xx.diagonal(dim1=-2, dim2=-1).mean(-1).double().clamp_min(1e-30)[:, None, None]
     left = moments.xx.double() + level * torch.eye(d, dtype=torch.float64)
     right = moments.yx.double() + level * kernel.double().reshape(moments.yx.shape)
-    solved = torch.linalg.solve(left, right.mT).mT
+    solved: Tensor = torch.linalg.solve(left, right.mT).mT
     return solved.reshape(kernel.shape).to(kernel.dtype)
 
 
@@ -243,7 +247,7 @@ def refine(
         value: Tensor = ((product / 2 - moments.yx) * k).sum() * scale
         return value
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return plain()
 

@@ -1,7 +1,8 @@
 """Factorized layers: ordinary trainable modules whose parameters are the factors of a ``FactorNetwork``.
 
-``FactorizedConv2d`` and ``FactorizedLinear`` are drop-in replacements of ``nn.Conv2d`` and ``nn.Linear``; they run the same
-steps as the exported files (see ``edgekron.lowering``) and never build the dense kernel, except for a form ``dense``.
+``FactorizedConv2d`` and ``FactorizedLinear`` are drop-in replacements of ``nn.Conv2d`` and ``nn.Linear``; they run
+the same steps as the exported files (see ``edgekron.lowering``) and never build the dense kernel, except for a form
+``dense``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -91,8 +91,8 @@ class _Factorized(nn.Module):
 class FactorizedConv2d(_Factorized):
     """A 2-D convolution by a factor network. [N, C, H, W] -> [N, F, H', W'].
 
-    ``padding`` is ((top, bottom), (left, right)); with a ``padding_mode`` other than "zeros" the input is padded once, before
-    the first stage. Raises ``StructureError`` when factors and network disagree.
+    ``padding`` is ((top, bottom), (left, right)); with a ``padding_mode`` other than "zeros" the input is padded
+    once, before the first stage. Raises ``StructureError`` when factors and network disagree.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class FactorizedConv2d(_Factorized):
         order: Sequence[int] | None = None,
         forms: Sequence[str] | None = None,
     ) -> FactorizedConv2d:
-        """The factorized layer in place of ``conv``: its stride, dilation, padding and mode, and its bias if none is given.
+        """The factorized layer in place of ``conv``: its stride, dilation, padding and mode, and its bias if none is
+        given.
 
         Raises ``StructureError`` when the network's kernel or groups are not those of ``conv``.
         """
@@ -141,7 +142,7 @@ class FactorizedConv2d(_Factorized):
             stride=cast(Pair, conv.stride),
             padding=conv_padding(conv),
             dilation=cast(Pair, conv.dilation),
-            padding_mode=cast(PaddingMode, conv.padding_mode),
+            padding_mode=conv.padding_mode,
             order=order,
             forms=forms,
         )

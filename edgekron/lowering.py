@@ -8,9 +8,9 @@ A stage has several exact *forms*. With b = its batch axes, s = its carried axes
     matmul    on single pixels without b: factor @ x, with s in the columns: factor stored once
 
 and a whole layer may be ``dense``: the kernel expanded. Where s is 1 all of them are the same plain convolution, called
-``grouped``. ``grouped`` and ``fold`` need the contracted axes innermost among the channels and leave the new ones there;
-``matmul`` needs and leaves them outermost; ``mix`` takes any order and gives any order. ``lower`` finds the orders that need
-the fewest shuffles, so that most layers have none.
+``grouped``. ``grouped`` and ``fold`` need the contracted axes innermost among the channels and leave the new ones
+there; ``matmul`` needs and leaves them outermost; ``mix`` takes any order and gives any order. ``lower`` finds the
+orders that need the fewest shuffles, so that most layers have none.
 
 The steps say nothing about NCHW or NHWC: the torch layers and both exporters run the same list.
 """
@@ -37,7 +37,8 @@ Layout = tuple[str, ...]
 class Weight:
     """A convolution's or matrix product's weight as an einsum over factors, identities and vectors of ones.
 
-    ``factors`` are indices into the layer's factors; ``constants`` are ("eye", n) or ("ones", n), the operands after them.
+    ``factors`` are indices into the layer's factors; ``constants`` are ("eye", n) or ("ones", n), the operands after
+    them.
     """
 
     factors: tuple[int, ...]
@@ -57,8 +58,8 @@ class Weight:
         import numpy as np
 
         dtype = operands[0].dtype
-        made = [np.eye(n, dtype=dtype) if kind == "eye" else np.ones(n, dtype) for kind, n in self.constants]
-        value = np.einsum(self.equation, *operands, *made, optimize=len(self.factors) > 1)
+        arrays = [np.eye(n, dtype=dtype) if kind == "eye" else np.ones(n, dtype) for kind, n in self.constants]
+        value = np.einsum(self.equation, *operands, *arrays, optimize=len(self.factors) > 1)
         return np.ascontiguousarray(value.reshape(self.shape))
 
 
@@ -84,8 +85,8 @@ class Shuffle:
 class Conv:
     """Views C channels as (fold, C / fold) and applies one grouped convolution to every slice.
 
-    ``weight`` is [O, I / groups, kh, kw] for one slice. ``bias``, only where fold is 1, says how the layer's bias vector
-    is reordered.
+    ``weight`` is [O, I / groups, kh, kw] for one slice. ``bias``, only where fold is 1, says how the layer's bias
+    vector is reordered.
     """
 
     weight: Weight
@@ -300,9 +301,7 @@ def _window_letters(network: FactorNetwork, stage: Stage, letters: _Letters) -> 
     return letters([a for kind in "hw" for a in axes if a[0] == kind and network.sizes[a] > 1])
 
 
-def _convolution(
-    network: FactorNetwork, stage: Stage, form: str, outer: Layout, inner: Layout, made: Layout
-) -> Conv:
+def _convolution(network: FactorNetwork, stage: Stage, form: str, outer: Layout, inner: Layout, made: Layout) -> Conv:
     letters, size = _Letters(), network.sizes
     carried = [a for a in outer if a in stage.carried]
     groups_axes = list(outer) if form == "grouped" else [a for a in outer if a in stage.batch]

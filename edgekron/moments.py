@@ -1,7 +1,8 @@
 """Second moments of a layer's input patches and outputs: all that a data-aware fit needs to know of the data.
 
-A convolution is a matrix product on unfolded patches: y = W x + b with x of length d = C / groups * kh * kw. The factors
-are to give y from inputs x' that may come from an already compressed network. Over the sampled patches, per group,
+A convolution is a matrix product on unfolded patches: y = W x + b with x of length d = C / groups * kh * kw. The
+factors are to give y from inputs x' that may come from an already compressed network. Over the sampled patches, per
+group,
 
     xx = E[x' x'^T] - E[x'] E[x']^T        yx = E[y x'^T] - E[y] E[x']^T        yy = E[|y - E[y]|^2]
 
@@ -27,7 +28,8 @@ from .algebra import Geometry, Pair
 @dataclass(frozen=True)
 class Moments:
     """Centred moments of one layer: ``xx`` [g, d, d], ``yx`` [g, F / g, d], ``yy`` the outputs' variance summed over
-    channels, ``mean_x`` [g, d], ``mean_y`` [F], all float64 but ``xx`` and ``yx``, which are float32."""
+    channels, ``mean_x`` [g, d], ``mean_y`` [F], all float64 but ``xx`` and ``yx``, which are float32.
+    """
 
     xx: Tensor
     yx: Tensor
@@ -49,7 +51,8 @@ class Moments:
 
     def shrunk(self, kernel: Tensor, strength: float) -> Moments:
         """Moments as if a share ``strength`` of white inputs had gone through the original ``kernel``: the fit leans
-        towards it where the data say little."""
+        towards it where the data say little.
+        """
         k = kernel.float().reshape(self.yx.shape)
         level = strength * self.xx.diagonal(dim1=-2, dim2=-1).mean()
         eye = torch.eye(self.xx.shape[-1])
@@ -93,15 +96,17 @@ class MomentSums:
 def sample_patches(
     x: np.ndarray, kernel: Pair, geometry: Geometry, groups: int, count: int, rng: np.random.Generator
 ) -> Tensor:
-    """``count`` patches [m, groups, C / groups * kh * kw] for each image of x [N, C, H, W], at positions drawn by ``rng``.
+    """``count`` patches [m, groups, C / groups * kh * kw] for each image of x [N, C, H, W], at positions drawn by
+    ``rng``.
 
     All positions where ``count`` is at least their number. The same generator state gives the same positions.
     """
-    n, c, _, _ = x.shape
+    n = len(x)
     padded = np.pad(x, ((0, 0), (0, 0), *geometry.padding))
     span = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, kernel, strict=True)]
     windows = sliding_window_view(padded, span, axis=(2, 3))
-    windows = windows[:, :, :: geometry.stride[0], :: geometry.stride[1], :: geometry.dilation[0], :: geometry.dilation[1]]
+    (step_h, step_w), (gap_h, gap_w) = geometry.stride, geometry.dilation
+    windows = windows[:, :, ::step_h, ::step_w, ::gap_h, ::gap_w]
     height, width = windows.shape[2:4]
     positions = height * width
     if count >= positions:

@@ -112,10 +112,11 @@ class CompressionPlan:
 
 def _layer(table: Any, where: str) -> LayerPlan:
     if not isinstance(table, dict):
-        raise UserError(f"{where}: a table is needed, such as method = \"dense\".")
+        raise UserError(f'{where}: a table is needed, such as method = "dense".')
     unknown = set(table) - {"method", "shape", "rank", "order", "forms", "reason"}
     if unknown:
-        raise UserError(f"{where} has unknown keys {sorted(unknown)}; it may have method, shape, rank, order, forms, reason.")
+        known = "method, shape, rank, order, forms, reason"
+        raise UserError(f"{where} has unknown keys {sorted(unknown)}; it may have {known}.")
     forms = table.get("forms", {})
     order = table.get("order", [])
     rank = table.get("rank", 0)

@@ -1,12 +1,12 @@
 """The factorized torch model: a module of the user's own class with its layers replaced by factorized ones.
 
-    model = factorize_module(model, read_hub("resnet20-compressed"))     # then train it with any loop
+model = factorize_module(model, read_hub("resnet20-compressed"))     # then train it with any loop
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
-    """A copy of ``module`` in which every layer that ``hub`` has factorized is a ``FactorizedConv2d`` or ``FactorizedLinear``.
+    """A copy of ``module`` in which every layer that ``hub`` has factorized is a ``FactorizedConv2d`` or
+    ``FactorizedLinear``.
 
     ``hub`` must come from this module: its layers are found by name. Where a batch normalisation was folded into such a
     layer, the factors contain it and it becomes an identity. Raises ``UserError`` for a layer that the module lacks or
@@ -47,9 +48,8 @@ def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
 
 
 def _layer(factorized: Factorized, old: nn.Conv2d | nn.Linear) -> nn.Module:
-    like = {"dtype": old.weight.dtype, "device": old.weight.device}
-    factors = [torch.tensor(t, **like) for t in factorized.tensors]
-    bias = torch.tensor(factorized.bias, **like) if factorized.bias is not None else None
+    factors = [torch.tensor(t).to(old.weight) for t in factorized.tensors]
+    bias = torch.tensor(factorized.bias).to(old.weight) if factorized.bias is not None else None
     if isinstance(old, nn.Linear):
         return FactorizedLinear(factorized.network, factors, bias, order=factorized.order).train(old.training)
     geometry = factorized.geometry
@@ -74,4 +74,4 @@ def _submodule(module: nn.Module, name: str) -> nn.Module:
 
 def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
-    setattr(cast(nn.Module, _submodule(module, parent)), leaf, new)
+    setattr(_submodule(module, parent), leaf, new)

@@ -1,7 +1,8 @@
 """Compares two versions of a network element by element, end to end and at every value that both know by name.
 
-A version is a hub (run in ONNX Runtime by its model-local functions), an ``.onnx`` file or a ``.tflite`` file. Exporters keep
-the names of layers' outputs, so most layers can be compared wherever the error came in. For a reference r and a candidate c,
+A version is a hub (run in ONNX Runtime by its model-local functions), an ``.onnx`` file or a ``.tflite`` file.
+Exporters keep the names of layers' outputs, so most layers can be compared wherever the error came in. For a
+reference r and a candidate c,
 
     max abs = max |r - c|     relative = max abs / max |r|     SQNR = 10 log10(sum r^2 / sum (r - c)^2) dB
     cosine = <r, c> / (|r| |c|)
@@ -71,8 +72,8 @@ class Version(Protocol):
     """A runnable version: its input [C, H, W], the values it can show, and a run for NCHW images."""
 
     input_shape: tuple[int, ...]
-    outputs: Sequence[str]
-    inner: Sequence[str]
+    outputs: list[str]
+    inner: list[str]
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]: ...
 
@@ -153,9 +154,7 @@ class _TfliteVersion:
         self.input_shape = tuple(shape[-1:] + shape[:-1]) if len(shape) == 3 else tuple(shape)
         self.outputs = [d["name"] for d in self._inner.get_output_details()]
         made = {int(i) for operator in self._inner._get_ops_details() for i in operator["outputs"]}  # noqa: SLF001
-        self._details = [
-            d for d in self._inner.get_tensor_details() if d["index"] in made and d["dtype"] == np.float32
-        ]
+        self._details = [d for d in self._inner.get_tensor_details() if d["index"] in made and d["dtype"] == np.float32]
         self.inner = [d["name"] for d in self._details]
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -197,8 +196,8 @@ def compare(
 ) -> tuple[list[Difference], list[Difference]]:
     """(end to end: one row a case and output, by layer: one row a value, on the last case).
 
-    ``names`` maps values to what they are called in the rows, such as a layer's output to the layer. Raises ``UserError``
-    when the versions' inputs or outputs do not match.
+    ``names`` maps values to what they are called in the rows, such as a layer's output to the layer. Raises
+    ``UserError`` when the versions' inputs or outputs do not match.
     """
     if reference.input_shape != candidate.input_shape:
         raise UserError(
@@ -206,13 +205,12 @@ def compare(
             "are these the same network?"
         )
     if len(reference.outputs) != len(candidate.outputs):
-        raise UserError(f"the reference has {len(reference.outputs)} outputs and the candidate {len(candidate.outputs)}.")
+        counts = len(reference.outputs), len(candidate.outputs)
+        raise UserError(f"the reference has {counts[0]} outputs and the candidate {counts[1]}; they must match.")
     ends, layers = [], []
     for case, x in inputs:
         old, new = reference.run(x), candidate.run(x)
-        ends += [
-            difference(a, case, old[a], new[b]) for a, b in zip(reference.outputs, candidate.outputs, strict=True)
-        ]
+        ends += [difference(a, case, old[a], new[b]) for a, b in zip(reference.outputs, candidate.outputs, strict=True)]
         common = [n for n in reference.inner if n in old and n in new and old[n].shape == new[n].shape]
         layers = [difference(names.get(name, name), case, old[name], new[name]) for name in common]
     return ends, layers

@@ -71,9 +71,7 @@ NETWORKS: dict[str, Entry] = {
     "resnet110-cifar": Entry(partial(_cifar_resnet, 110), _SMALL, "ResNet-110, colour"),
     "resnet18-cifar": Entry(partial(_resnet, 2, 2, 2, 2, **_small), _SMALL, "ResNet-18, small stem"),
     "resnet34-cifar": Entry(partial(_resnet, 3, 4, 6, 3, **_small), _SMALL, "ResNet-34, small stem"),
-    "resnet50-cifar": Entry(
-        partial(_resnet, 3, 4, 6, 3, bottleneck=True, **_small), _SMALL, "ResNet-50, small stem"
-    ),
+    "resnet50-cifar": Entry(partial(_resnet, 3, 4, 6, 3, bottleneck=True, **_small), _SMALL, "ResNet-50, small stem"),
     "se-resnet34-cifar": Entry(
         partial(_resnet, 3, 4, 6, 3, squeeze_excite=True, **_small), _SMALL, "SE-ResNet-34, small stem"
     ),

@@ -69,7 +69,7 @@ class ImageSet:
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, C] to float32 [n, C, H, W]."""
         x = images.astype(np.float32) / 255.0
-        x = (x - np.float32(self.mean)) / np.float32(self.std)
+        x = (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -104,7 +104,7 @@ def load(name: str) -> ImageSet:
 
     Raises ``DataError`` when it is unknown, unreadable or empty.
     """
-    data = _fashion_mnist(name) if name.split(":")[0] == "fashion-mnist" else _from_path(name)
+    data = _fashion_mnist(name) if name.split(":", maxsplit=1)[0] == "fashion-mnist" else _from_path(name)
     if not len(data):
         raise DataError(f"data set {name} holds no image; give one with at least one.")
     return data

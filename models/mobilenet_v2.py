@@ -22,9 +22,7 @@ STAGES = (
 )
 
 
-def _conv(
-    channels_in: int, channels_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
-) -> list[nn.Module]:
+def _conv(channels_in: int, channels_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     return [
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out),

@@ -35,16 +35,13 @@ class SqueezeExcite(nn.Module):
 class ResidualBlock(nn.Module):
     """A basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) block with a projection where shapes differ."""
 
-    def __init__(
-        self, channels_in: int, width: int, stride: int, *, bottleneck: bool, squeeze_excite: bool
-    ) -> None:
+    def __init__(self, channels_in: int, width: int, stride: int, *, bottleneck: bool, squeeze_excite: bool) -> None:
         super().__init__()
         out = width * 4 if bottleneck else width
         sizes = [(1, 1), (3, stride), (1, 1)] if bottleneck else [(3, stride), (3, 1)]
         widths = [channels_in, *[width] * (len(sizes) - 1), out]
         self.convs = nn.ModuleList(
-            _conv_bn(a, b, kernel, step)
-            for a, b, (kernel, step) in zip(widths[:-1], widths[1:], sizes, strict=True)
+            _conv_bn(a, b, kernel, step) for a, b, (kernel, step) in zip(widths[:-1], widths[1:], sizes, strict=True)
         )
         self.gate: nn.Module = SqueezeExcite(out) if squeeze_excite else nn.Identity()
         same = stride == 1 and channels_in == out
@@ -72,9 +69,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if stem == "imagenet":
-            self.stem = nn.Sequential(
-                _conv_bn(in_channels, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-            )
+            self.stem = nn.Sequential(_conv_bn(in_channels, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
         else:
             self.stem = nn.Sequential(_conv_bn(in_channels, 64, 3, 1), nn.ReLU(inplace=True))
         channels, stages = 64, []
@@ -83,9 +78,7 @@ class ResNet(nn.Module):
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 stages.append(
-                    ResidualBlock(
-                        channels, width, stride, bottleneck=bottleneck, squeeze_excite=squeeze_excite
-                    )
+                    ResidualBlock(channels, width, stride, bottleneck=bottleneck, squeeze_excite=squeeze_excite)
                 )
                 channels = width * 4 if bottleneck else width
         self.blocks = nn.Sequential(*stages)

@@ -63,9 +63,7 @@ class CifarResNet(nn.Module):
     Input [N, in_channels, H, W] with H and W divisible by 4; output logits [N, classes].
     """
 
-    def __init__(
-        self, depth: int, *, in_channels: int = 3, classes: int = 10, shortcut: Shortcut = "A"
-    ) -> None:
+    def __init__(self, depth: int, *, in_channels: int = 3, classes: int = 10, shortcut: Shortcut = "A") -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, ...), not {depth}")
@@ -81,9 +79,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(
-        in_channels: int, channels: int, blocks: int, stride: int, shortcut: Shortcut
-    ) -> nn.Sequential:
+    def _stage(in_channels: int, channels: int, blocks: int, stride: int, shortcut: Shortcut) -> nn.Sequential:
         first = BasicBlock(in_channels, channels, stride, shortcut)
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1, shortcut) for _ in range(blocks - 1)))
 

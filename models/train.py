@@ -70,9 +70,7 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     out = F.pad(images, (p, p, p, p))[item, :, y, x].permute(0, 3, 1, 2)
     if recipe.erase:
         top, left = draw(0, h) - recipe.erase // 2, draw(0, w) - recipe.erase // 2
-        inside = (
-            (rows >= top) & (rows < top + recipe.erase) & (columns >= left) & (columns < left + recipe.erase)
-        )
+        inside = (rows >= top) & (rows < top + recipe.erase) & (columns >= left) & (columns < left + recipe.erase)
         out = out.masked_fill(inside[:, None], 0.0)
     return out.contiguous(memory_format=torch.channels_last)
 
@@ -130,13 +128,7 @@ def train(name: str, runs: Path) -> dict[str, object]:
             loss.backward()
             optimiser.step()
             # An average over the first steps would remember the random start: let its window grow.
-            keep = min(recipe.ema, 1 - 1 / (epoch * steps + step + 2))
-            with torch.no_grad():
-                for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                    if kept.is_floating_point():
-                        kept.lerp_(new, 1 - keep)
-                    else:
-                        kept.copy_(new)
+            _follow(average, model, keep=min(recipe.ema, 1 - 1 / (epoch * steps + step + 2)))
             total += loss.detach()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the loss of {name} became NaN in epoch {epoch + 1}; lower learning_rate")
@@ -163,6 +155,16 @@ def train(name: str, runs: Path) -> dict[str, object]:
     safetensors.torch.save_file(weights, CHECKPOINTS / f"{name}.safetensors")
     (CHECKPOINTS / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, keep: float) -> None:
+    """Moves the average towards the model; counters are copied."""
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - keep)
+        else:
+            kept.copy_(new)
 
 
 def _save_state(
@@ -193,6 +195,7 @@ def _resume(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.o
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("names", nargs="+", help="recipes, such as resnet20")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the states of unfinished runs are")

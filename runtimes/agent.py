@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+
     from edgekron.runtimes.backends import Session
 
 #: Raised whenever a request or an answer changes its meaning.
@@ -99,7 +100,7 @@ class Agent:
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores)  # before the runtime starts its threads, which inherit it
         started = time.perf_counter_ns()
-        from edgekron.runtimes import backends  # noqa: PLC0415 - its import is timed
+        from edgekron.runtimes import backends
 
         backend = backends.backend(file)
         backend.import_runtime()
@@ -124,7 +125,7 @@ class Agent:
     def _time(self, count: int, seed: int) -> Message:
         session = self._opened()
         if self._input is None:
-            from edgekron.runtimes.backends import random_input  # noqa: PLC0415 - numpy comes with it
+            from edgekron.runtimes.backends import random_input
 
             self._input = random_input(session, seed)
             session.resize(len(self._input))
@@ -146,8 +147,9 @@ class Agent:
         return {"memory": {**self._memory, "peak": memory.peak(), "steady": memory.resident()}}
 
     def _run(self, shape: list[int], data: str) -> Message:
-        import numpy as np  # noqa: PLC0415 - an agent that only observes does not need it
-        from edgekron.runtimes.backends import run_nchw  # noqa: PLC0415 - numpy comes with it
+        import numpy as np
+
+        from edgekron.runtimes.backends import run_nchw
 
         images = np.frombuffer(base64.b64decode(data), np.float32).reshape(shape)
         outputs = run_nchw(self._opened(), images)

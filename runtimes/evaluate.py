@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from edgekron.runtimes.backends import backend
 from edgekron.runtimes.devices import Device, open_device
 from edgekron.runtimes.errors import RuntimeFailure

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgekron.runtimes.backends import backend
 from edgekron.runtimes.devices import Connection, Device, open_device
 from edgekron.runtimes.environment import disturbances

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekron.runtimes.backends import random_input
-from edgekron.runtimes.backends.onnxruntime import OnnxSession, import_runtime
+from edgekron.runtimes.backends import load, random_input
+from edgekron.runtimes.backends.onnxruntime import import_runtime
 from edgekron.runtimes.errors import RuntimeFailure
 
 _SUFFIX = "_kernel_time"
@@ -38,7 +38,7 @@ def profile(file: str | Path, *, threads: int = 1, runs: int = 50, warm_up: int 
     path = Path(file)
     if path.suffix != ".onnx":
         raise RuntimeFailure(f"{file} cannot be profiled by node; only .onnx files can.")
-    x = random_input(OnnxSession(path, threads), seed)
+    x = random_input(load(path, threads), seed)
     runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -77,7 +77,7 @@ def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, comman
     for key, pair in files.items():
         ending, title, package = RUNTIMES[key]
         rows, speedup = _bench(pair, effort, title, notes, progress)
-        measured = [
+        dense, compressed = (
             Measured(
                 file=path.name,
                 bytes=path.stat().st_size,
@@ -87,8 +87,8 @@ def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, comman
                 **row,
             )
             for hub, path, row in zip((subject.dense, subject.compressed), pair, rows, strict=True)
-        ]
-        runtimes.append(RuntimeFindings(key, f"{title} {metadata.version(package)}", *measured, speedup))
+        )
+        runtimes.append(RuntimeFindings(key, f"{title} {metadata.version(package)}", dense, compressed, speedup))
         checks += [_check(path, relative[path]) for path in pair]
     seconds = None
     if effort.seconds is not None and "onnxruntime" in files:
@@ -178,14 +178,19 @@ def _evaluate(subject: Subject, files: Files, effort: Effort, progress: Progress
 
     if effort.data is None:
         return {}
-    threads = len(allowed_cores() or [0])
+    threads, images = len(allowed_cores() or [0]), len(effort.data)
     found = {}
     for key, pair in files.items():
         for path in pair if subject.original else pair[1:]:
-            show = partial(progress, f"evaluate {path.stem} in {RUNTIMES[key][1]}", total=len(effort.data))
+            what = f"evaluate {path.stem} in {RUNTIMES[key][1]}"
+            show = partial(_show, progress, what, images)
             result = top1(path, effort.data.batches(_BATCH), threads=threads, progress=show)
             found[path] = 100 * result.top1
     return found
+
+
+def _show(progress: Progress, what: str, total: int, done: int) -> None:
+    progress(what, done, total)
 
 
 def _bench(

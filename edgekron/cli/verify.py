@@ -75,8 +75,5 @@ def _table(title: str, rows: list[tuple[str, Difference]]) -> None:
     print_table(
         title,
         ["<value", "max abs", "relative", "SQNR dB", "cosine"],
-        [
-            [name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.7f}"]
-            for name, d in rows
-        ],
+        [[name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.7f}"] for name, d in rows],
     )

@@ -15,7 +15,7 @@ from .charts import Bar
 from .findings import DEFINITIONS
 
 if TYPE_CHECKING:
-    from .findings import Findings, Measured, RuntimeFindings
+    from .findings import Findings, RuntimeFindings
 
 #: Rows of the memory part of the table: field and title.
 _MEMORY = {
@@ -146,31 +146,31 @@ def _pictures(findings: Findings) -> dict[str, Markup]:
     timed = [layer.seconds for layer in layers if layer.seconds is not None]
     if len(timed) == len(layers) and timed:
         others = [findings.other_seconds] if findings.other_seconds else []
-        series = [[1e6 * pair[i] for pair in (*timed, *others)] for i in (0, 1)]
+        before, after = ([1e6 * pair[i] for pair in (*timed, *others)] for i in (0, 1))
         titles = [*names, *["everything else" for _ in others]]
-        pictures["time"] = charts.by_layer(titles, *series, "Time by layer, ONNX Runtime", "microseconds")
+        pictures["time"] = charts.by_layer(titles, before, after, "Time by layer, ONNX Runtime", "microseconds")
     # Drawn from escaped text by matplotlib: safe to place as it is.
     return {place: Markup(svg) for place, svg in pictures.items()}  # noqa: S704
 
 
 def _latency_bars(runtime: RuntimeFindings) -> tuple[Bar, Bar] | None:
     def bar(latency: Mapping[str, float]) -> Bar:
-        return Bar(*(1e3 * latency[key] for key in ("median", "p5", "p95")), milliseconds(latency["median"]))
+        median = latency["median"]
+        return Bar(1e3 * median, 1e3 * latency["p5"], 1e3 * latency["p95"], milliseconds(median))
 
     dense, compressed = runtime.dense.latency, runtime.compressed.latency
     return None if dense is None or compressed is None else (bar(dense), bar(compressed))
 
 
 def _accuracy_bars(runtime: RuntimeFindings, images: int) -> tuple[Bar, Bar] | None:
-    def bar(measured: Measured, percent: float) -> Bar:
-        del measured
+    def bar(percent: float) -> Bar:
         margin = 1.96 * math.sqrt(percent * (100 - percent) / images)
         return Bar(percent, percent - margin, percent + margin, f"{percent:.2f} %")
 
     dense, compressed = runtime.dense.top1, runtime.compressed.top1
     if dense is None or compressed is None or not images:
         return None
-    return bar(runtime.dense, dense), bar(runtime.compressed, compressed)
+    return bar(dense), bar(compressed)
 
 
 def _facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,16 +1,16 @@
 """Kronecker structure: W = sum over r of A_r (x) B_r, for every factor shape and rank (GKPD).
 
-Source: Hameed, Tahaei, Mosleh, Partovi Nia, *Convolutional Neural Network Compression through Generalized Kronecker Product
-Decomposition* (AAAI 2022), definition 1 and the multidimensional nearest Kronecker product problem.
+Source: Hameed, Tahaei, Mosleh, Partovi Nia, *Convolutional Neural Network Compression through Generalized Kronecker
+Product Decomposition* (AAAI 2022), definition 1 and the multidimensional nearest Kronecker product problem.
 
 With each kernel axis split in two (f = f1 * F2 + f2, ...), the kernel is rearranged into a matrix
 
     M[(f1, c1, h1, w1), (f2, c2, h2, w2)] = W[f1 f2, c1 c2, h1 h2, w1 w2]
 
-whose rows are the non-overlapping blocks of W. A sum of R Kronecker products is a matrix of rank R, so the truncated SVD
-of M is the optimal A and B (Eckart and Young), and the squared error is the sum of the squared singular values left out.
-Well-known decompositions are shapes of this one: F2 = C1 = 1 is the channel SVD (B has the window) or the spatial SVD
-(A has one side of the window and B the other).
+whose rows are the non-overlapping blocks of W. A sum of R Kronecker products is a matrix of rank R, so the truncated
+SVD of M is the optimal A and B (Eckart and Young), and the squared error is the sum of the squared singular values
+left out. Well-known decompositions are shapes of this one: F2 = C1 = 1 is the channel SVD (B has the window) or the
+spatial SVD (A has one side of the window and B the other).
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class KroneckerShape:
     def decompose(self, kernel: Tensor) -> KroneckerDecomposition:
         """All terms of the optimal decomposition of ``kernel`` [F, C / groups, kh, kw], in float64."""
         if tuple(kernel.shape) != self.kernel_shape:
-            raise StructureError(f"Kronecker shape {self} is for a kernel {self.kernel_shape}, not {tuple(kernel.shape)}")
+            wanted, given = self.kernel_shape, tuple(kernel.shape)
+            raise StructureError(f"Kronecker shape {self} is for a kernel {wanted}, not {given}")
         m = self.rearrange(kernel.double())
         # The Gram matrix of the short side is much cheaper than an SVD; in float64 it costs accuracy only below 1e-8.
         flipped = m.shape[1] > m.shape[2]
@@ -109,12 +110,15 @@ class KroneckerShape:
                     splits[kind] = (a, b)
             return cls(splits["f"], splits["c"], splits["h"], splits["w"], groups)
         except (ValueError, KeyError):
-            raise StructureError(f"{text!r} is no Kronecker shape; write it as 'f 16x8, c 4x32, h 3x1, w 1x3'") from None
+            example = "f 16x8, c 4x32, h 3x1, w 1x3"
+            raise StructureError(f"{text!r} is no Kronecker shape; write it as {example!r}") from None
 
 
 @dataclass(frozen=True)
 class KroneckerDecomposition:
-    """The singular value decomposition of M (transposed where ``flipped``): left vectors ``u`` and values ``sigma`` [g, R]."""
+    """The singular value decomposition of M (transposed where ``flipped``): left vectors ``u`` and values ``sigma``
+    [g, R].
+    """
 
     shape: KroneckerShape
     m: Tensor

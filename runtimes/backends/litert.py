@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from edgekron.runtimes.backends.session import Description, Tensor, only_input
 from edgekron.runtimes.errors import RuntimeFailure
 

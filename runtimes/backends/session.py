@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
 from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:

@@ -50,9 +50,14 @@ def test_walk_shows_every_layer_its_input(hub: Hub, data: list[np.ndarray]) -> N
     with Walk(hub, data[:2]) as walk:
         for layer in hub.layers():
             walk.advance(layer)
-            (wanted,) = onnxruntime.InferenceSession(
-                hub.submodel([hub.input_name], [layer.input]).SerializeToString(), providers=["CPUExecutionProvider"]
-            ).run(None, {hub.input_name: data[1]}) if layer.input != hub.input_name else (data[1],)
+            (wanted,) = (
+                onnxruntime.InferenceSession(
+                    hub.submodel([hub.input_name], [layer.input]).SerializeToString(),
+                    providers=["CPUExecutionProvider"],
+                ).run(None, {hub.input_name: data[1]})
+                if layer.input != hub.input_name
+                else (data[1],)
+            )
             got = list(walk.values(layer.input))
             assert len(got) == 2
             np.testing.assert_allclose(got[1], wanted, atol=1e-5)
@@ -128,9 +133,7 @@ def test_data_beat_weights_alone(hub: Hub, compressed: Compression) -> None:
     assert accuracy(blind.hub) < accuracy(compressed.hub)
 
 
-def test_the_plan_can_be_applied_again_and_edited(
-    hub: Hub, data: list[np.ndarray], compressed: Compression
-) -> None:
+def test_the_plan_can_be_applied_again_and_edited(hub: Hub, data: list[np.ndarray], compressed: Compression) -> None:
     plan = CompressionPlan.from_toml(compressed.plan.to_toml())
     again = apply_plan(hub, plan, data=data)
     x = data[0]
@@ -177,9 +180,7 @@ def edited(plan: CompressionPlan, **changes: object) -> CompressionPlan:
         ({"rank": 0}, "must be at least 1"),
     ],
 )
-def test_wrong_plans_name_the_layer(
-    hub: Hub, compressed: Compression, changes: dict[str, object], words: str
-) -> None:
+def test_wrong_plans_name_the_layer(hub: Hub, compressed: Compression, changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         apply_plan(hub, edited(compressed.plan, **changes))
 

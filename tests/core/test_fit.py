@@ -1,4 +1,6 @@
-"""The data-aware fit: moments are those of the data, the closed form is optimal where theory says so, refining helps."""
+"""The data-aware fit: moments are those of the data, the closed form is optimal where theory says so, refining
+helps.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def test_fit_is_exact_at_full_rank_and_falls_with_rank(shape: KroneckerShape) ->
     blind = Fitter(shape, kernel, None)
     for rank in (1, shape.max_rank // 2 + 1):
         assert blind.closed_form_error(rank) == pytest.approx(blind.closed_form(rank).error, rel=1e-4, abs=1e-9)
-    refined = [fitter.refined(fitter.closed_form(r), 30).error for r in (1, max(1, shape.max_rank // 2), shape.max_rank)]
+    ranks = (1, max(1, shape.max_rank // 2), shape.max_rank)
+    refined = [fitter.refined(fitter.closed_form(rank), 30).error for rank in ranks]
     assert refined == sorted(refined, reverse=True)
     assert (fitter.closed_form(shape.max_rank).kernel() - kernel).abs().max() < 1e-3 * kernel.abs().max()
 
@@ -108,7 +111,8 @@ def test_shrunk_moments_lean_to_the_original_kernel() -> None:
     sums.add(noisy, x[:, 0] @ kernel.reshape(16, -1).T)
     moments = sums.finish()
     gaps = [
-        float((least_squares_kernel(moments.shrunk(kernel, lean), kernel) - kernel).norm()) for lean in (0.0, 0.1, 1.0, 100.0)
+        float((least_squares_kernel(moments.shrunk(kernel, lean), kernel) - kernel).norm())
+        for lean in (0.0, 0.1, 1.0, 100.0)
     ]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.02 * gaps[0]

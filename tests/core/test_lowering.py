@@ -60,8 +60,7 @@ GEOMETRIES = {
 def random_factors(network: FactorNetwork, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(network.factor_shape(i), dtype=torch.float64, generator=generator)
-        for i in range(len(network.axes))
+        torch.randn(network.factor_shape(i), dtype=torch.float64, generator=generator) for i in range(len(network.axes))
     ]
 
 

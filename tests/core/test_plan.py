@@ -36,7 +36,7 @@ def test_round_trip(model: str, layers: dict[str, LayerPlan]) -> None:
         ("version = 2", "reads version 1"),
         ("version = 1\nlayers = 3", "layers must be tables"),
         ("version = 1\n[layers]\nconv1 = 3", "layer conv1.*a table is needed"),
-        ('version = 1\n[layers.conv1]\nranks = 3', "layer conv1 has unknown keys"),
+        ("version = 1\n[layers.conv1]\nranks = 3", "layer conv1 has unknown keys"),
         ('version = 1\n[layers.conv1]\nrank = "many"', "rank must be a number"),
         ('version = 1\n[layers.conv1]\nforms = ["fold"]', "forms must be a table"),
         ('version = 1\n[layers.conv1.forms]\nonnx = ["origami"]', "forms must be lists of grouped"),

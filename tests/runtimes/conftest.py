@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from edgekron.runtimes.devices import Connection, LocalDevice
 from onnx import helper, numpy_helper
+
+from edgekron.runtimes.devices import Connection, LocalDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from edgekron.runtimes import RuntimeFailure
 from edgekron.runtimes.archive import MODULES, archive
 from edgekron.runtimes.devices import Connection, LocalDevice, open_device

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
+
 from edgekron.runtimes import RuntimeFailure, load, run_nchw
 from edgekron.runtimes.backends import random_input
-from onnx import helper
 
 if TYPE_CHECKING:
     from pathlib import Path

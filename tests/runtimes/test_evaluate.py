@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
-from edgekron.runtimes import RuntimeFailure, agreement, load, run_nchw, top1
 from onnx import helper
+
+from edgekron.runtimes import RuntimeFailure, agreement, load, run_nchw, top1
 
 if TYPE_CHECKING:
     from pathlib import Path

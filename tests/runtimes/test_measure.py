@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgekron.runtimes import Report, RuntimeFailure, bench
 from edgekron.runtimes.environment import disturbances, fastest_cores
 
