@@ -42,8 +42,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 CALIBRATION, TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 CALIBRATION_IMAGES, BATCH = 2048, 32
-#: By runtime: the ending of its files, its name, and the colour and marker of its curve.
-RUNTIMES = {"onnxruntime": ("onnx", "ONNX Runtime", "#0072b2", "o"), "litert": ("tflite", "LiteRT", "#d55e00", "s")}
+#: By runtime: the ending of its files, its name, the colour and marker of its curve, and where its labels go.
+RUNTIMES = {
+    "onnxruntime": ("onnx", "ONNX Runtime", "#0072b2", "o", (6, -11)),
+    "litert": ("tflite", "LiteRT", "#d55e00", "s", (-17, 7)),
+}
 PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
@@ -92,7 +95,7 @@ def measure(model: str, ratios: list[float], seconds: float, images: int) -> dic
     threads = len(allowed_cores() or [0])
     curves: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="edgekron-curve-") as folder:
-        for key, (ending, title, _, _) in RUNTIMES.items():
+        for key, (ending, title, *_) in RUNTIMES.items():
             files = {ratio: Path(folder) / f"{model}-{ratio:g}x.{ending}" for ratio in hubs}
             for ratio, hub in hubs.items():
                 (export_onnx if ending == "onnx" else export_tflite)(hub, files[ratio])
@@ -134,15 +137,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     ):
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.subplots()
-        for key, (_, title, colour, marker) in RUNTIMES.items():
+        for key, (_, title, colour, marker, offset) in RUNTIMES.items():
             points = result["curves"][key]["points"]
             x, y = [1e3 * p["latency"]["median"] for p in points], [p["top1"] for p in points]
             axes.plot(x, y, color=colour, marker=marker, label=title)
             axes.plot(x[0], y[0], color=colour, marker="*", markersize=15, linestyle="none", label=f"{title}, dense")
             for point, at in zip(points[1:], zip(x[1:], y[1:], strict=True), strict=True):
-                axes.annotate(
-                    f"{point['asked']:g}x", at, (5, -11), textcoords="offset points", fontsize=8, color=colour
-                )
+                axes.annotate(f"{point['asked']:g}x", at, offset, textcoords="offset points", fontsize=8, color=colour)
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
         axes.set(xlabel="median latency of one image, milliseconds (1 thread)", ylabel="top-1, percent")

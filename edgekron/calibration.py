@@ -140,47 +140,37 @@ class Sample:
         return float((self.y - predicted).square().sum() / spread.clamp_min(1e-30))
 
 
-def sample(layer: Layer, kernel: Tensor, reference: Walk, other: Walk, seed: int) -> tuple[Sample, Sample]:
-    """Samples of ``layer`` with inputs from ``reference`` and from ``other``, both with the reference's outputs.
+def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int) -> Sample:
+    """The inputs of ``layer`` from the walk ``inputs``, with the outputs that the original network's walk has.
 
-    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single
-    batch serves both ends. If the walks are the same, so are the samples.
+    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single batch
+    serves both ends.
     """
-    walks = [reference] if other is reference else [reference, other]
-    sums = [_sums(layer) for _ in walks]
-    held: list[list[tuple[Tensor, Tensor]]] = [[] for _ in walks]
-    count = reference.count
-    images = sum(len(batch) for batch in reference.values(layer.input))
     d = math.prod(layer.kernel_shape[1:])
+    total = MomentSums(layer.groups, d, layer.kernel_shape[0])
+    held: list[tuple[Tensor, Tensor]] = []
+    count = outputs.count
+    images = sum(len(batch) for batch in outputs.values(layer.input))
     per_image = -(-PATCHES_PER_DIMENSION * d // images)
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
-    for index, values in enumerate(zip(*(walk.values(layer.input) for walk in walks), strict=True)):
-        # The same generator state for each walk: the same positions of the same images.
-        xs = [_patches(layer, value, per_image, np.random.default_rng((seed, index))) for value in values]
-        y = apply_kernel(xs[0], kernel) + bias
+    for index, (value, other) in enumerate(zip(outputs.values(layer.input), inputs.values(layer.input), strict=True)):
+        # The same generator state for both walks: the same positions of the same images.
+        y = apply_kernel(_patches(layer, value, per_image, np.random.default_rng((seed, index))), kernel) + bias
+        x = _patches(layer, other, per_image, np.random.default_rng((seed, index)))
         hold = index % 8 == 7 or (count < 8 and index == count - 1)
-        for total, held_out, x in zip(sums, held, xs, strict=True):
-            if hold:
-                held_out.append((x, y))
-            if not hold or count == 1:
-                total.add(x, y)
-    samples = []
-    for total, held_out in zip(sums, held, strict=True):
-        x, y = (torch.cat([pair[i] for pair in held_out]) for i in (0, 1))
-        step = max(1, len(x) // HELD_OUT)
-        samples.append(Sample(total.finish(), x[::step].clone(), y[::step].clone()))
-    return samples[0], samples[-1]
+        if hold:
+            held.append((x, y))
+        if not hold or count == 1:
+            total.add(x, y)
+    x, y = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
+    step = max(1, len(x) // HELD_OUT)
+    return Sample(total.finish(), x[::step].clone(), y[::step].clone())
 
 
 def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:
     """Outputs [m, F] of patches [m, g, d], without bias."""
     k = kernel.float().reshape(x.shape[1], -1, x.shape[2])
     return torch.einsum("mgd,gfd->mgf", x, k).reshape(len(x), -1)
-
-
-def _sums(layer: Layer) -> MomentSums:
-    f, c, h, w = layer.kernel_shape
-    return MomentSums(layer.groups, c * h * w, f)
 
 
 def _patches(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:

@@ -32,6 +32,7 @@ from .errors import UserError
 from .fit import Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
 from .lowering import default_forms
+from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan
 from .structures import KroneckerShape
 
@@ -113,7 +114,7 @@ def make_plan(
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = _kernel(layer)
-                taken, _ = sample(layer, kernel, walk, walk, seed=index)
+                taken = sample(layer, kernel, walk, walk, seed=index)
                 choices[layer.name] = candidates(layer, kernel, taken.moments, method)
                 weights[layer.name] = _sensitivity(
                     hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
@@ -232,22 +233,28 @@ def _fit_layer(
 ) -> tuple[Fit, np.ndarray, dict[str, Any]]:
     """The fit with the least error on held-out images, its bias, and what is reported of it."""
     kernel, template, rank = _kernel(layer), _template(layer, line), _rank(layer, line)
-    original, compressed = sample(layer, kernel, reference, reference if first else other, seed)
-    tries: list[tuple[str, Fit]] = []
-    fitter = Fitter(template, kernel, original.moments)
-    tries.append(("original inputs", fitter.refined(fitter.closed_form(rank), ITERATIONS)))
+    taken = sample(layer, kernel, reference, reference, seed)
+    tries = [("original inputs", _fit(template, kernel, taken.moments, rank))]
     if not first:
+        # Only one layer's moments at a time: they can be larger than the network.
+        del taken
+        taken = sample(layer, kernel, reference, other, seed)
         for lean in LEANS:
-            moments = compressed.moments.shrunk(kernel, lean) if lean else compressed.moments
-            fitter = Fitter(template, least_squares_kernel(moments, kernel), moments)
-            tries.append((f"compressed inputs, lean {lean:g}", fitter.refined(fitter.closed_form(rank), ITERATIONS)))
-    biases = [compressed.moments.bias(fit.kernel()) for _, fit in tries]
-    errors = [compressed.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
+            moments = taken.moments.shrunk(kernel, lean) if lean else taken.moments
+            fitted = _fit(template, least_squares_kernel(moments, kernel), moments, rank)
+            tries.append((f"compressed inputs, lean {lean:g}", fitted))
+    biases = [taken.moments.bias(fit.kernel()) for _, fit in tries]
+    errors = [taken.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
     best = min(range(len(tries)), key=errors.__getitem__)
     tried = {name: error for (name, _), error in zip(tries, errors, strict=True)}
     facts = {"error": errors[best], "fit": tries[best][0], "tried": tried}
     log.debug("%s: %s", layer.name, facts)
     return tries[best][1], biases[best].float().numpy(), facts
+
+
+def _fit(template: KroneckerShape, kernel: Tensor, moments: Moments, rank: int) -> Fit:
+    fitter = Fitter(template, kernel, moments)
+    return fitter.refined(fitter.closed_form(rank), ITERATIONS)
 
 
 def _kernel(layer: Layer) -> Tensor:

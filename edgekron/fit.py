@@ -19,6 +19,7 @@ there.
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +32,8 @@ from .moments import Moments
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
+#: Input dimensions above which the whitening is computed in float32.
+LARGE = 2048
 
 
 class Decomposition(Protocol):
@@ -94,86 +97,95 @@ class Whitening:
         grouped = full.permute(0, *(1 + i for i in order), *(1 + n + i for i in order))
         dims = [math.prod(sizes[a] for a in share) for share in self._shares]
         self._lower = [self._cholesky(s) for s in _nearest_kronecker(grouped.reshape(groups, *dims, *dims), dims)]
-        self._inverse = [
-            torch.linalg.solve_triangular(low, torch.eye(low.shape[-1], dtype=low.dtype).expand_as(low), upper=False)
-            for low in self._lower
-        ]
 
     @staticmethod
     def _cholesky(s: Tensor) -> Tensor:
-        d = s.shape[-1]
-        level = s.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)[:, None, None]
-        lower: Tensor = torch.linalg.cholesky(s + RIDGE * level * torch.eye(d, dtype=s.dtype))
-        return lower
+        """Cholesky factor of s [g, d, d] plus a ridge, which grows until rounding no longer makes it indefinite."""
+        diagonal = s.diagonal(dim1=-2, dim2=-1)
+        level = diagonal.mean(-1, keepdim=True).clamp_min(1e-30)
+        added = 0.0
+        for power in range(6):
+            ridge = RIDGE * 10.0**power
+            diagonal += (ridge - added) * level
+            added = ridge
+            lower, info = torch.linalg.cholesky_ex(s)
+            if not info.any():
+                factor: Tensor = lower
+                return factor
+        raise FloatingPointError("the second moments are not finite")
 
     def kernel(self, kernel: Tensor) -> Tensor:
-        """K L for a kernel [F, C / groups, kh, kw], in float64."""
+        """K L for a kernel [F, C / groups, kh, kw], in the type of L."""
         sizes = self._network.sizes
         shape = [sizes[a] for a in self._input]
         groups = self._lower[0].shape[0]
-        view = kernel.double().reshape(groups, -1, *shape)
+        view = kernel.to(self._lower[0].dtype).reshape(groups, -1, *shape)
         for share, low in zip(self._shares, self._lower, strict=True):
             view = self._multiply(view, [2 + self._input.index(a) for a in share], low)
         return view.reshape(kernel.shape)
 
     @staticmethod
-    def _multiply(view: Tensor, axes: list[int], matrix: Tensor) -> Tensor:
-        """Multiplies the joint ``axes`` of ``view`` [g, ...] from the right by ``matrix`` [g, d, d]."""
+    def _multiply(view: Tensor, axes: list[int], matrix: Tensor, *, inverse: bool = False) -> Tensor:
+        """Multiplies the joint ``axes`` of ``view`` [g, ...] from the right by ``matrix`` [g, d, d] or its inverse."""
         if not axes:
-            return view * matrix[:, :1, :1].reshape(-1, *[1] * (view.ndim - 1))
+            scale = matrix[:, :1, :1].reshape(-1, *[1] * (view.ndim - 1))
+            return view / scale if inverse else view * scale
         rest = [i for i in range(1, view.ndim) if i not in axes]
         order = [0, *rest, *axes]
         moved = view.permute(order)
-        product = moved.reshape(len(matrix), -1, matrix.shape[-1]) @ matrix
+        rows = moved.reshape(len(matrix), -1, matrix.shape[-1])
+        product = torch.linalg.solve_triangular(matrix, rows, upper=False, left=False) if inverse else rows @ matrix
         back = [order.index(i) for i in range(view.ndim)]
         return product.reshape(moved.shape).permute(back)
 
     def factor(self, index: int, tensor: Tensor, *, inverse: bool) -> Tensor:
         """One factor times L_t, or (inverse) a whitened factor back to a plain one."""
         axes = self._network.axes[index]
-        matrix = (self._inverse if inverse else self._lower)[index].to(tensor.dtype)
+        matrix = self._lower[index].to(tensor.dtype)
         with_group = "g" in axes
         view = tensor if with_group else tensor[None]
         # A factor that all groups share is whitened by their mean.
         matrix = matrix if with_group else matrix.mean(0, keepdim=True)
         offset = 0 if with_group else 1
-        moved = self._multiply(view, [axes.index(a) + offset for a in self._shares[index]], matrix)
+        places = [axes.index(a) + offset for a in self._shares[index]]
+        moved = self._multiply(view, places, matrix, inverse=inverse)
         return moved if with_group else moved[0]
 
 
 def _nearest_kronecker(xx: Tensor, dims: Sequence[int], sweeps: int = 2) -> list[Tensor]:
-    """S_t [g, d_t, d_t], with xx [g, d_1, ..., d_1, ...] ~ (x) S_t: alternating least squares from identities, float64.
+    """S_t [g, d_t, d_t], with xx [g, d_1, ..., d_1, ...] ~ (x) S_t: alternating least squares, from identities.
 
-    Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite.
+    Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite. Float64,
+    but float32 where that would be larger than the layer's own moments.
     """
     groups, n = xx.shape[0], len(dims)
-    eyes = [torch.eye(d, dtype=torch.float64).repeat(groups, 1, 1) for d in dims]
+    dtype = torch.float64 if math.prod(dims) <= LARGE else torch.float32
+    factors = [torch.eye(d, dtype=dtype).repeat(groups, 1, 1) for d in dims]
     busy = [t for t in range(n) if dims[t] > 1]
     if len(busy) <= 1:
-        out = list(eyes)
-        for t in busy or [0]:
-            out[t] = xx.reshape(groups, dims[t], dims[t]).double()
-        return out
-    letters = "abcdefghijklm"
-    left, right = letters[:n], letters[:n].upper()
-    full, factors = f"z{left}{right}", eyes
+        alone = busy[0] if busy else 0
+        factors[alone] = xx.reshape(groups, dims[alone], dims[alone]).to(dtype, copy=True)
+        return factors
+    left, right = string.ascii_lowercase[:n], string.ascii_uppercase[:n]
     for _ in range(sweeps):
         for t in busy:
             others = [u for u in busy if u != t]
             terms = ",".join(f"z{left[u]}{right[u]}" for u in others)
             norm = math.prod(float((factors[u] ** 2).sum()) / groups for u in others)
             operands = [factors[u].to(xx.dtype) for u in others]
-            value = torch.einsum(f"{full},{terms}->z{left[t]}{right[t]}", xx, *operands).double() / norm
+            value = torch.einsum(f"z{left}{right},{terms}->z{left[t]}{right[t]}", xx, *operands).to(dtype) / norm
             factors[t] = (value + value.mT) / 2
     return factors
 
 
 def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
     """K* = yx xx^-1, leaning to the original ``kernel`` where xx has no variance. Shape and type of ``kernel``."""
-    d = moments.xx.shape[-1]
-    level = RIDGE * moments.xx.diagonal(dim1=-2, dim2=-1).mean(-1).double().clamp_min(1e-30)[:, None, None]
-    left = moments.xx.double() + level * torch.eye(d, dtype=torch.float64)
-    right = moments.yx.double() + level * kernel.double().reshape(moments.yx.shape)
+    dtype = torch.float64 if moments.xx.shape[-1] <= LARGE else torch.float32
+    left = moments.xx.to(dtype, copy=True)
+    diagonal = left.diagonal(dim1=-2, dim2=-1)
+    level = RIDGE * diagonal.mean(-1, keepdim=True).clamp_min(1e-30)
+    diagonal += level
+    right = moments.yx.to(dtype) + level[..., None] * kernel.to(dtype).reshape(moments.yx.shape)
     solved: Tensor = torch.linalg.solve(left, right.mT).mT
     return solved.reshape(kernel.shape).to(kernel.dtype)
 

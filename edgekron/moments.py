@@ -76,8 +76,8 @@ class MomentSums:
         m, groups, _ = x.shape
         xs = x.transpose(0, 1)
         ys = y.reshape(m, groups, -1).permute(1, 2, 0)
-        self._xx += (xs.mT @ xs).double()
-        self._yx += (ys @ xs).double()
+        self._xx += xs.mT @ xs
+        self._yx += ys @ xs
         self._x += xs.sum(1, dtype=torch.float64)
         self._y += y.sum(0, dtype=torch.float64)
         self._yy += float((y * y).sum(dtype=torch.float64))
@@ -88,7 +88,8 @@ class MomentSums:
         n = self._count
         mean_x, mean_y = self._x / n, self._y / n
         by_group = mean_y.reshape(len(mean_x), -1)
-        xx = self._xx.div_(n).sub_(mean_x[:, :, None] * mean_x[:, None, :])
+        # In place: for a layer of 512 channels and a 3x3 window xx alone is 170 MB.
+        xx = self._xx.div_(n).baddbmm_(mean_x[:, :, None], mean_x[:, None, :], alpha=-1.0)
         yx = self._yx.div_(n).sub_(by_group[:, :, None] * mean_x[:, None, :])
         return Moments(xx.float(), yx.float(), self._yy / n - float(mean_y @ mean_y), mean_x, mean_y, n)
 

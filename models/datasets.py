@@ -68,8 +68,8 @@ class ImageSet:
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, C] to float32 [n, C, H, W]."""
-        x = images.astype(np.float32) / 255.0
-        x = (x - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+        x: np.ndarray = (images.astype(np.float32) / np.float32(255.0) - mean) / std
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -97,7 +97,7 @@ def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, comman
     return Findings(
         model=subject.model,
         about=about,
-        date=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         command=command,
         runtimes=tuple(runtimes),
         layers=tuple(
@@ -116,7 +116,7 @@ def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, comman
 
 
 def _check(path: Path, relative: float) -> tuple[str, bool]:
-    what = f"{path.name} is within {TOLERANCE:g} of its network (largest relative error {relative:.1e})"
+    what = f"{path.name} is within {TOLERANCE:g} of its network (largest relative error {relative:.2g})"
     return what, relative <= TOLERANCE
 
 
@@ -255,21 +255,22 @@ def show(findings: Findings) -> None:
             rows.append(
                 [
                     measured.file,
-                    runtime.title,
+                    RUNTIMES[runtime.key][1],
                     f"{measured.macs / 1e6:.2f} M{ratios[0]}",
                     f"{measured.bytes / 1e3:,.0f} kB{ratios[1]}",
                     "" if measured.latency is None else milliseconds(measured.latency["median"]),
                     "" if speed is None else f"{speed['value']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})",
                     "" if measured.top1 is None else f"{measured.top1:.2f}",
-                    "" if measured.relative is None else f"{measured.relative:.1e}",
+                    "" if measured.relative is None else f"{measured.relative:.1g}",
                 ]
             )
     of = f"; top-1 on {findings.images:,} images of {findings.data}" if findings.data else ""
     print_table(
         f"{findings.model}, dense and compressed, {findings.threads} thread{'' if findings.threads == 1 else 's'}",
-        ["<file", "<runtime", "MACs", "file size", "latency", "times as fast", "top-1 %", "off its network"],
+        ["<file", "<runtime", "MACs", "file size", "latency", "times as fast", "top-1 %", "error"],
         rows,
-        caption=f"latency: median; times as fast: with its 95 % interval; off its network: largest relative error{of}",
+        caption="latency: median; times as fast: with its 95 % interval; error: the largest relative one against "
+        f"the network the file was exported from{of}",
     )
     for what, held in findings.checks:
         if not held:

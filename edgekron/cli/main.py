@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = f"did you mean {near[0]}?" if near else "see edgekron --help."
         return _fail(f"there is no command {first!r}; {remedy}")
     arguments = parser.parse_args(words)
+    # torch's threads would wait for each other in busy loops: where the machine has other work, a minute becomes ten.
+    # It has to be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
         code: int = arguments.run(arguments)

@@ -131,7 +131,7 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
             axes.barh(index + offset, bar.value, 0.9 * _BAR, color=colour)
             _whisker(axes, bar, index + offset, _INK)
             axes.annotate(
-                bar.label, (bar.value, index + offset), (6, 5), textcoords="offset points", va="center", fontsize=9
+                bar.label, (bar.value, index + offset), (6, 8), textcoords="offset points", va="center", fontsize=9
             )
     axes.set_xlim(0, _ROOM * max(bar.value for _, pair in rows for bar in pair))
 

@@ -93,7 +93,7 @@ def _rows(findings: Findings) -> list[tuple[str, list[str]]]:
     add("Start to ready, ms", [_pair(r, lambda m: None if m.cold is None else f"{1e3 * m.cold:.0f}") for r in runtimes])
     for field, title in _MEMORY.items():
         add(title, [_pair(r, lambda m, f=field: megabytes(m.memory[f]) if m.memory else None) for r in runtimes])
-    add("Off its network", [_pair(r, lambda m: None if m.relative is None else f"{m.relative:.1e}") for r in runtimes])
+    add("Off its network", [_pair(r, lambda m: None if m.relative is None else f"{m.relative:.2g}") for r in runtimes])
     return rows
 
 
