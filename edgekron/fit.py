@@ -32,7 +32,7 @@ from .moments import Moments
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
-#: Input dimensions above which the whitening is computed in float32.
+#: Dimensions above which a matrix of the whitening is kept, once it is computed, in float32.
 LARGE = 2048
 
 
@@ -110,18 +110,18 @@ class Whitening:
             added = ridge
             lower, info = torch.linalg.cholesky_ex(s)
             if not info.any():
-                factor: Tensor = lower
+                factor: Tensor = lower.float() if s.shape[-1] > LARGE else lower
                 return factor
         raise FloatingPointError("the second moments are not finite")
 
     def kernel(self, kernel: Tensor) -> Tensor:
-        """K L for a kernel [F, C / groups, kh, kw], in the type of L."""
+        """K L for a kernel [F, C / groups, kh, kw], in float64."""
         sizes = self._network.sizes
         shape = [sizes[a] for a in self._input]
         groups = self._lower[0].shape[0]
-        view = kernel.to(self._lower[0].dtype).reshape(groups, -1, *shape)
+        view = kernel.double().reshape(groups, -1, *shape)
         for share, low in zip(self._shares, self._lower, strict=True):
-            view = self._multiply(view, [2 + self._input.index(a) for a in share], low)
+            view = self._multiply(view, [2 + self._input.index(a) for a in share], low.double())
         return view.reshape(kernel.shape)
 
     @staticmethod
@@ -155,25 +155,23 @@ class Whitening:
 def _nearest_kronecker(xx: Tensor, dims: Sequence[int], sweeps: int = 2) -> list[Tensor]:
     """S_t [g, d_t, d_t], with xx [g, d_1, ..., d_1, ...] ~ (x) S_t: alternating least squares, from identities.
 
-    Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite. Float64,
-    but float32 where that would be larger than the layer's own moments.
+    Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite.
     """
     groups, n = xx.shape[0], len(dims)
-    dtype = torch.float64 if math.prod(dims) <= LARGE else torch.float32
-    factors = [torch.eye(d, dtype=dtype).repeat(groups, 1, 1) for d in dims]
+    factors = [torch.eye(d, dtype=torch.float64).repeat(groups, 1, 1) for d in dims]
     busy = [t for t in range(n) if dims[t] > 1]
     if len(busy) <= 1:
         alone = busy[0] if busy else 0
-        factors[alone] = xx.reshape(groups, dims[alone], dims[alone]).to(dtype, copy=True)
+        factors[alone] = xx.reshape(groups, dims[alone], dims[alone]).double()
         return factors
     left, right = string.ascii_lowercase[:n], string.ascii_uppercase[:n]
     for _ in range(sweeps):
         for t in busy:
             others = [u for u in busy if u != t]
             terms = ",".join(f"z{left[u]}{right[u]}" for u in others)
-            norm = math.prod(float((factors[u] ** 2).sum()) / groups for u in others)
+            norm = max(math.prod(float((factors[u] ** 2).sum()) / groups for u in others), 1e-30)
             operands = [factors[u].to(xx.dtype) for u in others]
-            value = torch.einsum(f"z{left}{right},{terms}->z{left[t]}{right[t]}", xx, *operands).to(dtype) / norm
+            value = torch.einsum(f"z{left}{right},{terms}->z{left[t]}{right[t]}", xx, *operands).double() / norm
             factors[t] = (value + value.mT) / 2
     return factors
 
