@@ -49,7 +49,8 @@ def import_program(path: Path) -> ir.Model:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        program = torch.export.load(path)
+        with _quiet():
+            program = torch.export.load(path)
     except Exception as error:
         raise UserError(f"{path} is truncated or was not written by torch.export.save: {_line(error)}") from error
     if program.graph_signature.buffers_to_mutate:
@@ -90,16 +91,18 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporter's notes about packages that are not installed and about its own dependencies."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silences the exporter's notes about packages that are not installed, and tracebacks that become our sentence."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _line(error: Exception) -> str:
