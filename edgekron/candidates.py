@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .algebra import dense_macs
 from .fit import Fitter
-from .moments import Moments
 from .structures import KroneckerShape, shapes
 
 if TYPE_CHECKING:
+    from .calibration import Sample
     from .graph import Layer
 
 #: Savings that are tried in each layer: dense MACs over the candidate's.
@@ -74,9 +74,11 @@ def rounded_rank(rank: float) -> int:
     return whole - whole % multiple
 
 
-def candidates(layer: Layer, kernel: Tensor, moments: Moments | None, method: str) -> list[Candidate]:
+def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) -> list[Candidate]:
     """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
     dense = dense_candidate(layer)
+    # The exact error costs F * d^2; on held-out patches it costs F * d * patches, which is less in the widest layers.
+    on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x)
     found = [dense]
     for template in METHODS[method](layer.kernel_shape, layer.groups):
         network = template.network(1)
@@ -86,9 +88,13 @@ def candidates(layer: Layer, kernel: Tensor, moments: Moments | None, method: st
         ranks = sorted(rank for rank in limits if rank >= 1)
         if not ranks:
             continue
-        fitter = Fitter(template, kernel, moments)
+        fitter = Fitter(template, kernel, taken.moments if taken else None)
         for rank in ranks:
-            error = fitter.closed_form_error(rank)
+            if taken is not None and on_patches:
+                fitted = fitter.closed_form_kernel(rank)
+                error = taken.error(fitted, taken.moments.bias(fitted))
+            else:
+                error = fitter.closed_form_error(rank)
             found.append(Candidate(rank * macs, rank * parameters, error, template, rank, order))
     return undominated(found)
 

@@ -115,7 +115,7 @@ def make_plan(
                 walk.advance(layer)
                 kernel = _kernel(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
-                choices[layer.name] = candidates(layer, kernel, taken.moments, method)
+                choices[layer.name] = candidates(layer, kernel, taken, method)
                 weights[layer.name] = _sensitivity(
                     hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
                 )

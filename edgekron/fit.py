@@ -201,11 +201,12 @@ class Fitter:
 
     def closed_form(self, rank: int) -> Fit:
         """The closed form at ``rank``; without moments, the optimum for the weights."""
-        network = self._template.network(rank)
-        tensors = self._closed.truncated(rank)
-        if self._whitening:
-            tensors = [self._whitening.factor(i, t, inverse=True) for i, t in enumerate(tensors)]
-        return self._result(network, tensors)
+        return self._result(self._template.network(rank), self._closed_factors(rank))
+
+    def closed_form_kernel(self, rank: int) -> Tensor:
+        """The dense kernel of ``closed_form(rank)``, whose error has not been computed."""
+        kernel: Tensor = self._template.network(rank).expand([t.float() for t in self._closed_factors(rank)])
+        return kernel
 
     def closed_form_error(self, rank: int) -> float:
         """The error of ``closed_form(rank)``; without moments read off the singular values."""
@@ -220,6 +221,12 @@ class Fitter:
         better = refine(start.network, start.tensors, self._moments, self._whitening, iterations)
         result = self._result(start.network, better)
         return result if result.error < start.error else start
+
+    def _closed_factors(self, rank: int) -> list[Tensor]:
+        tensors = self._closed.truncated(rank)
+        if self._whitening is None:
+            return tensors
+        return [self._whitening.factor(i, t, inverse=True) for i, t in enumerate(tensors)]
 
     def _result(self, network: FactorNetwork, tensors: Sequence[Tensor]) -> Fit:
         fitted = balanced([t.detach() for t in tensors])
