@@ -116,6 +116,7 @@ def _live_at(hub: Hub, position: int) -> list[str]:
 def _session(hub: Hub, inputs: Sequence[str], outputs: Sequence[str]) -> onnxruntime.InferenceSession:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False

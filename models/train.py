@@ -47,6 +47,15 @@ class Recipe:
     erase: int
     ema: float
     seed: int
+    restart_epochs: int = 0
+    restart_rate: float = 0.0
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate after ``epoch`` epochs: warm-up and cosine to zero, then a second cosine where one is asked."""
+        if epoch < self.epochs:
+            warm = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
+            return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return self.restart_rate * 0.5 * (1 + math.cos(math.pi * (epoch - self.epochs) / self.restart_epochs))
 
     @classmethod
     def read(cls, name: str) -> Recipe:
@@ -107,18 +116,16 @@ def train(name: str, runs: Path) -> dict[str, object]:
     state = runs / f"{name}.safetensors"
     start, seconds = _resume(state, model, average, optimiser)
     steps = len(images) // recipe.batch_size
-    for epoch in range(start, recipe.epochs):
+    last = recipe.epochs + recipe.restart_epochs
+    for epoch in range(start, last):
         began = time.perf_counter()
         generator = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
         order = torch.randperm(len(images), generator=generator).to(device)
         model.train()
         total = torch.zeros((), device=device)
         for step in range(steps):
-            done = epoch + step / steps
-            warm = min(1.0, done / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
-            rate = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done / recipe.epochs))
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = recipe.rate(epoch + step / steps)
             pick = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             batch = augment(images[pick], recipe, generator)
             with torch.autocast(device.type, torch.bfloat16):
@@ -136,7 +143,7 @@ def train(name: str, runs: Path) -> dict[str, object]:
         accuracy = top1(average, test_images, test_labels)
         log.info(
             "%s epoch %d/%d loss %.4f top-1 %.2f %% (%.0f s)",
-            name, epoch + 1, recipe.epochs, total.item() / steps, accuracy, seconds,
+            name, epoch + 1, last, total.item() / steps, accuracy, seconds,
         )  # fmt: skip
         _save_state(state, model, average, optimiser, epoch + 1, seconds)
     facts: dict[str, object] = {

@@ -25,11 +25,14 @@ _TYPES = {"float": "float32", "double": "float64"}
 def import_runtime() -> ModuleType:
     """The onnxruntime module; ``RuntimeFailure`` where it is not installed."""
     try:
-        return importlib.import_module("onnxruntime")
+        module = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise RuntimeFailure(
             f"ONNX Runtime cannot be imported ({error}); run `pip install onnxruntime` on the machine that measures."
         ) from None
+    # Events that the runtime may record for its maker are neither the user's wish nor part of an inference.
+    module.disable_telemetry_events()
+    return module
 
 
 def load(path: str | Path, threads: int = 1) -> OnnxSession:
