@@ -48,8 +48,9 @@ def allocate(
         bounds.append((dense / ratio - fixed[cost]) / dense)
     if not flat:
         return {}
-    # Errors span many orders of magnitude; the solver's tolerances are absolute.
-    objective = np.array([weights[name] * candidate.error for name, candidate in flat])
+    # The solver's tolerances are absolute. An output that is worse than its own mean is lost: how much worse does not
+    # matter, and must not drown the differences between good candidates.
+    objective = np.array([weights[name] * min(candidate.error, 1.0) for name, candidate in flat])
     objective /= max(float(objective.max()), 1e-30)
     one_each = np.array([[float(name == owner) for owner, _ in flat] for name in names])
     constraints = [LinearConstraint(one_each, 1.0, 1.0)]
@@ -62,6 +63,8 @@ def allocate(
         bounds=Bounds(0.0, 1.0),
         options={"mip_rel_gap": GAP, "time_limit": 30.0},
     )
+    if solution.x is None and solution.status == 1:
+        raise UserError("no choice of ranks was found in time; ask for a smaller ratio, or for one of the two only.")
     if solution.x is None:
         wanted = " and ".join(f"{ratio:g} times fewer {COSTS[cost]}" for cost, ratio in ratios.items())
         raise UserError(f"{wanted} cannot be reached together; ask for less of one of them.")

@@ -22,6 +22,7 @@ from .graph import Hub
 from .plan import CompressionPlan
 
 HUB, PLAN, FACTORS, REPORT = "hub.onnx", "plan.toml", "factors.safetensors", "report.json"
+FILES = frozenset((HUB, PLAN, FACTORS, REPORT))
 
 
 def write(compression: Compression, folder: str | Path, *, force: bool = False) -> None:
@@ -34,10 +35,10 @@ def write(compression: Compression, folder: str | Path, *, force: bool = False) 
         if layer.factorized.bias is not None:
             tensors["bias"] = layer.factorized.bias
         factors |= {f"{layer.name}.{key}": np.ascontiguousarray(value) for key, value in tensors.items()}
-    with new_folder(folder, force) as path:
+    with new_folder(folder, force, replaces=FILES) as path:
         compression.hub.save(path / HUB)
         (path / PLAN).write_text(compression.plan.to_toml())
-        safetensors.numpy.save_file(factors, path / FACTORS)
+        (path / FACTORS).write_bytes(safetensors.numpy.save(factors))
         (path / REPORT).write_text(json.dumps(compression.report, indent=2) + "\n")
 
 
@@ -62,7 +63,9 @@ def read_report(folder: str | Path) -> dict[str, Any]:
     """The report of a folder. Raises ``UserError`` when it cannot be read."""
     path = Path(folder) / REPORT
     try:
-        report: dict[str, Any] = json.loads(path.read_text())
+        report: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); compress the model again.") from None
-    return report
+    if not isinstance(report, dict) or not {"layers", "totals", "calibration_images"} <= set(report):
+        raise UserError(f"{path} is not a report that 'edgekron compress' wrote; compress the model again.")
+    return dict(report)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import UserError
 from .moments import Moments, MomentSums, sample_patches
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Walk:
         self._files = {hub.input_name: "input"}
         self.count = len(batches)
         for index, batch in enumerate(batches):
-            np.save(self._path("input", index), batch)
+            self._save("input", index, batch)
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +52,15 @@ class Walk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._folder.cleanup()
+
+    def _save(self, stem: str, batch: int, value: np.ndarray) -> None:
+        try:
+            np.save(self._path(stem, batch), value)
+        except OSError as error:
+            raise UserError(
+                f"the activations of the calibration images cannot be kept in {self._folder.name} ({error}); free some "
+                "room there, set TMPDIR to another folder, or give fewer images."
+            ) from None
 
     def _path(self, stem: str, batch: int) -> Path:
         return Path(self._folder.name) / f"{stem}.{batch}.npy"
@@ -69,7 +79,7 @@ class Walk:
             for batch in range(self.count):
                 values = session.run(missing, {name: self._load(name, batch) for name in inputs})
                 for name, value in zip(missing, values, strict=True):
-                    np.save(self._path(stems[name], batch), value)
+                    self._save(stems[name], batch, value)
             self._files |= stems
         for name in [n for n in self._files if n not in needed]:
             for batch in range(self.count):
@@ -88,13 +98,19 @@ class Walk:
 
     def outputs(self, hub: Hub, batches: int) -> list[np.ndarray]:
         """All outputs of the first ``batches`` batches when ``hub``, equal up to the cut, runs from here to its end."""
+        known = [name for name in hub.output_names if name in self._files]
+        wanted = [name for name in hub.output_names if name not in known]
         inputs = [name for name in _live_at(hub, self._position) if name in self._files]
-        session = _session(hub, inputs, hub.output_names)
-        runs = [
-            session.run(hub.output_names, {name: self._load(name, batch) for name in inputs})
-            for batch in range(min(batches, self.count))
-        ]
-        return [np.concatenate([run[i] for run in runs]) for i in range(len(hub.output_names))]
+        session = _session(hub, inputs, wanted) if wanted else None
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in hub.output_names}
+        for batch in range(min(batches, self.count)):
+            if session:
+                values = session.run(wanted, {name: self._load(name, batch) for name in inputs})
+                for name, value in zip(wanted, values, strict=True):
+                    parts[name].append(value)
+            for name in known:
+                parts[name].append(self._load(name, batch))
+        return [np.concatenate(parts[name]) for name in hub.output_names]
 
 
 def _position(hub: Hub, layer: Layer) -> int:
@@ -135,37 +151,43 @@ class Sample:
     y: Tensor
 
     def error(self, kernel: Tensor, bias: Tensor) -> float:
-        """Error of the outputs on the held-out patches, relative to their variance."""
+        """Squared error of the outputs on the held-out patches, relative to the outputs' variance.
+
+        The variance is the one of the moments: a few held-out patches may have next to none of their own.
+        """
         predicted = apply_kernel(self.x, kernel) + bias.float()
-        spread = (self.y - self.y.mean(0)).square().sum()
-        return float((self.y - predicted).square().sum() / spread.clamp_min(1e-30))
+        return float((self.y - predicted).square().sum()) / len(self.y) / max(self.moments.yy, 1e-30)
 
 
 def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int) -> Sample:
     """The inputs of ``layer`` from the walk ``inputs``, with the outputs that the original network's walk has.
 
-    Both walks must stand at the layer. The last of every eight batches is held out, or the last of all; a single batch
-    serves both ends.
+    Both walks must stand at the layer. Every eighth image is held out; fewer than eight serve both ends.
     """
     d = math.prod(layer.kernel_shape[1:])
     total = MomentSums(layer.groups, d, layer.kernel_shape[0])
     held: list[tuple[Tensor, Tensor]] = []
-    count = outputs.count
     images = sum(len(batch) for batch in outputs.values(layer.input))
     per_image = -(-PATCHES_PER_DIMENSION * d // images)
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
-    for index, (value, other) in enumerate(zip(outputs.values(layer.input), inputs.values(layer.input), strict=True)):
+    seen = 0
+    for value, other in zip(outputs.values(layer.input), inputs.values(layer.input), strict=True):
         # The same generator state for both walks: the same positions of the same images.
-        y = apply_kernel(_patches(layer, value, per_image, np.random.default_rng((seed, index))), kernel) + bias
-        x = _patches(layer, other, per_image, np.random.default_rng((seed, index)))
-        hold = index % 8 == 7 or (count < 8 and index == count - 1)
-        if hold:
+        y = apply_kernel(_patches(layer, value, per_image, np.random.default_rng((seed, seen))), kernel) + bias
+        x = _patches(layer, other, per_image, np.random.default_rng((seed, seen)))
+        image = torch.arange(seen, seen + len(value)).repeat_interleave(len(x) // len(value))
+        hold = image % 8 == 7
+        if images < 8:
             held.append((x, y))
-        if not hold or count == 1:
+        else:
+            held.append((x[hold], y[hold]))
+            x, y = x[~hold], y[~hold]
+        if len(x):
             total.add(x, y)
-    x, y = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
-    step = max(1, len(x) // HELD_OUT)
-    return Sample(total.finish(), x[::step].clone(), y[::step].clone())
+        seen += len(value)
+    xs, ys = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
+    step = max(1, len(xs) // HELD_OUT)
+    return Sample(total.finish(), xs[::step].clone(), ys[::step].clone())
 
 
 def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .algebra import dense_macs
 from .fit import Fitter
 from .structures import KroneckerShape, shapes
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Savings that are tried in each layer: dense MACs over the candidate's.
 SAVINGS = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
+
+#: Held-out patches below this number do not judge.
+FEWEST_PATCHES = 256
 
 #: Runtimes pack output channels in tiles: ranks are rounded down to a multiple of the largest of these not above half
 #: of them.
@@ -45,8 +47,7 @@ class Candidate:
 
 def dense_candidate(layer: Layer) -> Candidate:
     """The layer as it is."""
-    macs = dense_macs(layer.kernel_shape, layer.input_size, layer.geometry)
-    return Candidate(macs, math.prod(layer.kernel_shape), 0.0)
+    return Candidate(layer.dense_macs, layer.dense_parameters, 0.0)
 
 
 def kronecker_templates(kernel_shape: tuple[int, int, int, int], groups: int) -> Iterator[KroneckerShape]:
@@ -76,10 +77,10 @@ def rounded_rank(rank: float) -> int:
 
 def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) -> list[Candidate]:
     """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
+    found: list[Candidate] = []
     dense = dense_candidate(layer)
     # The exact error costs F * d^2; on held-out patches it costs F * d * patches, which is less in the widest layers.
-    on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x)
-    found = [dense]
+    on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x) >= FEWEST_PATCHES
     for template in METHODS[method](layer.kernel_shape, layer.groups):
         network = template.network(1)
         order = network.best_order(layer.input_size, layer.geometry)
@@ -96,7 +97,8 @@ def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) 
             else:
                 error = fitter.closed_form_error(rank)
             found.append(Candidate(rank * macs, rank * parameters, error, template, rank, order))
-    return undominated(found)
+    # Dense stays the first whatever the others are: it is what the ratios are counted from.
+    return [dense, *undominated(found)]
 
 
 def undominated(found: list[Candidate]) -> list[Candidate]:

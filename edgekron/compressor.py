@@ -27,11 +27,11 @@ from torch import Tensor
 from .algebra import StructureError
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
-from .candidates import METHODS, Candidate, candidates, dense_candidate
+from .candidates import METHODS, Candidate, candidates
 from .errors import UserError
 from .fit import Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
-from .lowering import default_forms
+from .lowering import default_forms, lower
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan
 from .structures import KroneckerShape
@@ -102,7 +102,7 @@ def make_plan(
     progress: Progress = lambda what, done, total: None,
 ) -> CompressionPlan:
     """Chooses a structure and a rank for each layer; see ``compress``."""
-    layers = hub.layers()
+    layers = _original_layers(hub)
     free = [layer for layer in layers if layer.frozen_reason is None]
     wanted = max(ratios.values(), default=1.0)
     choices: dict[str, list[Candidate]] = {}
@@ -192,7 +192,7 @@ def apply_plan(
     """Factorizes a copy of ``hub`` as ``plan`` says, fitted to ``data``; see ``compress``. Raises ``UserError``."""
     _check_data(hub, data)
     result = hub.copy()
-    layers = hub.layers()
+    layers = _original_layers(hub)
     plan.check_layers(layer.name for layer in layers)
     rows: dict[str, dict[str, Any]] = {
         layer.name: {
@@ -207,6 +207,7 @@ def apply_plan(
     for layer in todo:
         if layer.frozen_reason is not None:
             raise UserError(f"the plan factorizes layer {layer.name}, but it {layer.frozen_reason}")
+        _check_lowering(layer, plan.layers[layer.name])
     if data and todo:
         with Walk(hub, data) as reference, Walk(result, data) as other:
             for index, layer in enumerate(todo):
@@ -289,6 +290,27 @@ def _rank(layer: Layer, line: LayerPlan) -> int:
     return min(line.rank, full)
 
 
+def _check_lowering(layer: Layer, line: LayerPlan) -> None:
+    """Raises ``UserError`` for an order or forms that cannot be exported, before the work of fitting is done."""
+    network = _template(layer, line).network(_rank(layer, line))
+    order = line.order or tuple(range(len(network.axes)))
+    for target, forms in ({"": ("dense",)} | dict(line.forms)).items():
+        try:
+            network.stages(order, layer.geometry)
+            lower(network, order, layer.geometry, forms, bias=False)
+        except StructureError as error:
+            where = f" for {target}" if target else ""
+            raise UserError(f"the plan's line of layer {layer.name} cannot be lowered{where}: {error}") from None
+
+
+def _original_layers(hub: Hub) -> list[Layer]:
+    """The layers of a hub that nobody has compressed yet; raises ``UserError`` for another."""
+    layers = hub.layers()
+    if any(layer.factorized for layer in layers):
+        raise UserError("this network is compressed already; compress the original with other ratios or another plan.")
+    return layers
+
+
 def _factorized(
     layer: Layer,
     fit: Fit,
@@ -302,17 +324,12 @@ def _factorized(
 
 
 def cost(layer: Layer) -> dict[str, int]:
-    """MACs for one image and number of weights of a layer as it is in the hub; zeros where its kernel is not
-    constant.
-    """
+    """MACs for one image and number of weights of a layer as it is in the hub."""
     if layer.factorized is not None:
         network = layer.factorized.network
         macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
         return {"macs": macs, "parameters": network.parameters}
-    if layer.kernel is None:
-        return {"macs": 0, "parameters": 0}
-    dense = dense_candidate(layer)
-    return {"macs": dense.macs, "parameters": dense.parameters}
+    return {"macs": layer.dense_macs, "parameters": layer.dense_parameters}
 
 
 def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,40 +37,46 @@ def write_file(path: str | Path, data: bytes | str, force: bool = False) -> None
 
 
 @contextmanager
-def new_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
+def new_folder(path: str | Path, force: bool = False, *, replaces: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new one is whole.
+    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new one is whole, but
+    only if it holds nothing else than entries named in ``replaces``: what the user put there is not ours to delete.
     """
     target = Path(path)
-    refuse_existing(target, force)
+    refuse_existing(target, force, replaces)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield folder
             folder.chmod(0o777 & ~_umask())
+            old = folder.with_name(f"{folder.name}.old")
             if target.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.rename(old / "old")
-                try:
-                    folder.rename(target)
-                except BaseException:
-                    (old / "old").rename(target)
-                    raise
-                finally:
-                    shutil.rmtree(old)
-            else:
+                target.rename(old)
+            try:
                 folder.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def refuse_existing(path: str | Path, force: bool) -> None:
-    """Raises ``UserError`` when ``path`` exists and ``force`` is not set: to be called before long work begins."""
+def refuse_existing(path: str | Path, force: bool, replaces: Collection[str] = ()) -> None:
+    """Raises ``UserError`` for what ``write_file`` or ``new_folder`` would refuse: to be called before long work."""
     if os.path.lexists(path) and not force:
         raise UserError(f"{path} exists; choose another name, or give --force to replace it.")
+    target = Path(path)
+    others = sorted(p.name for p in target.iterdir() if p.name not in replaces) if target.is_dir() else []
+    if others:
+        raise UserError(f"{target} holds other files, such as {others[0]}; choose another folder, or move them away.")
 
 
 @contextmanager

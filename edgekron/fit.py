@@ -235,7 +235,7 @@ class Fitter:
             error = self._moments.error(kernel)
         else:
             difference = (kernel - self._kernel.float()).double()
-            error = float(difference.square().sum() / self._kernel.double().square().sum())
+            error = float(difference.square().sum() / self._kernel.double().square().sum().clamp_min(1e-30))
         return Fit(network, tuple(fitted), error)
 
 

@@ -70,10 +70,6 @@ class Shuffle:
     shape: tuple[int, ...]
     order: tuple[int, ...]
 
-    @property
-    def is_identity(self) -> bool:
-        return self.order == tuple(range(len(self.order)))
-
     def apply(self, vector: Any) -> Any:
         """The same on a vector [C], numpy or torch."""
         view = vector.reshape(self.shape)

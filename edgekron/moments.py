@@ -24,6 +24,9 @@ from torch import Tensor
 
 from .algebra import Geometry, Pair
 
+#: Share of the uncentred second moments that float32 patches cannot resolve.
+ROUNDING = 1e-7
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -88,10 +91,14 @@ class MomentSums:
         n = self._count
         mean_x, mean_y = self._x / n, self._y / n
         by_group = mean_y.reshape(len(mean_x), -1)
+        # What rounding leaves of inputs or outputs that never change must not look like a variance.
+        level = ROUNDING * self._xx.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) / n
+        yy = max(self._yy / n - float(mean_y @ mean_y), ROUNDING * self._yy / n)
         # In place: for a layer of 512 channels and a 3x3 window xx alone is 170 MB.
         xx = self._xx.div_(n).baddbmm_(mean_x[:, :, None], mean_x[:, None, :], alpha=-1.0)
         yx = self._yx.div_(n).sub_(by_group[:, :, None] * mean_x[:, None, :])
-        return Moments(xx.float(), yx.float(), self._yy / n - float(mean_y @ mean_y), mean_x, mean_y, n)
+        xx.diagonal(dim1=-2, dim2=-1).add_(level)
+        return Moments(xx.float(), yx.float(), yy, mean_x, mean_y, n)
 
 
 def sample_patches(

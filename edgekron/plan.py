@@ -123,7 +123,7 @@ def _layer(table: Any, where: str) -> LayerPlan:
     if not isinstance(forms, dict) or not set(forms) <= set(TARGETS):
         raise UserError(f"{where}: forms must be a table of {' and '.join(TARGETS)}.")
     for chosen in forms.values():
-        if not isinstance(chosen, list) or not set(chosen) <= {*FORMS, "dense"}:
+        if not isinstance(chosen, list) or not all(form in (*FORMS, "dense") for form in chosen):
             raise UserError(f"{where}: forms must be lists of {', '.join(FORMS)}, or ['dense'].")
     if not isinstance(rank, int) or not isinstance(order, list) or not all(isinstance(i, int) for i in order):
         raise UserError(f"{where}: rank must be a number and order a list of numbers.")

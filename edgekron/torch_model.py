@@ -52,16 +52,8 @@ def _layer(factorized: Factorized, old: nn.Conv2d | nn.Linear) -> nn.Module:
     bias = torch.tensor(factorized.bias).to(old.weight) if factorized.bias is not None else None
     if isinstance(old, nn.Linear):
         return FactorizedLinear(factorized.network, factors, bias, order=factorized.order).train(old.training)
-    geometry = factorized.geometry
-    new = FactorizedConv2d(
-        factorized.network,
-        factors,
-        bias,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        dilation=geometry.dilation,
-        order=factorized.order,
-    )
+    # Stride, padding and its mode are the module's own: the graph may have taken a pad of the forward into the layer.
+    new = FactorizedConv2d.replacing(old, factorized.network, factors, bias, order=factorized.order)
     return new.train(old.training)
 
 

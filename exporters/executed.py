@@ -14,17 +14,14 @@ import re
 from typing import TYPE_CHECKING
 
 from edgekron import lowering
-from edgekron.algebra import StructureError
 from edgekron.compressor import cost
-from edgekron.errors import UserError
-from edgekron.lowering import default_forms, lower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
 
-    from edgekron.graph import Factorized, Hub, Layer
+    from edgekron.graph import Hub, Layer
     from edgekron.runtimes.profile import NodeTime
 
 #: Where ``by_layer`` puts what belongs to no layer: pooling, additions, changes of the memory layout.
@@ -38,23 +35,14 @@ _DECORATION = re.compile(r"^fused |_nchwc$|_token_\d+$")
 def executed_macs(hub: Hub, target: str) -> dict[str, int]:
     """Multiply-accumulates for one image of each layer, as the file of ``target`` ("onnx" or "tflite") executes them.
 
-    Raises ``UserError`` for a form that is not exact for its stage.
+    Raises ``StructureError`` for a form that is not exact for its stage.
     """
     return {
         layer.name: cost(layer)["macs"]
         if layer.factorized is None
-        else lowering.executed_macs(_steps(layer.factorized, target), layer.input_size)
+        else lowering.executed_macs(layer.factorized.steps(target), layer.input_size)
         for layer in hub.layers()
     }
-
-
-def _steps(factorized: Factorized, target: str) -> tuple[lowering.Step, ...]:
-    network, order, geometry = factorized.network, factorized.order, factorized.geometry
-    forms = factorized.forms.get(target) or default_forms(network.stages(order, geometry), target)
-    try:
-        return lower(network, order, geometry, tuple(forms), bias=factorized.bias is not None)
-    except StructureError as error:
-        raise UserError(f"layer {factorized.layer}: {error}") from error
 
 
 def by_layer(model: onnx.ModelProto, layers: Sequence[Layer], times: Iterable[NodeTime]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from edgekron.files import write_file
 from edgekron.graph.factorized import is_factorized, read_node
 from edgekron.graph.nodes import OPSET, replace_node
 from edgekron.graph.passes import infer_shapes
-from edgekron.lowering import Step, default_forms, lower
+from edgekron.lowering import Step
 
 from .onnx_steps import TILED_FROM, render
 
@@ -74,10 +74,8 @@ def onnx_steps(factorized: Factorized, forms: Sequence[str] | None = None) -> tu
 
     Raises ``UserError`` for a form that is unknown or not exact for its stage.
     """
-    network, order, geometry = factorized.network, factorized.order, factorized.geometry
-    chosen = forms or factorized.forms.get("onnx") or default_forms(network.stages(order, geometry), "onnx")
     try:
-        return lower(network, order, geometry, tuple(chosen), bias=factorized.bias is not None)
+        return factorized.steps("onnx", forms)
     except StructureError as error:
         raise UserError(f"layer {factorized.layer}: {error}") from error
 

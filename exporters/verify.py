@@ -62,7 +62,8 @@ def difference(name: str, case: str, reference: np.ndarray, candidate: np.ndarra
         name,
         case,
         max_abs=worst,
-        relative=worst / top if top else (0.0 if not worst else math.inf),
+        # A NaN or an infinite value is no small difference, whatever a maximum makes of it.
+        relative=math.inf if not math.isfinite(noise) else worst / top if top else (0.0 if not worst else math.inf),
         sqnr_db=10 * math.log10(energy / noise) if noise and energy else (math.inf if not noise else -math.inf),
         cosine=float(r @ c) / norms if norms else float(energy == float(c @ c)),
     )
@@ -124,8 +125,10 @@ class _OnnxVersion:
         self._plain = onnxruntime.InferenceSession(proto.SerializeToString(), plain, ["CPUExecutionProvider"])
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
-        values = dict(zip(self.inner, self._probe.run(list(self.inner), {self._input: x}), strict=True))
-        values |= dict(zip(self.outputs, self._plain.run(list(self.outputs), {self._input: x}), strict=True))
+        values = {}
+        if self.inner:
+            values = dict(zip(self.inner, self._probe.run(self.inner, {self._input: x}), strict=True))
+        values |= dict(zip(self.outputs, self._plain.run(self.outputs, {self._input: x}), strict=True))
         return values
 
 
@@ -194,23 +197,31 @@ def cases(shape: Sequence[int], images: np.ndarray | None, seed: int = 0) -> Ite
 def compare(
     reference: Version, candidate: Version, inputs: Iterable[tuple[str, np.ndarray]], names: Mapping[str, str]
 ) -> tuple[list[Difference], list[Difference]]:
-    """(end to end: one row a case and output, by layer: one row a value, on the last case).
+    """(end to end: one row a case and output, by layer: one row a value, on the case where it differs most).
 
     ``names`` maps values to what they are called in the rows, such as a layer's output to the layer. Raises
-    ``UserError`` when the versions' inputs or outputs do not match.
+    ``UserError`` when the versions' inputs or outputs do not match, or an input does not fit them.
     """
     if reference.input_shape != candidate.input_shape:
         raise UserError(
             f"the reference takes {list(reference.input_shape)} and the candidate {list(candidate.input_shape)}; "
             "are these the same network?"
         )
+    if not all(n > 0 for n in reference.input_shape):
+        raise UserError("the size of the reference's input is open; export it with a fixed height and width.")
     if len(reference.outputs) != len(candidate.outputs):
         counts = len(reference.outputs), len(candidate.outputs)
         raise UserError(f"the reference has {counts[0]} outputs and the candidate {counts[1]}; they must match.")
-    ends, layers = [], []
+    ends: list[Difference] = []
+    layers: dict[str, Difference] = {}
     for case, x in inputs:
+        if x.shape[1:] != tuple(reference.input_shape):
+            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(reference.input_shape)}.")
         old, new = reference.run(x), candidate.run(x)
         ends += [difference(a, case, old[a], new[b]) for a, b in zip(reference.outputs, candidate.outputs, strict=True)]
         common = [n for n in reference.inner if n in old and n in new and old[n].shape == new[n].shape]
-        layers = [difference(names.get(name, name), case, old[name], new[name]) for name in common]
-    return ends, layers
+        for name in common:
+            row = difference(names.get(name, name), case, old[name], new[name])
+            if name not in layers or row.relative > layers[name].relative:
+                layers[name] = row
+    return ends, list(layers.values())

@@ -99,8 +99,15 @@ def facts(name: str) -> dict[str, Any] | None:
 
 
 def load(name: str) -> nn.Module:
-    """The network with its trained weights where there is a checkpoint, in evaluation mode."""
-    model = build(name)
+    """The network with its trained weights where there is a checkpoint, in evaluation mode.
+
+    Without a checkpoint its weights are random, but the same every time.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build(name)
     path = CHECKPOINTS / f"{name}.safetensors"
     if path.exists():
         import safetensors.torch

@@ -59,10 +59,22 @@ def test_an_existing_folder_needs_force(tmp_path):
     (path / "old").touch()
     with pytest.raises(UserError, match="--force"), new_folder(path):
         pytest.fail("the block must not run")
-    with new_folder(path, force=True) as folder:
+    with new_folder(path, force=True, replaces={"old", "new"}) as folder:
         (folder / "new").touch()
         assert names(path) == ["old"]
     assert names(path) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_with_the_user_s_own_files_is_never_replaced(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old").touch()
+    (path / "thesis.txt").write_text("years")
+    for call in (new_folder(path, True, replaces={"old"}).__enter__, lambda: refuse_existing(path, True, {"old"})):
+        with pytest.raises(UserError, match="holds other files, such as thesis.txt"):
+            call()
+    assert (path / "thesis.txt").read_text() == "years"
     assert names(tmp_path) == ["out"]
 
 
@@ -78,7 +90,7 @@ def test_a_failed_block_leaves_the_old_folder(tmp_path):
     (path / "old").touch()
 
     def fail() -> None:
-        with new_folder(path, force=True) as folder:
+        with new_folder(path, force=True, replaces={"old"}) as folder:
             (folder / "new").touch()
             raise KeyError
 

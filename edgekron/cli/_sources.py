@@ -37,6 +37,11 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
         help="a bundled name (see `edgekron models`), an .onnx or .pt2 file, a folder written by compress, or "
         "package.module:factory",
     )
+    add_factory(parser)
+
+
+def add_factory(parser: argparse.ArgumentParser) -> None:
+    """The options that package.module:factory needs."""
     parser.add_argument("--weights", metavar="FILE", help="safetensors weights for package.module:factory")
     parser.add_argument("--input-shape", metavar="C,H,W", help="input of package.module:factory, such as 3,224,224")
 
@@ -52,7 +57,8 @@ def open_model(text: str, arguments: argparse.Namespace) -> Source:
     if path.is_dir():
         return Source(path.name, artifact.read_hub(path))
     if path.suffix in (".onnx", ".pt2"):
-        return Source(path.stem, graph.load(path, input_shape=_shape(arguments.input_shape)))
+        # The path, so that a file called like a bundled network is not taken for it later.
+        return Source(text, graph.load(path, input_shape=_shape(arguments.input_shape)))
     if ":" in text:
         module = _from_factory(text, arguments.weights)
         shape = _shape(arguments.input_shape)
@@ -86,9 +92,12 @@ def _from_factory(text: str, weights: str | None) -> nn.Module:
     module_name, _, attribute = text.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{text} cannot be imported ({error}); check the name and the PYTHONPATH.") from None
-    model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    try:
+        model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    except Exception as error:
+        raise UserError(f"{text} cannot be called without arguments ({error}); name a factory that can.") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{text} gives a {type(model).__name__}, not a torch.nn.Module.")
     if weights is not None:

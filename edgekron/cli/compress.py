@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.files import refuse_existing
     from edgekron.plan import CompressionPlan
 
-    refuse_existing(arguments.output, arguments.force)
+    refuse_existing(arguments.output, arguments.force, artifact.FILES)
     ratios = {"macs": arguments.ratio, "parameters": arguments.params}
     ratios = {cost: ratio for cost, ratio in ratios.items() if ratio is not None}
     if bool(ratios) == bool(arguments.plan):

@@ -10,6 +10,10 @@ from ._output import print_json, progress_bars, say
 
 _CALIBRATION, _TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 _IMAGES = 2048
+#: What the folder holds.
+_FILES = frozenset(
+    ("compressed", "compressed.onnx", "compressed.tflite", "dense.onnx", "dense.tflite", "demo.json", "report.html")
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ._sources import calibration_batches
     from ._whole_way import Effort, Subject, gather, show
 
-    refuse_existing(arguments.output, arguments.force)
+    refuse_existing(arguments.output, arguments.force, _FILES)
     trained = models.facts(arguments.model) if arguments.model in models.NETWORKS else None
     if trained is None or trained["data"] != "fashion-mnist":
         names = [name for name in models.NETWORKS if (models.facts(name) or {}).get("data") == "fashion-mnist"]
@@ -47,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--seconds {arguments.seconds:g} must be above 0.")
     module = models.load(arguments.model)
     dense = graph.load(module, input_shape=models.NETWORKS[arguments.model].input_shape)
-    with progress_bars() as progress, new_folder(arguments.output, arguments.force) as folder:
+    with progress_bars() as progress, new_folder(arguments.output, arguments.force, replaces=_FILES) as folder:
         result = compress(
             dense,
             model=arguments.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ._output import print_json, progress_bars, say
+from ._sources import add_factory, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="the model that was compressed (default: the bundled one named in the plan, else the expanded kernels)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="safetensors weights for an original package.module:factory")
-    parser.add_argument("--input-shape", metavar="C,H,W", help="input of an original package.module:factory")
+    add_factory(parser)
     parser.add_argument("--bench", action="store_true", help="measure latency, memory and the time of each layer")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="timed seconds a file (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to measure with (default: 1)")
@@ -39,7 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.models import datasets
     from edgekron.report import render
 
-    from ._sources import open_model
     from ._whole_way import Effort, Subject, gather, show
 
     refuse_existing(arguments.output, arguments.force)

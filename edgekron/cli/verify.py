@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._output import print_json, print_table, say
-from ._sources import open_model
+from ._sources import add_factory, open_model
 
 if TYPE_CHECKING:
     from edgekron.exporters.verify import Difference
@@ -22,23 +22,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="also compare on real images of this data set")
     parser.add_argument("--images", type=int, default=64, metavar="N", help="how many of them (default: 64)")
     parser.add_argument("--tolerance", type=float, metavar="X", help="exit code 1 if a relative error exceeds X")
-    parser.set_defaults(weights=None, input_shape=None)
+    add_factory(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints both tables; exit code 1 when the tolerance is exceeded."""
+    from edgekron.errors import UserError
     from edgekron.exporters.verify import cases, compare, open_version
     from edgekron.models import datasets
 
     sources = [_source(text, arguments) for text in (arguments.reference, arguments.candidate)]
     reference, candidate = (open_version(source) for source in sources)
+    if arguments.images < 1:
+        raise UserError(f"--images {arguments.images} must be at least 1.")
     images = None
     if arguments.data:
         images = next(iter(datasets.load(arguments.data).subset(arguments.images).batches(arguments.images)))[0]
     names: dict[str, str] = {}
     for source in sources:
         if not isinstance(source, Path):
-            names |= {layer.output: layer.name for layer in source.layers()}
+            names |= _names(source)
     ends, layers = compare(reference, candidate, cases(reference.input_shape, images), names)
     worst = max(row.relative for row in ends)
     passed = arguments.tolerance is None or worst <= arguments.tolerance
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0 if passed else 1
     _table("Outputs", [(row.case, row) for row in ends])
     if layers:
-        _table(f"Values that both know by name ({layers[-1].case})", [(row.name, row) for row in layers])
+        _table("Values that both know by name, each on the input where it differs most", [(d.name, d) for d in layers])
     verdict = "" if arguments.tolerance is None else f": {'within' if passed else 'EXCEEDS'} {arguments.tolerance:g}"
     say(f"worst relative error of an output {worst:.2e}{verdict}")
     return 0 if passed else 1
@@ -69,6 +72,17 @@ def _source(text: str, arguments: argparse.Namespace) -> Hub | Path:
     if path.suffix in (".onnx", ".tflite"):
         return path
     return open_model(text, arguments).hub
+
+
+def _names(hub: Hub) -> dict[str, str]:
+    """What values are called: a layer's output by its layer, also behind the one activation that a runtime may fuse."""
+    names: dict[str, str] = {}
+    for layer in hub.layers():
+        names[layer.output] = layer.name
+        readers = [user for user, _ in layer.node.outputs[0].uses()]
+        if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+            names[str(readers[0].outputs[0].name)] = f"{layer.name}, {readers[0].op_type}"
+    return names
 
 
 def _table(title: str, rows: list[tuple[str, Difference]]) -> None:

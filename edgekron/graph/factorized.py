@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgekron.algebra import FactorNetwork, Geometry
+from edgekron.algebra import FactorNetwork, Geometry, StructureError
 from edgekron.errors import UserError
+from edgekron.lowering import FORMS, Step, default_forms, lower, valid_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -70,6 +71,22 @@ class Factorized:
         """The dense kernel [F, C / groups, kh, kw], summed in float64 and rounded to float32."""
         exact = self.network.expand([tensor.astype(np.float64) for tensor in self.tensors])
         return np.ascontiguousarray(exact, dtype=np.float32)
+
+    def steps(self, target: str, forms: Sequence[str] | None = None) -> tuple[Step, ...]:
+        """The lowered steps for ``target``: in ``forms``, else in the layer's own forms for it, else in the defaults.
+
+        Raises ``StructureError`` for a form that is unknown, or not exact for its stage on this target.
+        """
+        stages = self.network.stages(self.order, self.geometry)
+        chosen = tuple(forms or self.forms.get(target) or default_forms(stages, target))
+        for stage, form in zip(stages, chosen, strict=False):
+            valid = valid_forms(stage, target)
+            if form in FORMS and form not in valid and stage.size(stage.carried) > 1:
+                raise StructureError(
+                    f"form {form!r} is not exact in {target} for factor {stage.factor} of {self.network.factors!r} "
+                    f"with stride {stage.geometry.stride}; use {' or '.join(valid)}"
+                )
+        return lower(self.network, self.order, self.geometry, chosen, bias=self.bias is not None)
 
     def metadata(self) -> str:
         """Everything but the tensors, as JSON."""

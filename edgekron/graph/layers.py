@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.algebra import Geometry, Pair
+from edgekron.algebra import Geometry, Pair, dense_macs
 
 from .factorized import Factorized, Kind, is_factorized, layer_of, read_node
 
@@ -39,6 +40,8 @@ class Layer:
     output_size: Pair
     factorized: Factorized | None
     frozen_reason: str | None
+    dense_macs: int
+    dense_parameters: int
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -50,7 +53,7 @@ class Layer:
 
 
 def layer_names(graph: ir.Graph) -> dict[ir.Node, str]:
-    """Every Conv, Gemm, MatMul by a constant, and factorized node, in topological order, and its unique name."""
+    """Every Conv, ConvTranspose, Gemm, MatMul by a constant and factorized node, in order, with its unique name."""
     names: dict[ir.Node, str] = {}
     taken: set[str] = set()
     for node in graph:
@@ -72,7 +75,7 @@ def describe(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
 
 
 def _is_layer(node: ir.Node) -> bool:
-    if is_factorized(node) or (node.domain in ("", "ai.onnx") and node.op_type in ("Conv", "Gemm")):
+    if is_factorized(node) or (node.domain in ("", "ai.onnx") and node.op_type in ("Conv", "ConvTranspose", "Gemm")):
         return True
     if node.domain in ("", "ai.onnx") and node.op_type == "MatMul":
         weight = node.inputs[1]
@@ -105,6 +108,8 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
         output_size=_size(node.outputs[0]) or (0, 0),
         factorized=factorized,
         frozen_reason=None,
+        dense_macs=dense_macs(factorized.network.kernel_shape, _size(node.inputs[0]) or (0, 0), factorized.geometry),
+        dense_parameters=math.prod(factorized.network.kernel_shape),
     )
 
 
@@ -134,14 +139,36 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
         output_size=sizes[1] or (0, 0),
         factorized=None,
         frozen_reason=reason,
+        dense_macs=_dense_macs(node),
+        dense_parameters=math.prod(_dims(weight)),
     )
 
 
 def _kind(node: ir.Node) -> Kind:
-    return "conv" if node.op_type == "Conv" else "linear"
+    return "conv" if node.op_type in ("Conv", "ConvTranspose") else "linear"
+
+
+def _dense_macs(node: ir.Node) -> int:
+    """Multiply-accumulates for one image: each value is multiplied with all weights that it shares an axis with."""
+    weight = _dims(node.inputs[1])
+    if not weight:
+        return 0
+    if node.op_type == "ConvTranspose":
+        return math.prod(_dims(node.inputs[0])[1:]) * math.prod(weight[1:])
+    outputs = math.prod(_dims(node.outputs[0])[1:])
+    if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1:
+        return outputs * math.prod(weight[1:])
+    return outputs * weight[0]
+
+
+def _dims(value: ir.Value | None) -> list[int]:
+    """Sizes of a value, 0 for one that is not known, the batch included."""
+    return [d if isinstance(d, int) else 0 for d in list(value.shape or ())] if value is not None else []
 
 
 def _kernel(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
+    if node.op_type == "ConvTranspose":
+        return None
     if node.op_type == "Conv":
         return array if array.ndim == 4 else None
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
@@ -177,6 +204,8 @@ def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Nod
 
 
 def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
+    if node.op_type == "ConvTranspose":
+        return "is a transposed convolution; only ordinary ones are factorized"
     if kind == "conv":
         rank = len(node.inputs[1].const_value.shape)  # type: ignore[union-attr]
         if rank != 4:

@@ -16,6 +16,7 @@ spatial SVD (A has one side of the window and B the other).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,20 +99,14 @@ class KroneckerShape:
     @classmethod
     def parse(cls, text: str) -> KroneckerShape:
         """The shape that ``str`` writes; raises ``StructureError``."""
-        splits: dict[str, Split] = {}
-        groups = 1
-        try:
-            for part in text.split(","):
-                kind, value = part.split()
-                if kind == "groups":
-                    groups = int(value)
-                else:
-                    a, b = (int(n) for n in value.split("x"))
-                    splits[kind] = (a, b)
-            return cls(splits["f"], splits["c"], splits["h"], splits["w"], groups)
-        except (ValueError, KeyError):
+        pattern = r"f (\d+)x(\d+), c (\d+)x(\d+), h (\d+)x(\d+), w (\d+)x(\d+)(?:, groups (\d+))?"
+        match = re.fullmatch(pattern, text.strip())
+        numbers = [int(n or 1) for n in match.groups()] if match else [0]
+        if min(numbers) < 1:
             example = "f 16x8, c 4x32, h 3x1, w 1x3"
-            raise StructureError(f"{text!r} is no Kronecker shape; write it as {example!r}") from None
+            raise StructureError(f"{text!r} is no Kronecker shape; write it as {example!r}")
+        f1, f2, c1, c2, h1, h2, w1, w2, groups = numbers
+        return cls((f1, f2), (c1, c2), (h1, h2), (w1, w2), groups)
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,13 @@ import numpy as np
 
 from edgekron.algebra import StructureError
 from edgekron.graph.factorized import Factorized, read_node
-from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step, default_forms, lower, valid_forms
+from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step
 
 from .convolution import convolve
 from .layout import NHWC
 from .operators.linear import fully_connected
 from .program import Program, Tensor
 from .translation import Call
-
-TARGET = "tflite"
 
 
 def factorized(call: Call, forms: Mapping[str, Sequence[str]]) -> None:
@@ -43,19 +41,8 @@ def factorized(call: Call, forms: Mapping[str, Sequence[str]]) -> None:
 
 
 def _steps(call: Call, layer: Factorized, forms: Sequence[str] | None) -> tuple[Step, ...]:
-    stages = layer.network.stages(layer.order, layer.geometry)
-    chosen = tuple(forms or layer.forms.get(TARGET) or default_forms(stages, TARGET))
-    if chosen != ("dense",):
-        for stage, form in zip(stages, chosen, strict=False):
-            valid = valid_forms(stage, TARGET)
-            if form not in valid and stage.size(stage.carried) > 1:
-                call.refuse(
-                    f"form {form!r} is not exact in TFLite for factor {stage.factor} of "
-                    f"{layer.network.factors!r} with stride {stage.geometry.stride}",
-                    f"use {' or '.join(valid)}",
-                )
     try:
-        return lower(layer.network, layer.order, layer.geometry, chosen, bias=layer.bias is not None)
+        return layer.steps("tflite", forms)
     except StructureError as error:
         call.refuse(str(error), "compress the layer again or correct its forms")
 

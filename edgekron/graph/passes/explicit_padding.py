@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgekron.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,13 @@ _WINDOWED = {"Conv", "MaxPool", "AveragePool", "LpPool"}
 
 
 def make_padding_explicit(model: ir.Model) -> None:
-    """Sets ``pads`` wherever the input's size is known; other nodes keep their ``auto_pad``."""
+    """Sets ``pads`` wherever the input's size is known; other nodes keep their ``auto_pad``.
+
+    Raises ``UserError`` for negative pads, which the standard allows and no runtime does.
+    """
     for node in model.graph:
+        if any(pad < 0 for pad in node.attributes.get_ints("pads", ())):
+            raise UserError(f"node {node.name} ({node.op_type}) has negative pads, which runtimes refuse; use a Slice.")
         mode = node.attributes.get_string("auto_pad", "NOTSET")
         if node.op_type not in _WINDOWED or node.domain or mode == "NOTSET":
             continue

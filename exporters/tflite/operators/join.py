@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekron.exporters.tflite.layout import NHWC, free, standard
+from edgekron.exporters.tflite.layout import NHWC, free
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -14,7 +14,6 @@ def concat(call: Call) -> None:
     moving = [call.value(i) for i in range(count) if call.array(i) is None]
     rank = len(moving[0].order)
     order = NHWC if rank == 4 and any(free(v, NHWC) for v in moving) else moving[0].order
-    order = order if moving else standard(rank)
     parts = [call.value(i, order) for i in range(count)]
     axis = parts[0].axis(int(call.attribute("axis")))
     shape = list(parts[0].tensor.shape)
