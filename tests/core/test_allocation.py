@@ -27,7 +27,7 @@ def layers(draw: st.DrawFn) -> dict[str, list[Candidate]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(layers(), st.floats(1.0, 3.0), st.floats(1.0, 3.0), st.integers(0, 50))
 def test_allocation_equals_exhaustive_search(
     choices: dict[str, list[Candidate]], macs: float, parameters: float, fixed: int
@@ -64,7 +64,6 @@ def test_the_best_reachable_ratio_is_named() -> None:
         allocate(choices, {"a": 1.0}, {"macs": 10, "parameters": 0}, {"macs": 10.0})
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(costs, costs, st.floats(0.0, 1.0)), min_size=1, max_size=12))
 def test_undominated_keeps_a_match_for_everything(raw: list[tuple[int, int, float]]) -> None:
     found = [Candidate(*values) for values in raw]

@@ -22,7 +22,7 @@ def kronecker_shapes(draw: st.DrawFn) -> KroneckerShape:
     return KroneckerShape(f, c, h, w, draw(st.sampled_from([1, 1, 2, 3])))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(kronecker_shapes(), st.integers(0, 1000))
 def test_full_rank_is_exact_and_the_error_is_the_tail(shape: KroneckerShape, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -39,7 +39,7 @@ def test_full_rank_is_exact_and_the_error_is_the_tail(shape: KroneckerShape, see
     assert last <= 1e-12 * float(kernel.square().sum())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(kronecker_shapes())
 def test_sum_of_kronecker_products_by_its_definition(shape: KroneckerShape) -> None:
     rank = min(2, shape.max_rank)
