@@ -34,7 +34,7 @@ def layer_times() -> dict[str, dict[str, float]]:
     """Seconds for each shape of the layer."""
     import torch
 
-    from edgekron.compressor import ITERATIONS
+    from edgekron.compressor import iterations
     from edgekron.fit import Fitter
     from edgekron.moments import MomentSums
     from edgekron.structures import KroneckerShape
@@ -57,7 +57,7 @@ def layer_times() -> dict[str, dict[str, float]]:
         fitter = Fitter(shape, kernel, moments)
         closed = fitter.closed_form(rank)
         fitted = time.perf_counter()
-        refined = fitter.refined(closed, ITERATIONS)
+        refined = fitter.refined(closed, iterations(kernel))
         rows[name] = {
             "rank": rank,
             "decompose_s": decomposed - start,
@@ -74,6 +74,8 @@ def layer_times() -> dict[str, dict[str, float]]:
 def network_memory(name: str, queue: Any) -> None:
     """Compresses ``name`` on random images; puts bytes of the network, the largest moments and the peak."""
     import numpy as np
+    import onnxruntime  # noqa: F401  what libraries take once is not what compressing takes
+    import scipy.optimize  # noqa: F401
 
     from edgekron import models
     from edgekron.compressor import compress

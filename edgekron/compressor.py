@@ -29,7 +29,7 @@ from .allocation import allocate
 from .calibration import Sample, Walk, sample
 from .candidates import METHODS, Candidate, candidates
 from .errors import UserError
-from .fit import Fit, Fitter, least_squares_kernel
+from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
 from .lowering import default_forms, lower
 from .moments import Moments
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 #: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is
 #: kept.
 LEANS = (0.0, 0.03)
-ITERATIONS = 40
+ITERATIONS, WIDE_ITERATIONS = 40, 25
 #: Batches of calibration images on which a layer's weight in the allocation is measured.
 PROBE_BATCHES = 8
 
@@ -253,9 +253,16 @@ def _fit_layer(
     return tries[best][1], biases[best].float().numpy(), facts
 
 
+def iterations(kernel: Tensor) -> int:
+    """L-BFGS steps for a kernel: fewer in the widest layers, where a step takes longest and the first ones gain
+    most.
+    """
+    return WIDE_ITERATIONS if kernel[0].numel() > LARGE else ITERATIONS
+
+
 def _fit(template: KroneckerShape, kernel: Tensor, moments: Moments, rank: int) -> Fit:
     fitter = Fitter(template, kernel, moments)
-    return fitter.refined(fitter.closed_form(rank), ITERATIONS)
+    return fitter.refined(fitter.closed_form(rank), iterations(kernel))
 
 
 def _kernel(layer: Layer) -> Tensor:

@@ -110,6 +110,8 @@ class Whitening:
             added = ridge
             lower, info = torch.linalg.cholesky_ex(s)
             if not info.any():
+                # Halves what stays in memory beside the moments; the factor is a change of coordinates, its inverse
+                # undoes it.
                 factor: Tensor = lower.float() if s.shape[-1] > LARGE else lower
                 return factor
         raise FloatingPointError("the second moments are not finite")
@@ -121,7 +123,8 @@ class Whitening:
         groups = self._lower[0].shape[0]
         view = kernel.double().reshape(groups, -1, *shape)
         for share, low in zip(self._shares, self._lower, strict=True):
-            view = self._multiply(view, [2 + self._input.index(a) for a in share], low.double())
+            places = [2 + self._input.index(a) for a in share]
+            view = self._multiply(view.to(low.dtype), places, low).double()
         return view.reshape(kernel.shape)
 
     @staticmethod
