@@ -74,13 +74,17 @@ def layer_times() -> dict[str, dict[str, float]]:
 def network_memory(name: str, queue: Any) -> None:
     """Compresses ``name`` on random images; puts bytes of the network, the largest moments and the peak."""
     import numpy as np
-    import onnxruntime  # noqa: F401  what libraries take once is not what compressing takes
-    import scipy.optimize  # noqa: F401
+    from torch import nn
 
     from edgekron import models
     from edgekron.compressor import compress
     from edgekron.graph import load
     from edgekron.models import NETWORKS as ENTRIES
+
+    # What libraries take once, for their code, kernels and threads, is not what compressing takes.
+    toy = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(64, 10))
+    noise = np.random.default_rng(1).standard_normal((64, 8, 6, 6)).astype(np.float32)
+    compress(load(toy, input_shape=(8, 6, 6)), model="toy", ratios={"macs": 2.0}, data=[noise])
 
     shape = ENTRIES[name].input_shape
     module = models.load(name)

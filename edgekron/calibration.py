@@ -1,7 +1,7 @@
 """Runs a hub over calibration images layer by layer, every node once, in bounded memory.
 
 A ``Walk`` stands at a cut through the graph: the nodes before it have run, and the values that nodes after it still
-need are on disk, one file a batch. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was
+need are on disk, one file each. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was
 replaced while the walk stood before it runs as replaced, so later layers see the inputs of the network as compressed
 so far.
 """
@@ -9,18 +9,21 @@ so far.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import UserError
+from .memory import give_back
 from .moments import Moments, MomentSums, sample_patches
 
 if TYPE_CHECKING:
@@ -28,22 +31,28 @@ if TYPE_CHECKING:
 
     from .graph import Hub, Layer
 
+#: Images that are in memory at once.
+AT_ONCE = 4
 #: Patches for each input dimension of a layer, and how many are held out at most to judge a fit.
 PATCHES_PER_DIMENSION = 24
 HELD_OUT = 2048
 
 
 class Walk:
-    """A cut moving through ``hub`` with the images of ``batches`` (float32 [n, C, H, W] each) behind it."""
+    """A cut moving through ``hub`` with the images of ``batches`` (float32 [n, C, H, W] each) behind it.
 
-    def __init__(self, hub: Hub, batches: Sequence[np.ndarray]) -> None:
+    Whatever the size of the batches, ``AT_ONCE`` images are in memory at a time.
+    """
+
+    def __init__(self, hub: Hub, batches: Iterable[np.ndarray]) -> None:
         self._hub = hub
         self._folder = TemporaryDirectory(prefix="edgekron-calibration-")
         self._position = 0
         self._files = {hub.input_name: "input"}
-        self.count = len(batches)
-        for index, batch in enumerate(batches):
-            self._save("input", index, batch)
+        with self._saving("input") as (file,):
+            for batch in batches:
+                for start in range(0, len(batch), AT_ONCE):
+                    np.save(file, batch[start : start + AT_ONCE])
 
     def __enter__(self) -> Self:
         return self
@@ -53,17 +62,20 @@ class Walk:
     ) -> None:
         self._folder.cleanup()
 
-    def _save(self, stem: str, batch: int, value: np.ndarray) -> None:
+    def _path(self, stem: str) -> Path:
+        return Path(self._folder.name) / stem
+
+    @contextmanager
+    def _saving(self, *stems: str) -> Iterator[list[IO[bytes]]]:
+        """Files of these names to append arrays to. Raises ``UserError`` on a full disk."""
         try:
-            np.save(self._path(stem, batch), value)
+            with ExitStack() as stack:
+                yield [stack.enter_context(self._path(stem).open("wb")) for stem in stems]
         except OSError as error:
             raise UserError(
                 f"the activations of the calibration images cannot be kept in {self._folder.name} ({error}); free some "
                 "room there, set TMPDIR to another folder, or give fewer images."
             ) from None
-
-    def _path(self, stem: str, batch: int) -> Path:
-        return Path(self._folder.name) / f"{stem}.{batch}.npy"
 
     def advance(self, layer: Layer) -> None:
         """Moves the cut to just before the node of ``layer``."""
@@ -76,40 +88,36 @@ class Walk:
             inputs = [name for name in _live_at(self._hub, self._position) if name in self._files]
             session = _session(self._hub, inputs, missing)
             stems = {name: f"{target}-{i}" for i, name in enumerate(missing)}
-            for batch in range(self.count):
-                values = session.run(missing, {name: self._load(name, batch) for name in inputs})
-                for name, value in zip(missing, values, strict=True):
-                    self._save(stems[name], batch, value)
+            with self._saving(*stems.values()) as files:
+                for pieces in zip(*map(self.values, inputs), strict=True):
+                    values = session.run(missing, dict(zip(inputs, pieces, strict=True)))
+                    for file, value in zip(files, values, strict=True):
+                        np.save(file, value)
             self._files |= stems
         for name in [n for n in self._files if n not in needed]:
-            for batch in range(self.count):
-                self._path(self._files[name], batch).unlink()
-            del self._files[name]
+            self._path(self._files.pop(name)).unlink()
         self._position = target
 
-    def _load(self, name: str, batch: int) -> np.ndarray:
-        value: np.ndarray = np.load(self._path(self._files[name], batch))
-        return value
-
     def values(self, name: str) -> Iterator[np.ndarray]:
-        """The batches of a value that is alive at the cut."""
-        for batch in range(self.count):
-            yield self._load(name, batch)
+        """A value that is alive at the cut, ``AT_ONCE`` images at a time."""
+        path = self._path(self._files[name])
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while file.tell() < size:
+                yield np.load(file)
 
-    def outputs(self, hub: Hub, batches: int) -> list[np.ndarray]:
-        """All outputs of the first ``batches`` batches when ``hub``, equal up to the cut, runs from here to its end."""
+    def outputs(self, hub: Hub, images: int) -> list[np.ndarray]:
+        """All outputs of about the first ``images`` images when ``hub``, equal up to the cut, runs from here on."""
         known = [name for name in hub.output_names if name in self._files]
         wanted = [name for name in hub.output_names if name not in known]
         inputs = [name for name in _live_at(hub, self._position) if name in self._files]
         session = _session(hub, inputs, wanted) if wanted else None
         parts: dict[str, list[np.ndarray]] = {name: [] for name in hub.output_names}
-        for batch in range(min(batches, self.count)):
-            if session:
-                values = session.run(wanted, {name: self._load(name, batch) for name in inputs})
-                for name, value in zip(wanted, values, strict=True):
-                    parts[name].append(value)
-            for name in known:
-                parts[name].append(self._load(name, batch))
+        for pieces in islice(zip(*map(self.values, inputs), strict=True), -(-images // AT_ONCE)):
+            given = dict(zip(inputs, pieces, strict=True))
+            values = session.run(wanted, given) if session else []
+            for name, value in (*zip(wanted, values, strict=True), *((name, given[name]) for name in known)):
+                parts[name].append(value)
         return [np.concatenate(parts[name]) for name in hub.output_names]
 
 
@@ -167,27 +175,31 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
     d = math.prod(layer.kernel_shape[1:])
     total = MomentSums(layer.groups, d, layer.kernel_shape[0])
     held: list[tuple[Tensor, Tensor]] = []
-    images = sum(len(batch) for batch in outputs.values(layer.input))
+    images = sum(len(piece) for piece in outputs.values(layer.input))
     per_image = -(-PATCHES_PER_DIMENSION * d // images)
+    most_held = -(-HELD_OUT // max(1, images // 8))
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
-    seen = 0
-    for value, other in zip(outputs.values(layer.input), inputs.values(layer.input), strict=True):
+    for index, (value, other) in enumerate(zip(_images(layer, outputs), _images(layer, inputs), strict=True)):
         # The same generator state for both walks: the same positions of the same images.
-        y = apply_kernel(_patches(layer, value, per_image, np.random.default_rng((seed, seen))), kernel) + bias
-        x = _patches(layer, other, per_image, np.random.default_rng((seed, seen)))
-        image = torch.arange(seen, seen + len(value)).repeat_interleave(len(x) // len(value))
-        hold = image % 8 == 7
-        if images < 8:
-            held.append((x, y))
-        else:
-            held.append((x[hold], y[hold]))
-            x, y = x[~hold], y[~hold]
-        if len(x):
+        original = _patches(layer, value, per_image, np.random.default_rng((seed, index)))
+        x = original if outputs is inputs else _patches(layer, other, per_image, np.random.default_rng((seed, index)))
+        y = apply_kernel(original, kernel) + bias
+        if index % 8 == 7 or images < 8:
+            step = -(-len(x) // most_held)
+            held.append((x[::step].clone(), y[::step].clone()))
+        if index % 8 != 7 or images < 8:
             total.add(x, y)
-        seen += len(value)
     xs, ys = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
-    step = max(1, len(xs) // HELD_OUT)
-    return Sample(total.finish(), xs[::step].clone(), ys[::step].clone())
+    moments = total.finish()
+    del total, held
+    give_back()
+    return Sample(moments, xs, ys)
+
+
+def _images(layer: Layer, walk: Walk) -> Iterator[np.ndarray]:
+    """The layer's input, one image at a time."""
+    for piece in walk.values(layer.input):
+        yield from (piece[i : i + 1] for i in range(len(piece)))
 
 
 def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:

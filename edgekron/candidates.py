@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .fit import Fitter
+from .memory import give_back
 from .structures import KroneckerShape, shapes
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) 
             else:
                 error = fitter.closed_form_error(rank)
             found.append(Candidate(rank * macs, rank * parameters, error, template, rank, order))
+        del fitter
+        give_back()
     # Dense stays the first whatever the others are: it is what the ratios are counted from.
     return [dense, *undominated(found)]
 

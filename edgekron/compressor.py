@@ -32,6 +32,7 @@ from .errors import UserError
 from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
 from .lowering import default_forms, lower
+from .memory import give_back
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan
 from .structures import KroneckerShape
@@ -45,8 +46,8 @@ Progress = Callable[[str, int, int], None]
 #: kept.
 LEANS = (0.0, 0.03)
 ITERATIONS, WIDE_ITERATIONS = 40, 25
-#: Batches of calibration images on which a layer's weight in the allocation is measured.
-PROBE_BATCHES = 8
+#: Calibration images on which a layer's weight in the allocation is measured.
+PROBE_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def make_plan(
     weights: dict[str, float] = {}
     if data:
         with Walk(hub, data) as walk:
-            reference = walk.outputs(hub, PROBE_BATCHES)
+            reference = walk.outputs(hub, PROBE_IMAGES)
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
@@ -119,6 +120,9 @@ def make_plan(
                 weights[layer.name] = _sensitivity(
                     hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
                 )
+                # One layer's moments at a time: they can be larger than the network.
+                del taken
+                give_back()
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
@@ -154,7 +158,7 @@ def _sensitivity(
     trial = hub.copy()
     bias = taken.moments.bias(fit.kernel()).float().numpy()
     trial.factorize(layer.name, _factorized(layer, fit, probe.order, {}, bias))
-    outputs = walk.outputs(trial, PROBE_BATCHES)
+    outputs = walk.outputs(trial, PROBE_IMAGES)
     error = sum(
         float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
         for new, old in zip(outputs, reference, strict=True)
@@ -218,6 +222,7 @@ def apply_plan(
                 fitted, bias, facts = _fit_layer(layer, line, reference, other, first=index == 0, seed=index)
                 result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, bias))
                 rows[layer.name] |= _facts(layer, line, fitted) | facts
+                give_back()
     else:
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
@@ -237,11 +242,10 @@ def _fit_layer(
     taken = sample(layer, kernel, reference, reference, seed)
     tries = [("original inputs", _fit(template, kernel, taken.moments, rank))]
     if not first:
-        # Only one layer's moments at a time: they can be larger than the network.
         del taken
         taken = sample(layer, kernel, reference, other, seed)
         for lean in LEANS:
-            moments = taken.moments.shrunk(kernel, lean) if lean else taken.moments
+            moments = taken.moments.lean(kernel, lean) if lean else taken.moments
             fitted = _fit(template, least_squares_kernel(moments, kernel), moments, rank)
             tries.append((f"compressed inputs, lean {lean:g}", fitted))
     biases = [taken.moments.bias(fit.kernel()) for _, fit in tries]
@@ -262,7 +266,10 @@ def iterations(kernel: Tensor) -> int:
 
 def _fit(template: KroneckerShape, kernel: Tensor, moments: Moments, rank: int) -> Fit:
     fitter = Fitter(template, kernel, moments)
-    return fitter.refined(fitter.closed_form(rank), iterations(kernel))
+    fit = fitter.refined(fitter.closed_form(rank), iterations(kernel))
+    del fitter
+    give_back()
+    return fit
 
 
 def _kernel(layer: Layer) -> Tensor:

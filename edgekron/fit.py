@@ -28,12 +28,17 @@ import torch
 from torch import Tensor
 
 from .algebra import FactorNetwork
-from .moments import Moments
+from .memory import give_back
+from .moments import PIECE, Moments
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
-#: Dimensions above which a matrix of the whitening is kept, once it is computed, in float32.
+#: Dimensions above which the whitening is computed in float32: half the memory and time, and the factor is only a change
+#: of coordinates, which its inverse undoes.
 LARGE = 2048
+
+#: Steps that L-BFGS remembers, each of twice the size of the factors.
+HISTORY = 6
 
 
 class Decomposition(Protocol):
@@ -54,6 +59,11 @@ class Template(Protocol):
     @property
     def max_rank(self) -> int:
         """The rank at which any kernel is exact."""
+        ...
+
+    @property
+    def optimal(self) -> bool:
+        """Whether ``decompose`` has the least Frobenius error at every rank."""
         ...
 
     def network(self, rank: int) -> FactorNetwork:
@@ -89,42 +99,25 @@ class Whitening:
         self._network = network
         self._input = [a for kind in "chw" for a in network.parts(kind)]
         self._shares = [[a for a in axes if a in self._input] for axes in network.axes]
-        sizes = network.sizes
-        groups, shape = moments.xx.shape[0], [sizes[a] for a in self._input]
-        full = moments.xx.reshape(groups, *shape, *shape)
-        n = len(self._input)
-        order = [self._input.index(a) for share in self._shares for a in share]
-        grouped = full.permute(0, *(1 + i for i in order), *(1 + n + i for i in order))
-        dims = [math.prod(sizes[a] for a in share) for share in self._shares]
-        self._lower = [self._cholesky(s) for s in _nearest_kronecker(grouped.reshape(groups, *dims, *dims), dims)]
+        sizes = [network.sizes[a] for a in self._input]
+        places = [[self._input.index(a) for a in share] for share in self._shares]
+        matrices = _nearest_kronecker(moments.xx, sizes, places)
+        give_back()
+        self._lower = [_cholesky(s)[0] for s in matrices]
 
-    @staticmethod
-    def _cholesky(s: Tensor) -> Tensor:
-        """Cholesky factor of s [g, d, d] plus a ridge, which grows until rounding no longer makes it indefinite."""
-        diagonal = s.diagonal(dim1=-2, dim2=-1)
-        level = diagonal.mean(-1, keepdim=True).clamp_min(1e-30)
-        added = 0.0
-        for power in range(6):
-            ridge = RIDGE * 10.0**power
-            diagonal += (ridge - added) * level
-            added = ridge
-            lower, info = torch.linalg.cholesky_ex(s)
-            if not info.any():
-                # Halves what stays in memory beside the moments; the factor is a change of coordinates, its inverse
-                # undoes it.
-                factor: Tensor = lower.float() if s.shape[-1] > LARGE else lower
-                return factor
-        raise FloatingPointError("the second moments are not finite")
+    @property
+    def exact(self) -> bool:
+        """Whether the error is the plain one of K L, not only nearly: one factor has all input axes."""
+        return sum(low.shape[-1] > 1 for low in self._lower) <= 1
 
     def kernel(self, kernel: Tensor) -> Tensor:
-        """K L for a kernel [F, C / groups, kh, kw], in float64."""
-        sizes = self._network.sizes
-        shape = [sizes[a] for a in self._input]
+        """K L for a kernel [F, C / groups, kh, kw]."""
+        shape = [self._network.sizes[a] for a in self._input]
         groups = self._lower[0].shape[0]
-        view = kernel.double().reshape(groups, -1, *shape)
+        view = kernel.reshape(groups, -1, *shape)
         for share, low in zip(self._shares, self._lower, strict=True):
             places = [2 + self._input.index(a) for a in share]
-            view = self._multiply(view.to(low.dtype), places, low).double()
+            view = self._multiply(view.to(low.dtype), places, low)
         return view.reshape(kernel.shape)
 
     @staticmethod
@@ -144,50 +137,97 @@ class Whitening:
     def factor(self, index: int, tensor: Tensor, *, inverse: bool) -> Tensor:
         """One factor times L_t, or (inverse) a whitened factor back to a plain one."""
         axes = self._network.axes[index]
-        matrix = self._lower[index].to(tensor.dtype)
+        matrix = self._lower[index]
+        # Whatever is of lower precision decides: a large matrix must not be copied.
+        dtype = torch.float32 if torch.float32 in (matrix.dtype, tensor.dtype) else torch.float64
+        matrix = matrix.to(dtype)
         with_group = "g" in axes
-        view = tensor if with_group else tensor[None]
+        view = (tensor if with_group else tensor[None]).to(dtype)
         # A factor that all groups share is whitened by their mean.
         matrix = matrix if with_group else matrix.mean(0, keepdim=True)
         offset = 0 if with_group else 1
         places = [axes.index(a) + offset for a in self._shares[index]]
-        moved = self._multiply(view, places, matrix, inverse=inverse)
+        moved = self._multiply(view, places, matrix, inverse=inverse).to(tensor.dtype)
         return moved if with_group else moved[0]
 
 
-def _nearest_kronecker(xx: Tensor, dims: Sequence[int], sweeps: int = 2) -> list[Tensor]:
-    """S_t [g, d_t, d_t], with xx [g, d_1, ..., d_1, ...] ~ (x) S_t: alternating least squares, from identities.
+def _nearest_kronecker(
+    xx: Tensor, sizes: Sequence[int], shares: Sequence[Sequence[int]], sweeps: int = 2
+) -> list[Tensor]:
+    """S_t [g, d_t, d_t], with xx [g, d, d] ~ (x) S_t: alternating least squares, from identities.
 
+    ``sizes`` are those of the input axes that d runs over; ``shares`` are the positions of each factor's own ones.
     Each update contracts xx with the other, positive semidefinite matrices, so it stays positive semidefinite.
     """
-    groups, n = xx.shape[0], len(dims)
-    factors = [torch.eye(d, dtype=torch.float64).repeat(groups, 1, 1) for d in dims]
-    busy = [t for t in range(n) if dims[t] > 1]
+    groups = len(xx)
+    dims = [math.prod(sizes[i] for i in share) for share in shares]
+    factors = [torch.eye(d, dtype=xx.dtype).repeat(groups, 1, 1) for d in dims]
+    busy = [t for t, d in enumerate(dims) if d > 1]
     if len(busy) <= 1:
-        alone = busy[0] if busy else 0
-        factors[alone] = xx.reshape(groups, dims[alone], dims[alone]).double()
+        factors[busy[0] if busy else 0] = xx
         return factors
-    left, right = string.ascii_lowercase[:n], string.ascii_uppercase[:n]
+    full = xx.reshape(groups, *sizes, *sizes)
+    left, right = string.ascii_lowercase[: len(sizes)], string.ascii_uppercase[: len(sizes)]
+    names = ["z" + "".join(left[i] for i in share) + "".join(right[i] for i in share) for share in shares]
     for _ in range(sweeps):
         for t in busy:
             others = [u for u in busy if u != t]
-            terms = ",".join(f"z{left[u]}{right[u]}" for u in others)
-            norm = max(math.prod(float((factors[u] ** 2).sum()) / groups for u in others), 1e-30)
-            operands = [factors[u].to(xx.dtype) for u in others]
-            value = torch.einsum(f"z{left}{right},{terms}->z{left[t]}{right[t]}", xx, *operands).double() / norm
+            norm = max(math.prod(float((factors[u].double() ** 2).sum()) / groups for u in others), 1e-30)
+            operands = [factors[u].reshape(groups, *[sizes[i] for i in shares[u]] * 2) for u in others]
+            equation = f"z{left}{right},{','.join(names[u] for u in others)}->{names[t]}"
+            value = _einsum_by_rows(equation, left[0], full, *operands).reshape(groups, dims[t], dims[t]) / norm
             factors[t] = (value + value.mT) / 2
     return factors
 
 
+def _einsum_by_rows(equation: str, row: str, *operands: Tensor) -> Tensor:
+    """``torch.einsum`` of two or more operands in slices along the axis ``row``, for it copies what it reorders."""
+    inputs, output = equation.split("->")
+    places = [axes.find(row) for axes in inputs.split(",")]
+    size = operands[0].shape[places[0]]
+    step = max(1, size * PIECE // operands[0].numel())
+    total: Tensor | None = None
+    parts = []
+    for start in range(0, size, step):
+        pieces = [
+            x if place < 0 else x.narrow(place, start, min(step, size - start))
+            for x, place in zip(operands, places, strict=True)
+        ]
+        value = torch.einsum(equation, *pieces)
+        if row in output:
+            parts.append(value)
+        else:
+            total = value if total is None else total.add_(value)
+    return torch.cat(parts, output.index(row)) if total is None else total
+
+
+def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of ``matrix`` [g, d, d] plus a ridge, and the ridge [g, 1].
+
+    The ridge grows until rounding no longer makes the matrix indefinite. In float64 up to ``LARGE`` dimensions, above
+    in float32; one copy of the matrix is made, and factorized in place.
+    """
+    dtype = torch.float64 if matrix.shape[-1] <= LARGE else torch.float32
+    level = matrix.diagonal(dim1=-2, dim2=-1).to(dtype).mean(-1, keepdim=True).clamp_min(1e-30)
+    for power in range(6):
+        ridge = RIDGE * 10.0**power * level
+        # LAPACK works on columns; the matrix is symmetric, so its transpose serves.
+        factor = matrix.to(dtype, copy=True, memory_format=torch.contiguous_format).mT
+        factor.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        info = torch.zeros(len(matrix), dtype=torch.int32)
+        torch.linalg.cholesky_ex(factor, out=(factor, info))
+        if not info.any():
+            return factor, ridge
+        del factor
+    raise FloatingPointError("the second moments are not finite")
+
+
 def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
     """K* = yx xx^-1, leaning to the original ``kernel`` where xx has no variance. Shape and type of ``kernel``."""
-    dtype = torch.float64 if moments.xx.shape[-1] <= LARGE else torch.float32
-    left = moments.xx.to(dtype, copy=True)
-    diagonal = left.diagonal(dim1=-2, dim2=-1)
-    level = RIDGE * diagonal.mean(-1, keepdim=True).clamp_min(1e-30)
-    diagonal += level
-    right = moments.yx.to(dtype) + level[..., None] * kernel.to(dtype).reshape(moments.yx.shape)
-    solved: Tensor = torch.linalg.solve(left, right.mT).mT
+    lower, ridge = _cholesky(moments.xx)
+    right = moments.yx.to(lower.dtype) + ridge[..., None] * kernel.to(lower.dtype).reshape(moments.yx.shape)
+    half = torch.linalg.solve_triangular(lower.mT, right, upper=True, left=False)
+    solved: Tensor = torch.linalg.solve_triangular(lower, half, upper=False, left=False)
     return solved.reshape(kernel.shape).to(kernel.dtype)
 
 
@@ -218,8 +258,13 @@ class Fitter:
         return self._closed.squared_error(rank) / float(self._kernel.double().square().sum().clamp_min(1e-30))
 
     def refined(self, start: Fit, iterations: int) -> Fit:
-        """``start`` improved by at most ``iterations`` L-BFGS steps on the exact output error; never worse."""
+        """``start`` improved by at most ``iterations`` L-BFGS steps on the exact output error; never worse.
+
+        A closed form that is optimal in an exact whitening stays as it is.
+        """
         if self._moments is None or self._whitening is None:
+            return start
+        if self._whitening.exact and self._template.optimal:
             return start
         better = refine(start.network, start.tensors, self._moments, self._whitening, iterations)
         result = self._result(start.network, better)
@@ -251,7 +296,7 @@ def refine(
     ]
     scale = 1.0 / max(moments.yy, 1e-30)
     optimiser = torch.optim.LBFGS(
-        whitened, max_iter=iterations, history_size=10, line_search_fn="strong_wolfe", tolerance_change=1e-7
+        whitened, max_iter=iterations, history_size=HISTORY, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
 
     def plain() -> list[Tensor]:
@@ -262,9 +307,9 @@ def refine(
         kernel = network.expand(plain())
         k = kernel.detach().reshape(moments.yx.shape)
         product = k @ moments.xx
+        value = (torch.dot(k.flatten(), product.flatten()) / 2 - torch.dot(k.flatten(), moments.yx.flatten())) * scale
         # The gradient with respect to K is known; only the factors' share is left to autograd.
-        kernel.backward(((product - moments.yx) * scale).reshape(kernel.shape))
-        value: Tensor = ((product / 2 - moments.yx) * k).sum() * scale
+        kernel.backward(product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
         return value
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]

@@ -15,7 +15,9 @@ The sums run in float64; the patches themselves are never kept, except the few h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from .algebra import Geometry, Pair
 
 #: Share of the uncentred second moments that float32 patches cannot resolve.
 ROUNDING = 1e-7
+#: Patches that are summed at once, and elements of xx that are updated at once.
+ROWS, PIECE = 512, 2**20
 
 
 @dataclass(frozen=True)
@@ -49,56 +53,88 @@ class Moments:
 
     def bias(self, kernel: Tensor) -> Tensor:
         """The bias [F] that makes the mean of ``kernel``'s outputs the mean of y."""
-        k = kernel.double().reshape(self.yx.shape)
-        return self.mean_y - torch.einsum("gfd,gd->gf", k, self.mean_x).reshape(-1)
+        k = kernel.float().reshape(self.yx.shape)
+        return self.mean_y - (k @ self.mean_x.float()[..., None]).double().reshape(-1)
 
-    def shrunk(self, kernel: Tensor, strength: float) -> Moments:
+    def lean(self, kernel: Tensor, strength: float) -> Moments:
         """Moments as if a share ``strength`` of white inputs had gone through the original ``kernel``: the fit leans
         towards it where the data say little.
+
+        In place, for ``xx`` can be larger than the network: of these moments, only the means are of use afterwards.
         """
         k = kernel.float().reshape(self.yx.shape)
-        level = strength * self.xx.diagonal(dim1=-2, dim2=-1).mean()
-        eye = torch.eye(self.xx.shape[-1])
-        yy = self.yy + float(level) * float((k * k).sum())
-        return Moments(self.xx + level * eye, self.yx + level * k, yy, self.mean_x, self.mean_y, self.count)
+        diagonal = self.xx.diagonal(dim1=-2, dim2=-1)
+        level = float(strength * diagonal.mean())
+        diagonal.add_(level)
+        yy = self.yy + level * float((k * k).sum())
+        return replace(self, yx=self.yx.add_(k, alpha=level), yy=yy)
 
 
 class MomentSums:
     """Accumulates moments batch by batch."""
 
     def __init__(self, groups: int, d: int, outputs: int) -> None:
-        self._xx = torch.zeros(groups, d, d, dtype=torch.float64)
+        self._xx = np.zeros((groups, d, d))
         self._yx = torch.zeros(groups, outputs // groups, d, dtype=torch.float64)
         self._x = torch.zeros(groups, d, dtype=torch.float64)
         self._y = torch.zeros(outputs, dtype=torch.float64)
         self._yy = 0.0
         self._count = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Patches x [m, g, d] and the outputs y [m, F] they should give, float32."""
-        m, groups, _ = x.shape
+        self._waiting.append((x, y))
+        self._count += len(x)
+        if sum(len(x) for x, _ in self._waiting) >= ROWS:
+            self._sum()
+
+    def _sum(self) -> None:
+        """Adds what is waiting."""
+        if not self._waiting:
+            return
+        x, y = (torch.cat([pair[i] for pair in self._waiting]) for i in (0, 1))
+        self._waiting.clear()
+        m, groups = x.shape[:2]
         xs = x.transpose(0, 1)
         ys = y.reshape(m, groups, -1).permute(1, 2, 0)
-        self._xx += xs.mT @ xs
+        for group, rows in self._rows():
+            self._xx[group, rows] += (xs[group].mT[rows] @ xs[group]).numpy()
         self._yx += ys @ xs
         self._x += xs.sum(1, dtype=torch.float64)
         self._y += y.sum(0, dtype=torch.float64)
         self._yy += float((y * y).sum(dtype=torch.float64))
-        self._count += m
 
     def finish(self) -> Moments:
-        """The centred moments of what has been added."""
+        """The centred moments of what has been added; the sums are used up."""
+        self._sum()
         n = self._count
         mean_x, mean_y = self._x / n, self._y / n
         by_group = mean_y.reshape(len(mean_x), -1)
-        # What rounding leaves of inputs or outputs that never change must not look like a variance.
-        level = ROUNDING * self._xx.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) / n
         yy = max(self._yy / n - float(mean_y @ mean_y), ROUNDING * self._yy / n)
-        # In place: for a layer of 512 channels and a 3x3 window xx alone is 170 MB.
-        xx = self._xx.div_(n).baddbmm_(mean_x[:, :, None], mean_x[:, None, :], alpha=-1.0)
+        # What rounding leaves of inputs or outputs that never change must not look like a variance.
+        level = ROUNDING / n * torch.from_numpy(self._xx.diagonal(axis1=1, axis2=2).mean(-1, keepdims=True))
         yx = self._yx.div_(n).sub_(by_group[:, :, None] * mean_x[:, None, :])
+        xx = self._centred(mean_x.numpy())
         xx.diagonal(dim1=-2, dim2=-1).add_(level)
-        return Moments(xx.float(), yx.float(), yy, mean_x, mean_y, n)
+        return Moments(xx, yx.float(), yy, mean_x, mean_y, n)
+
+    def _centred(self, mean: np.ndarray) -> Tensor:
+        """xx in float32, row by row in the place of the sums: those of 512 channels and a 3x3 window take 170 MB."""
+        total, self._xx = self._xx, np.empty(0)
+        shape = total.shape
+        small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)
+        for group, rows in self._rows():
+            small[group, rows] = total[group, rows] / self._count - np.outer(mean[group, rows], mean[group])
+        del small
+        total.resize((total.size + 1) // 2, refcheck=False)
+        return torch.from_numpy(total.view(np.float32)[: math.prod(shape)].reshape(shape))
+
+    def _rows(self) -> Iterator[tuple[int, slice]]:
+        """The rows of xx, group by group, in pieces, so that nothing as large as it need stand beside it."""
+        groups, d = self._x.shape
+        step = max(1, PIECE // d)
+        return ((group, slice(i, min(i + step, d))) for group in range(groups) for i in range(0, d, step))
 
 
 def sample_patches(

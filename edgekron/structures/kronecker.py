@@ -26,6 +26,9 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork, StructureError
 
+#: Square root of a singular value, over the largest one's, below which a term is rounding.
+NEGLIGIBLE = 1e-6
+
 Split = tuple[int, int]
 KernelShape = tuple[int, int, int, int]
 
@@ -54,6 +57,11 @@ class KroneckerShape:
         """Full Kronecker rank: at this rank any kernel is represented exactly."""
         return min(math.prod(split[i] for split in (self.f, self.c, self.h, self.w)) for i in (0, 1))
 
+    @property
+    def optimal(self) -> bool:
+        """One SVD is the optimum (Eckart and Young)."""
+        return True
+
     def network(self, rank: int) -> FactorNetwork:
         """The factor network of R = ``rank`` terms, between 1 and ``max_rank``."""
         if not 1 <= rank <= self.max_rank:
@@ -80,15 +88,16 @@ class KroneckerShape:
         return view.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).reshape(self.groups, rows, -1)
 
     def decompose(self, kernel: Tensor) -> KroneckerDecomposition:
-        """All terms of the optimal decomposition of ``kernel`` [F, C / groups, kh, kw], in float64."""
+        """All terms of the optimal decomposition of ``kernel`` [F, C / groups, kh, kw]."""
         if tuple(kernel.shape) != self.kernel_shape:
             wanted, given = self.kernel_shape, tuple(kernel.shape)
             raise StructureError(f"Kronecker shape {self} is for a kernel {wanted}, not {given}")
-        m = self.rearrange(kernel.double())
+        m = self.rearrange(kernel)
         # The Gram matrix of the short side is much cheaper than an SVD; in float64 it costs accuracy only below 1e-8.
         flipped = m.shape[1] > m.shape[2]
         short = m.mT if flipped else m
-        values, vectors = torch.linalg.eigh(short @ short.mT)
+        precise = short.double()
+        values, vectors = torch.linalg.eigh(precise @ precise.mT)
         sigma = values.flip(-1).clamp_min(0.0).sqrt()
         return KroneckerDecomposition(self, short, vectors.flip(-1), sigma, flipped)
 
@@ -122,15 +131,16 @@ class KroneckerDecomposition:
     flipped: bool
 
     def truncated(self, rank: int) -> list[Tensor]:
-        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says, in float64.
+        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says, of the kernel's type.
 
         Each has the square root of the singular values.
         """
         network = self.shape.network(rank)
         u, root = self.u[..., :rank], self.sigma[..., :rank].sqrt()
-        left = (u * root[:, None, :]).mT
+        left = (u * root[:, None, :]).mT.to(self.m.dtype)
         # u^T M is sigma v^T.
-        right = (u.mT @ self.m) / root.clamp_min(torch.finfo(torch.float64).tiny)[..., None]
+        inverse = torch.where(root > NEGLIGIBLE * root[..., :1], 1.0 / root, 0.0)
+        right = (u * inverse[:, None, :]).mT.to(self.m.dtype) @ self.m
         sides = (right, left) if self.flipped else (left, right)
         return [side.reshape(network.factor_shape(i)) for i, side in enumerate(sides)]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgekron import artifact, models
-from edgekron.calibration import Walk, apply_kernel, sample
+from edgekron.calibration import AT_ONCE, Walk, apply_kernel, sample
 from edgekron.compressor import Compression, apply_plan, compress, cost
 from edgekron.errors import UserError
 from edgekron.graph import Hub, load
@@ -59,12 +59,12 @@ def test_walk_shows_every_layer_its_input(hub: Hub, data: list[np.ndarray]) -> N
                 else (data[1],)
             )
             got = list(walk.values(layer.input))
-            assert len(got) == 2
-            np.testing.assert_allclose(got[1], wanted, atol=1e-5)
-        np.testing.assert_allclose(walk.outputs(hub, 1)[0], outputs(hub, data[0]), atol=1e-4)
+            assert {len(piece) for piece in got} == {AT_ONCE}
+            np.testing.assert_allclose(np.concatenate(got)[len(data[0]) :], wanted, atol=1e-5)
+        np.testing.assert_allclose(walk.outputs(hub, len(data[0]))[0], outputs(hub, data[0]), atol=1e-4)
         folder = Path(walk._folder.name)
-        # Nothing but the values alive at the cut: the classifier's input, one file a batch.
-        assert len(list(folder.iterdir())) == 2
+        # Nothing but what is alive at the cut: the classifier's input.
+        assert len(list(folder.iterdir())) == 1
     assert not folder.exists()
 
 
@@ -77,7 +77,7 @@ def test_walk_sees_layers_replaced_behind_it(hub: Hub, data: list[np.ndarray], c
         assert first.factorized is not None
         trial.factorize(first.name, first.factorized)
         walk.advance(hub.layer(last.name))
-        (got,) = walk.values(last.input)
+        got = np.concatenate(list(walk.values(last.input)))
     (wanted,) = onnxruntime.InferenceSession(
         trial.submodel([trial.input_name], [last.input]).SerializeToString(), providers=["CPUExecutionProvider"]
     ).run(None, {trial.input_name: data[0]})
@@ -91,7 +91,7 @@ def test_sample_has_the_moments_of_all_patches(hub: Hub, data: list[np.ndarray])
     with Walk(hub, data) as walk:
         walk.advance(layer)
         taken = sample(layer, kernel, walk, walk, seed=1)
-        outside = list(walk.values(layer.input))
+        inputs = np.concatenate(list(walk.values(layer.input)))
     # Seven of eight images are fitted to, nine output positions each, all of them used.
     assert taken.moments.count == 448 * 9
     mean = taken.moments.mean_y
@@ -102,7 +102,7 @@ def test_sample_has_the_moments_of_all_patches(hub: Hub, data: list[np.ndarray])
     assert layer.bias is not None
     assert taken.error(kernel, torch.from_numpy(layer.bias)) < 1e-8
     torch.testing.assert_close(taken.y, apply_kernel(taken.x, kernel) + torch.from_numpy(layer.bias))
-    assert len(outside) == 16
+    assert len(inputs) == 512
 
 
 def outputs_of(name: str, hub: Hub, data: list[np.ndarray]) -> list[np.ndarray]:
