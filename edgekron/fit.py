@@ -33,8 +33,8 @@ from .moments import PIECE, Moments
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
-#: Dimensions above which the whitening is computed in float32: half the memory and time, and the factor is only a change
-#: of coordinates, which its inverse undoes.
+#: Dimensions above which the whitening is computed in float32: half the memory and time, and it is only a change of
+#: coordinates, which its inverse undoes.
 LARGE = 2048
 
 #: Steps that L-BFGS remembers, each of twice the size of the factors.

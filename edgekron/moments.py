@@ -120,7 +120,7 @@ class MomentSums:
         return Moments(xx, yx.float(), yy, mean_x, mean_y, n)
 
     def _centred(self, mean: np.ndarray) -> Tensor:
-        """xx in float32, row by row in the place of the sums: those of 512 channels and a 3x3 window take 170 MB."""
+        """The float32 matrix xx, row by row in the place of the sums: those of 512 channels and a 3x3 window take 170 MB."""
         total, self._xx = self._xx, np.empty(0)
         shape = total.shape
         small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)

@@ -131,7 +131,7 @@ class KroneckerDecomposition:
     flipped: bool
 
     def truncated(self, rank: int) -> list[Tensor]:
-        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says, of the kernel's type.
+        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says.
 
         Each has the square root of the singular values.
         """
