@@ -1,49 +1,80 @@
 """What each layer could become: structures at ranks, with their cost and the error that they make.
 
 A candidate costs what it executes: multiply-accumulates in the cheapest contraction order for one image, and stored
-values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense.
+values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. Where
+contracting costs more than the dense layer, a structure that stores less may still be worth it: its kernel is then
+expanded when the file is loaded, and costs the dense multiply-accumulates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .errors import UserError
 from .fit import Fitter
 from .memory import give_back
-from .structures import KroneckerShape, shapes
+from .ranks import RankRule, path
+from .structures import FAMILIES, Ranks, Structure
 
 if TYPE_CHECKING:
     from .calibration import Sample
     from .graph import Layer
 
-#: Savings that are tried in each layer: dense MACs over the candidate's.
+#: Savings that are tried in each layer: dense MACs over the candidate's, or parameters where MACs cannot be saved.
 SAVINGS = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
 
 #: Held-out patches below this number do not judge.
 FEWEST_PATCHES = 256
 
-#: Runtimes pack output channels in tiles: ranks are rounded down to a multiple of the largest of these not above half
-#: of them.
-RANK_MULTIPLES = (16, 8, 4, 2, 1)
+#: The families by name, and all that run as plain convolutions together.
+METHODS: dict[str, tuple[str, ...]] = {name: (name,) for name in FAMILIES} | {
+    "auto": ("kronecker", "tucker", "cp", "tt", "tr")
+}
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One way to store a layer. ``template`` is None for the dense layer; ``error`` is relative to the outputs'
-    variance.
+    variance; ``expanded`` says that the kernel is expanded when the file is loaded.
     """
 
     macs: int
     parameters: int
     error: float
-    template: KroneckerShape | None = None
-    rank: int = 0
+    method: str = "dense"
+    template: Structure | None = None
+    ranks: Ranks = ()
     order: tuple[int, ...] = ()
+    expanded: bool = False
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """In every layer the fewest MACs, then parameters, whose relative squared error is at most ``error``."""
+
+    error: float
+
+    def choices(self, options: Sequence[Candidate]) -> list[Candidate]:
+        """The dense candidate, which comes first, and the chosen one if it is another."""
+        within = [c for c in options if c.error <= self.error]
+        best = min(within, key=lambda c: (c.macs, c.parameters))
+        return [options[0]] if best is options[0] else [options[0], best]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A structure at ranks, before anything is fitted."""
+
+    ranks: Ranks
+    order: tuple[int, ...]
+    macs: int
+    parameters: int
+    expanded: bool = False
 
 
 def dense_candidate(layer: Layer) -> Candidate:
@@ -51,57 +82,95 @@ def dense_candidate(layer: Layer) -> Candidate:
     return Candidate(layer.dense_macs, layer.dense_parameters, 0.0)
 
 
-def kronecker_templates(kernel_shape: tuple[int, int, int, int], groups: int) -> Iterator[KroneckerShape]:
-    """Kronecker shapes worth a closer look: the MACs at equal parameters range over 500x, and the lean shapes have
-    small C1 and F2 (channel and spatial SVD have 1 and 1), or make a depthwise first stage (C2 = F2 = 1).
-    """
-    large = math.prod(kernel_shape[1:]) > 1200
-    for shape in shapes(kernel_shape, groups):
-        c1, f2 = shape.c[0], shape.f[1]
-        depthwise = shape.c[1] == 1 and f2 == 1 and shape.h[0] * shape.w[0] == 1
-        if depthwise or c1 * f2 <= (2 if large else 8):
-            yield shape
-
-
-#: The templates of each method.
-METHODS: dict[str, Callable[[tuple[int, int, int, int], int], Iterator[KroneckerShape]]] = {
-    "kronecker": kronecker_templates,
-}
-
-
-def rounded_rank(rank: float) -> int:
-    """``rank`` rounded down to what runtimes run well."""
-    whole = int(rank)
-    multiple = next((m for m in RANK_MULTIPLES if 2 * m <= whole), 1)
-    return whole - whole % multiple
-
-
 def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) -> list[Candidate]:
     """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
     found: list[Candidate] = []
-    dense = dense_candidate(layer)
     # The exact error costs F * d^2; on held-out patches it costs F * d * patches, which is less in the widest layers.
     on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x) >= FEWEST_PATCHES
-    for template in METHODS[method](layer.kernel_shape, layer.groups):
-        network = template.network(1)
-        order = network.best_order(layer.input_size, layer.geometry)
-        macs, parameters = network.macs(order, layer.input_size, layer.geometry), network.parameters
-        limits = {rounded_rank(min(dense.macs / saving / macs, template.max_rank)) for saving in SAVINGS}
-        ranks = sorted(rank for rank in limits if rank >= 1)
-        if not ranks:
+    for name, template in structures(layer, method):
+        if not _could_gain(layer, template):
             continue
         fitter = Fitter(template, kernel, taken.moments if taken else None)
-        for rank in ranks:
+        # Without a spectrum, each rank is an iteration or a chain of SVDs of its own.
+        savings = SAVINGS if fitter.spectra else SAVINGS[::3]
+        for one in _spread(layer, _costs(layer, template, path(template, fitter.spectra)), savings):
             if taken is not None and on_patches:
-                fitted = fitter.closed_form_kernel(rank)
+                fitted = fitter.closed_form_kernel(*one.ranks)
                 error = taken.error(fitted, taken.moments.bias(fitted))
             else:
-                error = fitter.closed_form_error(rank)
-            found.append(Candidate(rank * macs, rank * parameters, error, template, rank, order))
+                error = fitter.closed_form_error(*one.ranks)
+            found.append(_candidate(one, error, name, template))
         del fitter
         give_back()
     # Dense stays the first whatever the others are: it is what the ratios are counted from.
-    return [dense, *undominated(found)]
+    return [dense_candidate(layer), *undominated(found)]
+
+
+def by_rule(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule) -> Candidate:
+    """The structure of ``method`` with the fewest MACs, then parameters, at the ranks of ``rule``; dense if none gains.
+
+    Raises ``UserError`` for a method that has no spectrum to choose from.
+    """
+    found = []
+    for name, template in structures(layer, method):
+        fitter = Fitter(template, kernel, taken.moments if taken else None)
+        if not fitter.spectra:
+            raise UserError(f"{rule.name} chooses ranks by singular values, which {name} has none of; give a ratio.")
+        (one,) = _costs(layer, template, [rule.ranks(fitter.spectra)]) or [None]
+        if one is not None:
+            found.append(_candidate(one, fitter.closed_form_error(*one.ranks), name, template))
+        del fitter
+        give_back()
+    return min(found, key=lambda c: (c.macs, c.parameters), default=dense_candidate(layer))
+
+
+def structures(layer: Layer, method: str) -> Iterator[tuple[str, Structure]]:
+    """Every structure of ``method`` for the layer, with the family it is of."""
+    for name in METHODS[method]:
+        for template in FAMILIES[name].templates(layer.kernel_shape, layer.groups):
+            yield name, template
+
+
+def _candidate(one: _Cost, error: float, method: str, template: Structure) -> Candidate:
+    return Candidate(one.macs, one.parameters, error, method, template, one.ranks, one.order, one.expanded)
+
+
+def _could_gain(layer: Layer, template: Structure) -> bool:
+    """Whether a structure saves anything at the lowest rank: else its closed form need not be computed."""
+    return bool(_costs(layer, template, [(1,) * len(template.max_ranks)]))
+
+
+def _costs(layer: Layer, template: Structure, ranks: Sequence[Ranks]) -> list[_Cost]:
+    """Those of ``ranks`` that save multiply-accumulates, or at least parameters when expanded."""
+    found = []
+    order: tuple[int, ...] = ()
+    for one in ranks:
+        network = template.network(*one)
+        if not order or len(one) > 1:
+            # With a single rank, every order's cost is proportional to it.
+            order = network.best_order(layer.input_size, layer.geometry)
+        macs, parameters = network.macs(order, layer.input_size, layer.geometry), network.parameters
+        if macs < layer.dense_macs:
+            found.append(_Cost(one, order, macs, parameters))
+        elif parameters < layer.dense_parameters and not template.optimal:
+            found.append(_Cost(one, order, layer.dense_macs, parameters, expanded=True))
+    return found
+
+
+def _spread(layer: Layer, costs: Sequence[_Cost], savings: Sequence[float]) -> list[_Cost]:
+    """For each of ``savings``, the candidate of the largest ranks that reaches it."""
+    contracted = [c for c in costs if not c.expanded]
+    expanded = [c for c in costs if c.expanded]
+    chosen: dict[Ranks, _Cost] = {}
+    for saving in savings:
+        for pool, size in (
+            ([c for c in contracted if c.macs * saving <= layer.dense_macs], "macs"),
+            ([c for c in expanded if c.parameters * saving <= layer.dense_parameters], "parameters"),
+        ):
+            if pool:
+                one = max(pool, key=lambda c: (getattr(c, size), c.parameters))
+                chosen[one.ranks] = one
+    return list(chosen.values())
 
 
 def undominated(found: list[Candidate]) -> list[Candidate]:

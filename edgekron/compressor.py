@@ -27,15 +27,17 @@ from torch import Tensor
 from .algebra import StructureError
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
-from .candidates import METHODS, Candidate, candidates
+from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate
 from .errors import UserError
 from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
 from .lowering import default_forms, lower
 from .memory import give_back
 from .moments import Moments
-from .plan import TARGETS, CompressionPlan, LayerPlan
-from .structures import KroneckerShape
+from .plan import TARGETS, CompressionPlan, LayerPlan, plain
+from .ranks import RankRule
+from .structures import FAMILIES, Ranks, Structure
+from .structures.splits import divisors
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +68,11 @@ def compress(
     ratios: Mapping[str, float],
     data: Sequence[np.ndarray] = (),
     method: str = "kronecker",
+    rule: RankRule | ErrorBound | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
     """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters":
-    3.0}).
+    3.0}); with a ``rule`` instead of ratios, every layer's ranks are those that the rule gives it.
 
     ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
     ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
@@ -80,7 +83,7 @@ def compress(
         if not (math.isfinite(ratio) and ratio >= 1.0):
             raise UserError(f"a ratio of {ratio:g} for {cost} makes no sense; give a number of at least 1.")
     _check_data(hub, data)
-    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, progress=progress)
+    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, rule=rule, progress=progress)
     return apply_plan(hub, plan, data=data, progress=progress)
 
 
@@ -100,6 +103,7 @@ def make_plan(
     ratios: Mapping[str, float],
     data: Sequence[np.ndarray] = (),
     method: str = "kronecker",
+    rule: RankRule | ErrorBound | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> CompressionPlan:
     """Chooses a structure and a rank for each layer; see ``compress``."""
@@ -110,29 +114,45 @@ def make_plan(
     weights: dict[str, float] = {}
     if data:
         with Walk(hub, data) as walk:
-            reference = walk.outputs(hub, PROBE_IMAGES)
+            reference = walk.outputs(hub, PROBE_IMAGES) if rule is None else []
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = _kernel(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
-                choices[layer.name] = candidates(layer, kernel, taken, method)
-                weights[layer.name] = _sensitivity(
-                    hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
-                )
+                choices[layer.name] = _choices(layer, kernel, taken, method, rule)
+                if rule is None:
+                    weights[layer.name] = _sensitivity(
+                        hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
+                    )
                 # One layer's moments at a time: they can be larger than the network.
                 del taken
                 give_back()
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = candidates(layer, _kernel(layer), None, method)
+            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
     fixed["parameters"] = sum(cost(layer)["parameters"] for layer in layers if layer.frozen_reason is not None)
-    chosen = allocate(choices, weights, fixed, ratios)
+    if rule is None:
+        chosen = allocate(choices, weights, fixed, ratios)
+    else:
+        chosen = {name: options[-1] for name, options in choices.items()}
     return CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method) for layer in layers})
+
+
+def _choices(
+    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule | ErrorBound | None
+) -> list[Candidate]:
+    """All candidates; or the dense one and, if it is another, the rule's choice."""
+    if rule is None:
+        return candidates(layer, kernel, taken, method)
+    if isinstance(rule, ErrorBound):
+        return rule.choices(candidates(layer, kernel, taken, method))
+    options = [dense_candidate(layer), by_rule(layer, kernel, taken, method, rule)]
+    return options if options[1].template is not None else options[:1]
 
 
 def _sensitivity(
@@ -154,7 +174,7 @@ def _sensitivity(
     template = probe.template
     if template is None:
         raise AssertionError("filtered above")
-    fit = Fitter(template, kernel, taken.moments).closed_form(probe.rank)
+    fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
     trial = hub.copy()
     bias = taken.moments.bias(fit.kernel()).float().numpy()
     trial.factorize(layer.name, _factorized(layer, fit, probe.order, {}, bias))
@@ -176,14 +196,17 @@ def _line(
         if len(choices[layer.name]) == 1:
             return LayerPlan(reason=f"no {method} structure has fewer MACs")
         return LayerPlan(reason="the budget is better spent on other layers")
-    stages = candidate.template.network(candidate.rank).stages(candidate.order, layer.geometry)
-    return LayerPlan(
-        method=method,
-        shape=str(candidate.template),
-        rank=candidate.rank,
-        order=candidate.order,
-        forms={target: default_forms(stages, target) for target in TARGETS},
-    )
+    network = candidate.template.network(*candidate.ranks)
+    if candidate.expanded:
+        times = network.macs(candidate.order, layer.input_size, layer.geometry) / layer.dense_macs
+        note = f"contracting the factors costs {times:.1f} times the dense MACs: expanded when the file is loaded"
+        forms = dict.fromkeys(TARGETS, ("expand",))
+    else:
+        note = candidate.template.note
+        stages = network.stages(candidate.order, layer.geometry)
+        forms = {target: default_forms(stages, target) for target in TARGETS}
+    shape = str(candidate.template)
+    return LayerPlan(candidate.method, shape, candidate.ranks, candidate.order, forms, note)
 
 
 def apply_plan(
@@ -227,7 +250,7 @@ def apply_plan(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fitted = Fitter(_template(layer, line), _kernel(layer), None).closed_form(_rank(layer, line))
+            fitted = Fitter(_template(layer, line), _kernel(layer), None).closed_form(*_ranks(layer, line))
             result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, layer.bias))
             rows[layer.name] |= _facts(layer, line, fitted) | {"error": fitted.error, "fit": "weights"}
     progress("fit", len(todo), len(todo))
@@ -238,15 +261,15 @@ def _fit_layer(
     layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int
 ) -> tuple[Fit, np.ndarray, dict[str, Any]]:
     """The fit with the least error on held-out images, its bias, and what is reported of it."""
-    kernel, template, rank = _kernel(layer), _template(layer, line), _rank(layer, line)
+    kernel, template, ranks = _kernel(layer), _template(layer, line), _ranks(layer, line)
     taken = sample(layer, kernel, reference, reference, seed)
-    tries = [("original inputs", _fit(template, kernel, taken.moments, rank))]
+    tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
     if not first:
         del taken
         taken = sample(layer, kernel, reference, other, seed)
         for lean in LEANS:
             moments = taken.moments.lean(kernel, lean) if lean else taken.moments
-            fitted = _fit(template, least_squares_kernel(moments, kernel), moments, rank)
+            fitted = _fit(template, least_squares_kernel(moments, kernel), moments, ranks)
             tries.append((f"compressed inputs, lean {lean:g}", fitted))
     biases = [taken.moments.bias(fit.kernel()) for _, fit in tries]
     errors = [taken.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
@@ -264,9 +287,9 @@ def iterations(kernel: Tensor) -> int:
     return WIDE_ITERATIONS if kernel[0].numel() > LARGE else ITERATIONS
 
 
-def _fit(template: KroneckerShape, kernel: Tensor, moments: Moments, rank: int) -> Fit:
+def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) -> Fit:
     fitter = Fitter(template, kernel, moments)
-    fit = fitter.refined(fitter.closed_form(rank), iterations(kernel))
+    fit = fitter.refined(fitter.closed_form(*ranks), iterations(kernel))
     del fitter
     give_back()
     return fit
@@ -278,35 +301,43 @@ def _kernel(layer: Layer) -> Tensor:
     return torch.from_numpy(np.array(layer.kernel))
 
 
-def _template(layer: Layer, line: LayerPlan) -> KroneckerShape:
-    if line.method not in METHODS:
-        known = ", ".join(METHODS)
+def _template(layer: Layer, line: LayerPlan) -> Structure:
+    if line.method not in FAMILIES:
+        known = ", ".join(FAMILIES)
         raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {known}.")
     try:
-        shape = KroneckerShape.parse(line.shape)
+        shape = FAMILIES[line.method].parse(line.shape)
     except StructureError as error:
         raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
     if shape.kernel_shape != layer.kernel_shape or shape.groups != layer.groups:
+        f, c, _, _ = layer.kernel_shape
+        allowed = ", ".join(map(str, divisors(f // layer.groups))), ", ".join(map(str, divisors(c)))
         raise UserError(
-            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)}; "
-            f"the layer has {list(layer.kernel_shape)} in {layer.groups} groups. Was the plan made for another model?"
+            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)} in "
+            f"{shape.groups} groups; the layer has {list(layer.kernel_shape)} in {layer.groups}. Give parts of f that "
+            f"divide its outputs ({allowed[0]}) and of c that divide its inputs ({allowed[1]}); or was the plan made "
+            "for another model?"
         )
     return shape
 
 
-def _rank(layer: Layer, line: LayerPlan) -> int:
-    """The plan's rank; one above full rank gains nothing and is cut to it."""
-    if line.rank < 1:
-        raise UserError(f"the plan's rank {line.rank} of layer {layer.name} must be at least 1.")
-    full = _template(layer, line).max_rank
-    if line.rank > full:
-        log.warning("layer %s: rank %d is above the full rank %d, which is used", layer.name, line.rank, full)
-    return min(line.rank, full)
+def _ranks(layer: Layer, line: LayerPlan) -> Ranks:
+    """The plan's ranks; one above full rank gains nothing and is cut to it."""
+    full = _template(layer, line).max_ranks
+    if len(line.ranks) != len(full) or min(line.ranks) < 1:
+        raise UserError(
+            f"the plan's rank {plain(line.ranks)} of layer {layer.name} must be {len(full)} of at least 1; "
+            f"the largest are {plain(full)}."
+        )
+    if any(rank > most for rank, most in zip(line.ranks, full, strict=True)):
+        given = plain(line.ranks)
+        log.warning("layer %s: rank %s is above the full rank %s, which is used", layer.name, given, plain(full))
+    return tuple(min(rank, most) for rank, most in zip(line.ranks, full, strict=True))
 
 
 def _check_lowering(layer: Layer, line: LayerPlan) -> None:
     """Raises ``UserError`` for an order or forms that cannot be exported, before the work of fitting is done."""
-    network = _template(layer, line).network(_rank(layer, line))
+    network = _template(layer, line).network(*_ranks(layer, line))
     order = line.order or tuple(range(len(network.axes)))
     for target, forms in ({"": ("dense",)} | dict(line.forms)).items():
         try:
@@ -342,6 +373,8 @@ def cost(layer: Layer) -> dict[str, int]:
     if layer.factorized is not None:
         network = layer.factorized.network
         macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
+        if ("expand",) in layer.factorized.forms.values():
+            macs = layer.dense_macs
         return {"macs": macs, "parameters": network.parameters}
     return {"macs": layer.dense_macs, "parameters": layer.dense_parameters}
 
@@ -349,10 +382,12 @@ def cost(layer: Layer) -> dict[str, int]:
 def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     order = line.order or fit.network.best_order(layer.input_size, layer.geometry)
     macs = fit.network.macs(order, layer.input_size, layer.geometry)
+    if ("expand",) in line.forms.values():
+        macs = layer.dense_macs
     return {
         "method": line.method,
         "shape": line.shape,
-        "rank": line.rank,
+        "rank": plain(line.ranks),
         "compressed": {"macs": macs, "parameters": fit.network.parameters},
         "reason": line.reason,
     }

@@ -22,7 +22,6 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from torch import Tensor
 from .algebra import FactorNetwork
 from .memory import give_back
 from .moments import PIECE, Moments
+from .structures import Ranks, Spectrum, Structure
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
@@ -39,40 +39,6 @@ LARGE = 2048
 
 #: Steps that L-BFGS remembers, each of twice the size of the factors.
 HISTORY = 6
-
-
-class Decomposition(Protocol):
-    """A structure's closed form, to be cut at any rank."""
-
-    def truncated(self, rank: int) -> list[Tensor]:
-        """The factors at ``rank``."""
-        ...
-
-    def squared_error(self, rank: int) -> float:
-        """Squared Frobenius error at ``rank``."""
-        ...
-
-
-class Template(Protocol):
-    """A structure without its rank: what ``fit`` needs of it."""
-
-    @property
-    def max_rank(self) -> int:
-        """The rank at which any kernel is exact."""
-        ...
-
-    @property
-    def optimal(self) -> bool:
-        """Whether ``decompose`` has the least Frobenius error at every rank."""
-        ...
-
-    def network(self, rank: int) -> FactorNetwork:
-        """The factor network at ``rank``."""
-        ...
-
-    def decompose(self, kernel: Tensor) -> Decomposition:
-        """The closed form for a kernel [F, C / groups, kh, kw]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -234,28 +200,35 @@ def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
 class Fitter:
     """All ranks of one template on one layer: the whitening and the closed form are computed once."""
 
-    def __init__(self, template: Template, kernel: Tensor, moments: Moments | None) -> None:
+    def __init__(self, template: Structure, kernel: Tensor, moments: Moments | None) -> None:
         self._template = template
         self._moments = moments
-        self._whitening = Whitening(template.network(1), moments) if moments else None
+        ones = (1,) * len(template.max_ranks)
+        self._whitening = Whitening(template.network(*ones), moments) if moments else None
         target = self._whitening.kernel(kernel) if self._whitening else kernel
         self._closed = template.decompose(target)
         self._kernel = kernel
 
-    def closed_form(self, rank: int) -> Fit:
-        """The closed form at ``rank``; without moments, the optimum for the weights."""
-        return self._result(self._template.network(rank), self._closed_factors(rank))
+    @property
+    def spectra(self) -> tuple[Spectrum, ...]:
+        """The spectra that the closed form cuts: of the whitened kernel where there are moments."""
+        return self._closed.spectra
 
-    def closed_form_kernel(self, rank: int) -> Tensor:
-        """The dense kernel of ``closed_form(rank)``, whose error has not been computed."""
-        kernel: Tensor = self._template.network(rank).expand([t.float() for t in self._closed_factors(rank)])
+    def closed_form(self, *ranks: int) -> Fit:
+        """The closed form at ``ranks``; without moments, that of the weights."""
+        return self._result(self._template.network(*ranks), self._closed_factors(ranks))
+
+    def closed_form_kernel(self, *ranks: int) -> Tensor:
+        """The dense kernel of ``closed_form(*ranks)``, whose error has not been computed."""
+        kernel: Tensor = self._template.network(*ranks).expand([t.float() for t in self._closed_factors(ranks)])
         return kernel
 
-    def closed_form_error(self, rank: int) -> float:
-        """The error of ``closed_form(rank)``; without moments read off the singular values."""
-        if self._moments:
-            return self.closed_form(rank).error
-        return self._closed.squared_error(rank) / float(self._kernel.double().square().sum().clamp_min(1e-30))
+    def closed_form_error(self, *ranks: int) -> float:
+        """The error of ``closed_form(*ranks)``; without moments read off the singular values where these tell it."""
+        if self._moments is None and self._template.optimal:
+            tail = self._closed.spectra[0].tail()
+            return float(tail[ranks[0]] / tail[0].clamp_min(1e-30))
+        return self.closed_form(*ranks).error
 
     def refined(self, start: Fit, iterations: int) -> Fit:
         """``start`` improved by at most ``iterations`` L-BFGS steps on the exact output error; never worse.
@@ -270,8 +243,8 @@ class Fitter:
         result = self._result(start.network, better)
         return result if result.error < start.error else start
 
-    def _closed_factors(self, rank: int) -> list[Tensor]:
-        tensors = self._closed.truncated(rank)
+    def _closed_factors(self, ranks: Ranks) -> list[Tensor]:
+        tensors = self._closed.truncated(*ranks)
         if self._whitening is None:
             return tensors
         return [self._whitening.factor(i, t, inverse=True) for i, t in enumerate(tensors)]
@@ -292,7 +265,12 @@ def refine(
 ) -> list[Tensor]:
     """Minimises <K xx, K> / 2 - <K, yx> over the factors by L-BFGS in whitened coordinates."""
     whitened = [
-        whitening.factor(i, t.double(), inverse=False).float().detach().requires_grad_() for i, t in enumerate(start)
+        whitening.factor(i, t.double(), inverse=False)
+        .float()
+        .detach()
+        .clone(memory_format=torch.contiguous_format)
+        .requires_grad_()
+        for i, t in enumerate(start)
     ]
     scale = 1.0 / max(moments.yy, 1e-30)
     optimiser = torch.optim.LBFGS(

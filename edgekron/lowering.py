@@ -7,10 +7,13 @@ A stage has several exact *forms*. With b = its batch axes, s = its carried axes
     mix       factor (x) identity over b and s as one dense convolution: zeros inside, but no channel order to keep
     matmul    on single pixels without b: factor @ x, with s in the columns: factor stored once
 
-and a whole layer may be ``dense``: the kernel expanded. Where s is 1 all of them are the same plain convolution, called
+and a whole layer may be ``dense``, the kernel expanded, or ``expand``: the factors are stored, and the runtime expands
+the kernel when it loads the file. Where s is 1 all of them are the same plain convolution, called
 ``grouped``. ``grouped`` and ``fold`` need the contracted axes innermost among the channels and leave the new ones
 there; ``matmul`` needs and leaves them outermost; ``mix`` takes any order and gives any order. ``lower`` finds the
 orders that need the fewest shuffles, so that most layers have none.
+
+A stage of a transposed convolution that spreads the pixels is a transposed convolution, in all forms but ``matmul``.
 
 The steps say nothing about NCHW or NHWC: the torch layers and both exporters run the same list.
 """
@@ -25,9 +28,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from .algebra import FactorNetwork, Geometry, Pair, Stage, StructureError
+from .algebra import SPATIAL, FactorNetwork, Geometry, Pair, Stage, StructureError
 
 FORMS = ("grouped", "fold", "mix", "matmul")
+#: Forms of a whole layer, given alone.
+WHOLE = ("dense", "expand")
 
 #: An order of open channel axes, outermost first. Axes of size one are left out.
 Layout = tuple[str, ...]
@@ -38,17 +43,31 @@ class Weight:
     """A convolution's or matrix product's weight as an einsum over factors, identities and vectors of ones.
 
     ``factors`` are indices into the layer's factors; ``constants`` are ("eye", n) or ("ones", n), the operands after
-    them.
+    them. Where it is ``computed``, the file has the factors, and its runtime evaluates the einsum once. ``reversed``
+    are the axes of each factor along which it is taken backwards, nothing for none.
     """
 
     factors: tuple[int, ...]
     equation: str
     constants: tuple[tuple[str, int], ...]
     shape: tuple[int, ...]
+    computed: bool = False
+    reversed: tuple[tuple[int, ...], ...] = ()
+
+    def operands(self, tensors: Sequence[Any]) -> list[Any]:
+        """The factors, numpy or torch, as they enter the einsum."""
+        chosen = [tensors[i] for i in self.factors]
+        if not any(self.reversed):
+            return chosen
+        if hasattr(chosen[0], "detach"):
+            return [t.flip(axes) for t, axes in zip(chosen, self.reversed, strict=True)]
+        import numpy as np
+
+        return [np.flip(t, axes) for t, axes in zip(chosen, self.reversed, strict=True)]
 
     def evaluate(self, tensors: Sequence[Any]) -> Any:
         """The weight, of ``shape``, from numpy arrays or (differentiably) from torch tensors."""
-        operands = [tensors[i] for i in self.factors]
+        operands = self.operands(tensors)
         if hasattr(operands[0], "detach"):
             import torch
 
@@ -98,6 +117,30 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class ConvTranspose:
+    """Views C channels as (fold, C / fold) and applies one grouped transposed convolution to every slice.
+
+    ``weight`` is [I, O / groups, kh, kw] for one slice, as torch and ONNX write it. ``geometry`` is that of the
+    equivalent ordinary convolution; its ``upsample`` is the stride here. ``bias`` is as in ``Conv``.
+    """
+
+    weight: Weight
+    groups: int
+    fold: int
+    geometry: Geometry
+    bias: Shuffle | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Channels of one slice's output."""
+        return self.groups * self.weight.shape[1]
+
+    def macs(self, size: Pair) -> int:
+        """Multiply-accumulates as executed, zeros of an identity included."""
+        return math.prod(size) * self.fold * math.prod(self.weight.shape)
+
+
+@dataclass(frozen=True)
 class MatMul:
     """Views the channels as (contracted, trailing) and multiplies by ``weight`` [new, contracted] from the left."""
 
@@ -115,7 +158,7 @@ class Bias:
     order: Shuffle
 
 
-Step = Shuffle | Conv | MatMul | Bias
+Step = Shuffle | Conv | ConvTranspose | MatMul | Bias
 
 
 def valid_forms(stage: Stage, target: str) -> tuple[str, ...]:
@@ -124,7 +167,7 @@ def valid_forms(stage: Stage, target: str) -> tuple[str, ...]:
         return ("grouped",)
     forms = ["grouped"]
     # In NHWC the slices lie along the width, where a stride would skip some of them.
-    if target != "tflite" or stage.geometry.stride[1] == 1:
+    if target != "tflite" or (stage.geometry.stride[1], stage.geometry.upsample[1]) == (1, 1):
         forms.append("fold")
     forms.append("mix")
     if target != "tflite" and stage.pointwise and stage.size(stage.batch) == 1:
@@ -153,16 +196,17 @@ def default_forms(stages: Sequence[Stage], target: str) -> tuple[str, ...]:
 def lower(
     network: FactorNetwork, order: Sequence[int], geometry: Geometry, forms: Sequence[str], *, bias: bool
 ) -> tuple[Step, ...]:
-    """The steps of a layer: one form for each stage of ``order``, or ``("dense",)`` for the expanded kernel.
+    """The steps of a layer: one form for each stage of ``order``, or one of ``WHOLE`` for the expanded kernel.
 
     The result takes channels in the order (g, parts of c) and gives (g, parts of f), as the dense layer does. Raises
     ``StructureError`` for a form that is unknown, or not exact for its stage.
     """
-    if tuple(forms) == ("dense",):
+    if len(forms) == 1 and forms[0] in WHOLE:
         everything = tuple(range(len(network.axes)))
-        weight = Weight(everything, network.equation(), (), network.kernel_shape)
+        computed = forms[0] == "expand"
+        weight = Weight(everything, network.equation(), (), network.kernel_shape, computed)
         plain = Shuffle((network.kernel_shape[0],), (0,)) if bias else None
-        return (Conv(weight, network.total("g"), 1, geometry, plain),)
+        return (_spread(network, Conv(weight, network.total("g"), 1, geometry, plain)),)
     stages = network.stages(order, geometry)
     if len(forms) != len(stages):
         raise StructureError(f"{len(forms)} forms {list(forms)} for {len(stages)} stages; give one for each")
@@ -189,9 +233,9 @@ def executed_macs(steps: Sequence[Step], size: Pair) -> int:
     """Multiply-accumulates that a runtime executes for one image of ``size`` (h, w), zeros of mixes included."""
     total = 0
     for step in steps:
-        if isinstance(step, Conv | MatMul):
+        if isinstance(step, Conv | ConvTranspose | MatMul):
             total += step.macs(size)
-        if isinstance(step, Conv):
+        if isinstance(step, Conv | ConvTranspose):
             size = step.geometry.output_size(size, step.weight.shape[2:])  # type: ignore[arg-type]
     return total
 
@@ -208,7 +252,7 @@ def _with_bias(network: FactorNetwork, steps: tuple[Step, ...], layout: Layout) 
     natural = _large(network, (*network.parts("g"), *network.parts("f")))
     order = _shuffle(network, natural, layout) if natural else Shuffle((1,), (0,))
     last = steps[-1]
-    if isinstance(last, Conv) and last.fold == 1:
+    if isinstance(last, Conv | ConvTranspose) and last.fold == 1:
         return (*steps[:-1], replace(last, bias=order))
     return (*steps, Bias(order))
 
@@ -246,7 +290,7 @@ def _placements(
     batch, carried = _large(network, stage.batch), _large(network, stage.carried)
     if form == "mix":
         for after in itertools.permutations((*batch, *carried, *new)):
-            yield layout, _mix(network, stage, layout, after), after
+            yield layout, _spread(network, _mix(network, stage, layout, after)), after
         return
     outer = tuple(a for a in layout if a in batch or a in carried)
     inner = tuple(a for a in layout if a in contracted)
@@ -257,7 +301,7 @@ def _placements(
             yield (*inner, *outer_order), _matmul(network, stage, inner, made), (*made, *outer_order)
         else:
             step = _convolution(network, stage, form, outer_order, inner, made)
-            yield (*outer_order, *inner), step, (*outer_order, *made)
+            yield (*outer_order, *inner), _spread(network, step), (*outer_order, *made)
 
 
 def _orders(outer: Layout, form: str, carried: Layout) -> Iterator[Layout]:
@@ -323,3 +367,41 @@ def _matmul(network: FactorNetwork, stage: Stage, inner: Layout, made: Layout) -
     output = letters(made) + letters(inner)
     shape = (stage.size(stage.new), stage.size(stage.contracted))
     return MatMul(_weight(network, stage, output, letters, shape), stage.size(stage.carried))
+
+
+def _spread(network: FactorNetwork, step: Conv) -> Conv | ConvTranspose:
+    """The step as a transposed convolution if its geometry is that of one: channels swapped, window backwards."""
+    if not step.geometry.transposed:
+        return step
+    weight = step.weight
+    terms, output = weight.equation.split("->")
+    operands = terms.split(",")
+    sizes = {x: size for letters, (_, size) in zip(operands[len(weight.factors) :], weight.constants, strict=True)
+             for x in letters}  # fmt: skip
+    for letters, factor in zip(operands, weight.factors, strict=False):
+        sizes |= dict(zip(letters, network.factor_shape(factor), strict=True))
+    made, taken = weight.shape[0] // step.groups, weight.shape[1]
+    parts, rest = [], output
+    for product in (step.groups, made, taken):
+        length = 0
+        while math.prod(sizes[x] for x in rest[:length]) < product:
+            length += 1
+        parts.append(rest[:length])
+        rest = rest[length:]
+    backwards = tuple(
+        tuple(i for i, axis in enumerate(network.axes[factor]) if axis[0] in SPATIAL) for factor in weight.factors
+    )
+    swapped = replace(
+        weight,
+        equation=f"{terms}->{parts[0]}{parts[2]}{parts[1]}{rest}",
+        shape=(step.groups * taken, made, *weight.shape[2:]),
+        reversed=backwards,
+    )
+    crop = step.geometry.crop((weight.shape[2], weight.shape[3]))
+    for (before, behind), spread in zip(crop, step.geometry.upsample, strict=True):
+        if before < 0 or behind <= -spread:
+            raise StructureError(
+                f"a padding of {step.geometry.padding} reaches beyond a window of {weight.shape[2:]} on pixels spread "
+                f"by {step.geometry.upsample}"
+            )
+    return ConvTranspose(swapped, step.groups, step.fold, step.geometry, step.bias)

@@ -120,7 +120,7 @@ class MomentSums:
         return Moments(xx, yx.float(), yy, mean_x, mean_y, n)
 
     def _centred(self, mean: np.ndarray) -> Tensor:
-        """The float32 matrix xx, row by row in the place of the sums: those of 512 channels and a 3x3 window take 170 MB."""
+        """The float32 matrix xx, row by row in the place of the sums: these take 170 MB for 512 channels and 3x3."""
         total, self._xx = self._xx, np.empty(0)
         shape = total.shape
         small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)
@@ -146,6 +146,8 @@ def sample_patches(
     All positions where ``count`` is at least their number. The same generator state gives the same positions.
     """
     n = len(x)
+    if geometry.transposed:
+        x = _spread(x, geometry.upsample)
     padded = np.pad(x, ((0, 0), (0, 0), *geometry.padding))
     span = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, kernel, strict=True)]
     windows = sliding_window_view(padded, span, axis=(2, 3))
@@ -160,3 +162,11 @@ def sample_patches(
     item = np.arange(n)[:, None]
     patches = windows[item, :, picks // width, picks % width]
     return torch.from_numpy(np.ascontiguousarray(patches).reshape(n * picks.shape[1], groups, -1))
+
+
+def _spread(x: np.ndarray, steps: Pair) -> np.ndarray:
+    """The images [N, C, H, W] with ``steps`` - 1 zeros between neighbouring pixels."""
+    n, channels, height, width = x.shape
+    spread = np.zeros((n, channels, (height - 1) * steps[0] + 1, (width - 1) * steps[1] + 1), x.dtype)
+    spread[:, :, :: steps[0], :: steps[1]] = x
+    return spread

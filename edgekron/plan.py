@@ -6,9 +6,10 @@
     [layers."features.conv1_2"]
     method = "kronecker"
     shape = "f 64x1, c 1x64, h 1x3, w 3x1"
-    rank = 24
+    rank = 24                               # a list where the structure has several
     order = [1, 0]                          # optional: the cheapest order
     forms = { onnx = ["grouped", "grouped"] }   # optional: the defaults of each runtime
+    reason = "class S1: two ordinary convolutions"      # for the reader
 
     [layers."classifier"]
     method = "dense"
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import tomlkit
 
 from .errors import UserError
-from .lowering import FORMS
+from .lowering import FORMS, WHOLE
 
 VERSION = 1
 TARGETS = ("onnx", "tflite")
@@ -37,11 +38,11 @@ TARGETS = ("onnx", "tflite")
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer's line: a structure at a rank, or "dense" with the reason."""
+    """One layer's line: a structure at its ranks, or "dense" with the reason."""
 
     method: str = "dense"
     shape: str = ""
-    rank: int = 0
+    ranks: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reason: str = ""
@@ -65,7 +66,7 @@ class CompressionPlan:
             table.add("method", layer.method)
             if layer.method != "dense":
                 table.add("shape", layer.shape)
-                table.add("rank", layer.rank)
+                table.add("rank", plain(layer.ranks))
                 table.add("order", list(layer.order))
                 forms = tomlkit.inline_table()
                 for target, chosen in layer.forms.items():
@@ -110,6 +111,11 @@ class CompressionPlan:
                 raise UserError(f"the plan names layer {layer!r}, which the network does not have{hint}")
 
 
+def plain(ranks: Sequence[int]) -> int | list[int]:
+    """Ranks as plans and reports write them: a number where there is one."""
+    return ranks[0] if len(ranks) == 1 else list(ranks)
+
+
 def _layer(table: Any, where: str) -> LayerPlan:
     if not isinstance(table, dict):
         raise UserError(f'{where}: a table is needed, such as method = "dense".')
@@ -119,18 +125,19 @@ def _layer(table: Any, where: str) -> LayerPlan:
         raise UserError(f"{where} has unknown keys {sorted(unknown)}; it may have {known}.")
     forms = table.get("forms", {})
     order = table.get("order", [])
-    rank = table.get("rank", 0)
+    rank = table.get("rank", [])
+    ranks = rank if isinstance(rank, list) else [rank]
     if not isinstance(forms, dict) or not set(forms) <= set(TARGETS):
         raise UserError(f"{where}: forms must be a table of {' and '.join(TARGETS)}.")
     for chosen in forms.values():
-        if not isinstance(chosen, list) or not all(form in (*FORMS, "dense") for form in chosen):
-            raise UserError(f"{where}: forms must be lists of {', '.join(FORMS)}, or ['dense'].")
-    if not isinstance(rank, int) or not isinstance(order, list) or not all(isinstance(i, int) for i in order):
-        raise UserError(f"{where}: rank must be a number and order a list of numbers.")
+        if not isinstance(chosen, list) or not all(form in (*FORMS, *WHOLE) for form in chosen):
+            raise UserError(f"{where}: forms must be lists of {', '.join(FORMS)}, or one of {WHOLE} alone.")
+    if not isinstance(order, list) or not all(type(i) is int for i in (*ranks, *order)):
+        raise UserError(f"{where}: rank must be a number or a list of numbers, and order a list of numbers.")
     return LayerPlan(
         method=str(table.get("method", "dense")),
         shape=str(table.get("shape", "")),
-        rank=rank,
+        ranks=tuple(ranks),
         order=tuple(order),
         forms={target: tuple(chosen) for target, chosen in forms.items()},
         reason=str(table.get("reason", "")),

@@ -1,6 +1,6 @@
 """Lowered steps as standard ONNX operators, in NCHW with a dynamic batch.
 
-    Shuffle   Reshape [-1, *shape, h*w], Transpose           Conv     Reshape [-1, C/fold, h, w], Conv
+    Shuffle   Reshape [-1, *shape, h*w], Transpose           Conv     Reshape [-1, C/fold, h, w], Conv (-Transpose)
     MatMul    Reshape [-1, contracted, trailing*h*w], MatMul  Bias     Add of [C, 1, 1]
 
 The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.graph.nodes import add_initializer, conv_attributes
-from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step, Weight
+from edgekron.graph.nodes import add_initializer, conv_attributes, conv_transpose_attributes
+from edgekron.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, ste
                 renderer.shuffle(step)
             case Conv():
                 renderer.convolve(step)
+            case ConvTranspose():
+                renderer.convolve_transposed(step)
             case MatMul():
                 renderer.multiply(step)
             case Bias():
@@ -77,7 +79,7 @@ class _Renderer:
         outputs = step.weight.shape[0]
         if self.linear and step.groups == 1:
             self._reshape((channels,))
-            weight = self._stored(step.weight.evaluate(self.factorized.tensors).reshape(outputs, channels))
+            weight = self._matrix(step.weight, (outputs, channels))
             self._append("Gemm", [self.value, weight, *bias], [ir.AttrInt64("transB", 1)])
             self.view = (outputs,)
         else:
@@ -89,6 +91,18 @@ class _Renderer:
             self.size = step.geometry.output_size(self.size, window)
             self.view = (outputs, *self.size)
         self.channels = outputs * step.fold
+
+    def convolve_transposed(self, step: ConvTranspose) -> None:
+        bias = []
+        if step.bias is not None:
+            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        window = (step.weight.shape[2], step.weight.shape[3])
+        self._reshape((self.channels // step.fold, *self.size))
+        attributes = conv_transpose_attributes(step.geometry, step.groups, window)
+        self._append("ConvTranspose", [self.value, self._repeated(step.weight), *bias], list(attributes.values()))
+        self.size = step.geometry.output_size(self.size, window)
+        self.view = (step.outputs, *self.size)
+        self.channels = step.outputs * step.fold
 
     def multiply(self, step: MatMul) -> None:
         new, contracted = step.weight.shape
@@ -143,8 +157,30 @@ class _Renderer:
         self.stages += 1
         return value
 
+    def _matrix(self, weight: Weight, shape: tuple[int, int]) -> ir.Value:
+        if weight.computed:
+            return self._computed(weight, shape)
+        return self._stored(weight.evaluate(self.factorized.tensors).reshape(shape))
+
+    def _computed(self, weight: Weight, shape: tuple[int, ...]) -> ir.Value:
+        """An Einsum of the stored factors, which runtimes fold into a constant when they load the file."""
+        tensors = [
+            add_initializer(self.graph, f"{self.factorized.layer}.factor{i}", tensor)
+            for i, tensor in zip(weight.factors, weight.operands(self.factorized.tensors), strict=True)
+        ]
+        name = self._weight_name()
+        self.stages += 1
+        einsum = ir.Node("", "Einsum", tensors, [ir.AttrString("equation", weight.equation)], name=f"{name}.Einsum")
+        einsum.outputs[0].name = f"{name}.split"
+        reshape = ir.Node("", "Reshape", [einsum.outputs[0], self._shape(shape)], name=f"{name}.Reshape")
+        reshape.outputs[0].name = name
+        self.nodes += [einsum, reshape]
+        return reshape.outputs[0]
+
     def _repeated(self, weight: Weight) -> ir.Value:
         """A weight whose factor is repeated is stored once and tiled where that saves space."""
+        if weight.computed:
+            return self._computed(weight, weight.shape)
         repeats = [size for kind, size in weight.constants if kind == "ones" and size > 1]
         if not repeats or any(kind != "ones" for kind, _ in weight.constants):
             return self._stored(weight.evaluate(self.factorized.tensors))

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._output import count, print_json, print_table, progress_bars, say
 from ._sources import add_model, calibration_batches, open_model
+
+if TYPE_CHECKING:
+    from edgekron.candidates import ErrorBound
+    from edgekron.ranks import RankRule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, where to, how much, by what method, on which images."""
     add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--method", default="kronecker", help="family of structures (default: kronecker)")
-    parser.add_argument("--ratio", type=float, metavar="R", help="R times fewer multiply-accumulates")
-    parser.add_argument("--params", type=float, metavar="R", help="R times fewer parameters; goes with --ratio, too")
-    parser.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
+    parser.add_argument(
+        "--method",
+        default="kronecker",
+        help="kronecker (default), low-rank, channel-svd, tucker, cp, tt, tt-matrix, tr; auto: the best for each layer",
+    )
+    amount = parser.add_argument_group("how much (--ratio and --params go together; else one)")
+    amount.add_argument("--ratio", type=float, metavar="R", help="R times fewer multiply-accumulates")
+    amount.add_argument("--params", type=float, metavar="R", help="R times fewer parameters")
+    amount.add_argument("--energy", type=float, metavar="E", help="ranks that keep a share E of the singular values'")
+    amount.add_argument("--error", type=float, metavar="E", help="in each layer a relative squared error of at most E")
+    amount.add_argument("--evbmf", action="store_true", help="ranks by variational Bayesian matrix factorization")
+    amount.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
     parser.add_argument("--data", metavar="DATA", help="calibration images; without them the weights alone are fitted")
     parser.add_argument("--images", type=int, default=2048, metavar="N", help="use at most N of them (default: 2048)")
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
@@ -34,8 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
     ratios = {"macs": arguments.ratio, "parameters": arguments.params}
     ratios = {cost: ratio for cost, ratio in ratios.items() if ratio is not None}
-    if bool(ratios) == bool(arguments.plan):
-        raise UserError("give either --ratio and --params, or --plan, to say how much to compress.")
+    rule = _rule(arguments)
+    if bool(ratios) + bool(arguments.plan) + (rule is not None) != 1:
+        raise UserError(
+            "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --plan."
+        )
     if arguments.images < 1:
         raise UserError(f"--images {arguments.images} must be at least 1.")
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
@@ -46,7 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
             result = apply_plan(source.hub, plan, data=data, progress=progress)
         else:
             result = compress(
-                source.hub, model=source.name, ratios=ratios, data=data, method=arguments.method, progress=progress
+                source.hub,
+                model=source.name,
+                ratios=ratios,
+                data=data,
+                method=arguments.method,
+                rule=rule,
+                progress=progress,
             )
     artifact.write(result, arguments.output, force=arguments.force)
     if arguments.json:
@@ -55,6 +76,23 @@ def run(arguments: argparse.Namespace) -> int:
         print_layers(result.report)
         say(f"written to {arguments.output}")
     return 0
+
+
+def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:
+    """The one rule that is asked for. Raises ``UserError`` for several, or a share that is none."""
+    from edgekron.candidates import ErrorBound
+    from edgekron.errors import UserError
+    from edgekron.ranks import Energy, Evbmf
+
+    rules: list[RankRule | ErrorBound] = [Evbmf()] if arguments.evbmf else []
+    for name, share, kind in (("energy", arguments.energy, Energy), ("error", arguments.error, ErrorBound)):
+        if share is not None:
+            if not 0 < share < 1:
+                raise UserError(f"--{name} {share:g} is a share; give a number between 0 and 1.")
+            rules.append(kind(share))
+    if len(rules) > 1:
+        raise UserError("give only one of --energy, --error and --evbmf.")
+    return rules[0] if rules else None
 
 
 def print_layers(report: dict[str, Any]) -> None:

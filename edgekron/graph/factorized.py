@@ -33,7 +33,8 @@ class Factorized:
 
     ``tensors`` are float32, one for each factor of ``network``, in its order; ``bias`` is [F] or None. ``order`` is the
     contraction order and ``forms`` the form of each stage, for each export target ("onnx", "tflite"); a target that is
-    not there gets its defaults. A linear layer has the kernel [F, C, 1, 1] and the plain geometry.
+    not there gets its defaults. A linear layer has the kernel [F, C, 1, 1] and the plain geometry; a transposed
+    convolution has those of the equivalent ordinary one (see ``edgekron.algebra``).
 
     Raises ``UserError`` when tensors, bias or order do not fit the network, or hold NaN or infinite values.
     """
@@ -79,6 +80,11 @@ class Factorized:
         """
         stages = self.network.stages(self.order, self.geometry)
         chosen = tuple(forms or self.forms.get(target) or default_forms(stages, target))
+        if target == "tflite" and chosen == ("expand",):
+            raise StructureError(
+                "form 'expand' needs a runtime that computes constants when it loads a file, and TFLite would expand "
+                "the kernel for every image; choose 'dense' for tflite in the plan, or a structure that saves MACs"
+            )
         for stage, form in zip(stages, chosen, strict=False):
             valid = valid_forms(stage, target)
             if form in FORMS and form not in valid and stage.size(stage.carried) > 1:
@@ -101,6 +107,7 @@ class Factorized:
                 "stride": list(geometry.stride),
                 "dilation": list(geometry.dilation),
                 "padding": [list(pair) for pair in geometry.padding],
+                "upsample": list(geometry.upsample),
                 "forms": {target: list(forms) for target, forms in self.forms.items()},
             }
         )
@@ -123,6 +130,7 @@ def read_node(node: ir.Node) -> Factorized:
         network = FactorNetwork(data["factors"], data["sizes"])
         tensors = [_constant(value) for value in node.inputs[1:]]
         (top, bottom), (left, right) = data["padding"]
+        spread = data.get("upsample", (1, 1))
         return Factorized(
             layer=data["layer"],
             kind=data["kind"],
@@ -134,6 +142,7 @@ def read_node(node: ir.Node) -> Factorized:
                 (data["stride"][0], data["stride"][1]),
                 (data["dilation"][0], data["dilation"][1]),
                 ((top, bottom), (left, right)),
+                (spread[0], spread[1]),
             ),
             forms={target: tuple(forms) for target, forms in data["forms"].items()},
         )

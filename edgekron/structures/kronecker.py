@@ -16,7 +16,6 @@ spatial SVD (A has one side of the window and B the other).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +25,21 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork, StructureError
 
-#: Square root of a singular value, over the largest one's, below which a term is rounding.
-NEGLIGIBLE = 1e-6
+from .splits import check_ranks, divisors, read_splits, write_splits
+from .structure import NEGLIGIBLE, KernelShape, Ranks, Spectrum
 
 Split = tuple[int, int]
-KernelShape = tuple[int, int, int, int]
+
+#: Largest C1 * F2 worth a closer look, and for a window of many input values: MACs at equal parameters grow with it.
+WIDEST, WIDEST_LARGE, LARGE = 8, 2, 1200
+#: What the factors run as, by class.
+CLASSES = {
+    "S1": "two ordinary convolutions",
+    "S2": "a grouped convolution that repeats its filters, then an ordinary one",
+    "S3": "an ordinary convolution, then one whose filters all groups share",
+    "S4": "a depthwise convolution, then a 1x1 one",
+    "S5": "two convolutions with shared filters and a shuffle of channels between",
+}
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,33 @@ class KroneckerShape:
         return min(math.prod(split[i] for split in (self.f, self.c, self.h, self.w)) for i in (0, 1))
 
     @property
+    def max_ranks(self) -> Ranks:
+        """(``max_rank``,)"""
+        return (self.max_rank,)
+
+    @property
     def optimal(self) -> bool:
         """One SVD is the optimum (Eckart and Young)."""
         return True
 
-    def network(self, rank: int) -> FactorNetwork:
-        """The factor network of R = ``rank`` terms, between 1 and ``max_rank``."""
-        if not 1 <= rank <= self.max_rank:
-            raise StructureError(f"Kronecker rank {rank} of shape {self} must be between 1 and {self.max_rank}")
+    @property
+    def shape_class(self) -> str:
+        """S1 to S5: which of the outer products need shared filters or a shuffle to run on plain convolutions."""
+        if self.f[1] == 1 and self.c[0] == 1:
+            return "S1"
+        if self.f[1] == 1:
+            return "S4" if self.c[1] == 1 and self.h[0] * self.w[0] == 1 else "S2"
+        return "S3" if self.c[0] == 1 else "S5"
+
+    @property
+    def note(self) -> str:
+        """The class and what it runs as."""
+        return f"class {self.shape_class}: {CLASSES[self.shape_class]}"
+
+    def network(self, *ranks: int) -> FactorNetwork:
+        """The factor network of R terms; the only rank is R, between 1 and ``max_rank``."""
+        check_ranks(ranks, self.max_ranks, f"Kronecker shape {self}")
+        (rank,) = ranks
         sizes = {"g": self.groups, "r": rank}
         factors = []
         for i in (0, 1):
@@ -98,24 +126,20 @@ class KroneckerShape:
         short = m.mT if flipped else m
         precise = short.double()
         values, vectors = torch.linalg.eigh(precise @ precise.mT)
-        sigma = values.flip(-1).clamp_min(0.0).sqrt()
-        return KroneckerDecomposition(self, short, vectors.flip(-1), sigma, flipped)
+        return KroneckerDecomposition(self, short, vectors.flip(-1), values.flip(-1).clamp_min(0.0).sqrt(), flipped)
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{k} {s[0]}x{s[1]}" for k, s in (("f", self.f), ("c", self.c), ("h", self.h), ("w", self.w)))
-        return parts if self.groups == 1 else f"{parts}, groups {self.groups}"
+        return write_splits(self.f, self.c, self.h, self.w, self.groups)
 
     @classmethod
     def parse(cls, text: str) -> KroneckerShape:
         """The shape that ``str`` writes; raises ``StructureError``."""
-        pattern = r"f (\d+)x(\d+), c (\d+)x(\d+), h (\d+)x(\d+), w (\d+)x(\d+)(?:, groups (\d+))?"
-        match = re.fullmatch(pattern, text.strip())
-        numbers = [int(n or 1) for n in match.groups()] if match else [0]
-        if min(numbers) < 1:
-            example = "f 16x8, c 4x32, h 3x1, w 1x3"
-            raise StructureError(f"{text!r} is no Kronecker shape; write it as {example!r}")
-        f1, f2, c1, c2, h1, h2, w1, w2, groups = numbers
-        return cls((f1, f2), (c1, c2), (h1, h2), (w1, w2), groups)
+        example = "f 16x8, c 4x32, h 3x1, w 1x3"
+        *splits, groups = read_splits(text, example)
+        if any(len(s) != 2 for s in splits):
+            raise StructureError(f"{text!r} does not split each axis in two; write it as {example!r}")
+        f, c, h, w = ((s[0], s[1]) for s in splits)
+        return cls(f, c, h, w, groups)
 
 
 @dataclass(frozen=True)
@@ -130,30 +154,32 @@ class KroneckerDecomposition:
     sigma: Tensor
     flipped: bool
 
-    def truncated(self, rank: int) -> list[Tensor]:
-        """The factors A and B of the first ``rank`` terms, shaped as ``shape.network(rank)`` says.
+    @property
+    def spectra(self) -> tuple[Spectrum, ...]:
+        """Of M."""
+        return (Spectrum(self.sigma.square(), self.m.shape[2]),)
+
+    def truncated(self, *ranks: int) -> list[Tensor]:
+        """The factors A and B of the first terms, shaped as ``shape.network`` says.
 
         Each has the square root of the singular values.
         """
-        network = self.shape.network(rank)
-        u, root = self.u[..., :rank], self.sigma[..., :rank].sqrt()
+        network = self.shape.network(*ranks)
+        u, sigma = self.u[..., : ranks[0]], self.sigma[..., : ranks[0]]
+        root = sigma.sqrt()
         left = (u * root[:, None, :]).mT.to(self.m.dtype)
         # u^T M is sigma v^T.
-        inverse = torch.where(root > NEGLIGIBLE * root[..., :1], 1.0 / root, 0.0)
+        inverse = torch.where(sigma > NEGLIGIBLE * sigma[..., :1], 1.0 / root, 0.0)
         right = (u * inverse[:, None, :]).mT.to(self.m.dtype) @ self.m
         sides = (right, left) if self.flipped else (left, right)
         return [side.reshape(network.factor_shape(i)) for i, side in enumerate(sides)]
-
-    def squared_error(self, rank: int) -> float:
-        """What ``truncated`` leaves out, in the Frobenius norm: the tail of the squared singular values."""
-        return float(self.sigma[:, rank:].square().sum())
 
 
 def shapes(kernel_shape: KernelShape, groups: int = 1) -> Iterator[KroneckerShape]:
     """Every Kronecker shape of a kernel [F, C / groups, kh, kw], those with a single useless factor left out."""
 
     def splits(size: int) -> list[Split]:
-        return [(n, size // n) for n in range(1, size + 1) if size % n == 0]
+        return [(n, size // n) for n in divisors(size)]
 
     f, c, h, w = kernel_shape
     for fs in splits(f // groups):
@@ -163,3 +189,13 @@ def shapes(kernel_shape: KernelShape, groups: int = 1) -> Iterator[KroneckerShap
                     shape = KroneckerShape(fs, cs, hs, ws, groups)
                     if shape.max_rank > 1:
                         yield shape
+
+
+def templates(kernel_shape: KernelShape, groups: int) -> Iterator[KroneckerShape]:
+    """Kronecker shapes worth a closer look: the MACs at equal parameters range over 500x, and the lean shapes have
+    small C1 and F2 (channel and spatial SVD have 1 and 1), or make a depthwise first stage (C2 = F2 = 1).
+    """
+    widest = WIDEST_LARGE if math.prod(kernel_shape[1:]) > LARGE else WIDEST
+    for shape in shapes(kernel_shape, groups):
+        if shape.shape_class == "S4" or shape.c[0] * shape.f[1] <= widest:
+            yield shape

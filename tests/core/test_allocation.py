@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekron.allocation import allocate
-from edgekron.candidates import Candidate, rounded_rank, undominated
+from edgekron.candidates import Candidate, undominated
 from edgekron.errors import UserError
 from edgekron.structures import KroneckerShape
 
@@ -23,7 +23,7 @@ def layers(draw: st.DrawFn) -> dict[str, list[Candidate]]:
     for name in "abcd"[: draw(st.integers(1, 4))]:
         dense = Candidate(100, 100, 0.0)
         others = draw(st.lists(st.tuples(costs, costs, st.floats(0.01, 1.0)), max_size=4))
-        found[name] = [dense, *(Candidate(m, p, e, TEMPLATE, 1) for m, p, e in others)]
+        found[name] = [dense, *(Candidate(m, p, e, "kronecker", TEMPLATE, (1,)) for m, p, e in others)]
     return found
 
 
@@ -59,7 +59,7 @@ def test_allocation_equals_exhaustive_search(
 
 
 def test_the_best_reachable_ratio_is_named() -> None:
-    choices = {"a": [Candidate(100, 100, 0.0), Candidate(20, 50, 0.5, TEMPLATE, 1)]}
+    choices = {"a": [Candidate(100, 100, 0.0), Candidate(20, 50, 0.5, "kronecker", TEMPLATE, (1,))]}
     with pytest.raises(UserError, match=r"10 times fewer MACs cannot be reached; .*is 3\.67"):
         allocate(choices, {"a": 1.0}, {"macs": 10, "parameters": 0}, {"macs": 10.0})
 
@@ -72,8 +72,3 @@ def test_undominated_keeps_a_match_for_everything(raw: list[tuple[int, int, floa
         assert any(k.macs <= one.macs and k.parameters <= one.parameters and k.error <= one.error for k in kept)
     for a, b in itertools.permutations(kept, 2):
         assert not (a.macs <= b.macs and a.parameters <= b.parameters and a.error <= b.error)
-
-
-@pytest.mark.parametrize(("rank", "rounded"), [(1.9, 1), (3.2, 3), (7, 6), (9, 8), (15, 12), (31.9, 24), (47, 32)])
-def test_ranks_are_multiples_that_runtimes_like(rank: float, rounded: int) -> None:
-    assert rounded_rank(rank) == rounded
