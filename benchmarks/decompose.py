@@ -57,7 +57,7 @@ def layer_times() -> dict[str, dict[str, float]]:
         fitter = Fitter(shape, kernel, moments)
         closed = fitter.closed_form(rank)
         fitted = time.perf_counter()
-        refined = fitter.refined(closed, iterations(kernel))
+        refined = fitter.refined(closed, iterations(shape))
         rows[name] = {
             "rank": rank,
             "decompose_s": decomposed - start,

@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 #: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is
 #: kept.
 LEANS = (0.0, 0.03)
-ITERATIONS, WIDE_ITERATIONS = 40, 25
+ITERATIONS, WIDE_ITERATIONS, FARTHER = 40, 25, 3
 #: Calibration images on which a layer's weight in the allocation is measured.
 PROBE_IMAGES = 256
 
@@ -231,6 +231,7 @@ def apply_plan(
         for layer in layers
     }
     todo = [layer for layer in layers if plan.layers.get(layer.name, LayerPlan()).method != "dense"]
+    _check_kernels(plan, todo)
     for layer in todo:
         if layer.frozen_reason is not None:
             raise UserError(f"the plan factorizes layer {layer.name}, but it {layer.frozen_reason}")
@@ -280,16 +281,17 @@ def _fit_layer(
     return tries[best][1], biases[best].float().numpy(), facts
 
 
-def iterations(kernel: Tensor) -> int:
-    """L-BFGS steps for a kernel: fewer in the widest layers, where a step takes longest and the first ones gain
-    most.
+def iterations(template: Structure) -> int:
+    """L-BFGS steps: fewer in the widest layers, where a step takes longest and the first ones gain most, and more where
+    the closed form is no optimum even for the weights.
     """
-    return WIDE_ITERATIONS if kernel[0].numel() > LARGE else ITERATIONS
+    wide = math.prod(template.kernel_shape[1:]) > LARGE
+    return (WIDE_ITERATIONS if wide else ITERATIONS) * (1 if template.optimal else FARTHER)
 
 
 def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) -> Fit:
     fitter = Fitter(template, kernel, moments)
-    fit = fitter.refined(fitter.closed_form(*ranks), iterations(kernel))
+    fit = fitter.refined(fitter.closed_form(*ranks), iterations(template))
     del fitter
     give_back()
     return fit
@@ -301,14 +303,31 @@ def _kernel(layer: Layer) -> Tensor:
     return torch.from_numpy(np.array(layer.kernel))
 
 
+def _check_kernels(plan: CompressionPlan, layers: Sequence[Layer]) -> None:
+    """Raises ``UserError`` for a plan of another model, with all layers whose kernels differ."""
+    differing = []
+    for layer in layers:
+        line = plan.layers[layer.name]
+        if layer.frozen_reason is None and line.method in FAMILIES:
+            shape = _parsed(layer, line).kernel_shape
+            if shape != layer.kernel_shape:
+                differing.append(f"{layer.name} ({list(shape)}, not {list(layer.kernel_shape)})")
+    if len(differing) > 1:
+        raise UserError(f"the plan was made for another model ({plan.model}): kernels differ in {', '.join(differing)}")
+
+
+def _parsed(layer: Layer, line: LayerPlan) -> Structure:
+    try:
+        return FAMILIES[line.method].parse(line.shape)
+    except StructureError as error:
+        raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
+
+
 def _template(layer: Layer, line: LayerPlan) -> Structure:
     if line.method not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {known}.")
-    try:
-        shape = FAMILIES[line.method].parse(line.shape)
-    except StructureError as error:
-        raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
+    shape = _parsed(layer, line)
     if shape.kernel_shape != layer.kernel_shape or shape.groups != layer.groups:
         f, c, _, _ = layer.kernel_shape
         allowed = ", ".join(map(str, divisors(f // layer.groups))), ", ".join(map(str, divisors(c)))

@@ -104,11 +104,16 @@ class CompressionPlan:
     def check_layers(self, known: Iterable[str]) -> None:
         """Raises ``UserError`` for a layer that the network does not have, with the nearest name it has."""
         names = list(known)
-        for layer in self.layers:
-            if layer not in names:
-                near = difflib.get_close_matches(layer, names, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UserError(f"the plan names layer {layer!r}, which the network does not have{hint}")
+        missing = [layer for layer in self.layers if layer not in names]
+        if len(missing) > 1:
+            raise UserError(
+                f"the plan was made for another model ({self.model}): it names layers {', '.join(missing)}, "
+                "which the network does not have"
+            )
+        for layer in missing:
+            near = difflib.get_close_matches(layer, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"the plan names layer {layer!r}, which the network does not have{hint}")
 
 
 def plain(ranks: Sequence[int]) -> int | list[int]:

@@ -59,7 +59,10 @@ def export_onnx(
     common.ClearMetadataAndDocStringPass()(model)
     proto = ir.serde.serialize_model(model)
     if simplify:
-        proto, _ = onnxsim.simplify(proto, tensor_size_threshold=f"{TILED_FROM // 1024}KB")
+        # Its folding spares a Tile by size, but would multiply out the kernels that are to be expanded at load.
+        expanded = any(node.op_type == "Einsum" for node in proto.graph.node)
+        threshold = f"{TILED_FROM // 1024}KB"
+        proto, _ = onnxsim.simplify(proto, tensor_size_threshold=threshold, skip_constant_folding=expanded)
     if opset != OPSET:
         proto = _converted(proto, opset)
     _sign(proto, opset)

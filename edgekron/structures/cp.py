@@ -23,8 +23,9 @@ from edgekron.algebra import FactorNetwork, StructureError
 from .splits import check_ranks, read_splits, write_splits
 from .structure import KernelShape, Ranks, Spectrum, split
 
-#: Sweeps of alternating least squares at most, and the change of the error below which they end.
-SWEEPS, ENOUGH = 25, 1e-4
+#: Sweeps of alternating least squares, at least and at most, as multiply-accumulates allow; the change of the error
+#: below which they end.
+SWEEPS, WORK, ENOUGH = (8, 100), 3e10, 1e-6
 #: Ridges to try, relative to the mean diagonal of the normal equations, and the largest degeneracy that passes.
 RIDGES = (1e-7, 1e-4, 1e-3, 1e-2)
 LIMIT = 5.0
@@ -153,7 +154,9 @@ def _alternate(tensor: Tensor, factors: list[Tensor], ridge: float) -> list[Tens
     names = _letters(len(factors))
     total = float(tensor.double().square().sum())
     last = math.inf
-    for _ in range(SWEEPS):
+    rank = factors[0].shape[-1]
+    allowed = WORK / (len(factors) * (tensor.numel() * rank + len(tensor) * rank**3))
+    for _ in range(max(SWEEPS[0], min(SWEEPS[1], int(allowed)))):
         for mode in modes:
             others = [m for m in modes if m != mode]
             # From the small modes to the large ones: what einsum contracts first is then the whole kernel once.

@@ -13,11 +13,14 @@ import torch
 
 from edgekron import artifact, models
 from edgekron.calibration import AT_ONCE, Walk, apply_kernel, sample
+from edgekron.candidates import ErrorBound
 from edgekron.compressor import Compression, apply_plan, compress, cost
 from edgekron.errors import UserError
 from edgekron.graph import Hub, load
 from edgekron.models import datasets
-from edgekron.plan import CompressionPlan
+from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.ranks import Energy, Evbmf
+from edgekron.structures import KroneckerShape
 
 
 def outputs(hub: Hub, x: np.ndarray) -> np.ndarray:
@@ -132,13 +135,44 @@ def test_data_beat_weights_alone(hub: Hub, compressed: Compression) -> None:
     assert accuracy(blind.hub) < accuracy(compressed.hub)
 
 
+@pytest.mark.parametrize("method", ["low-rank", "channel-svd", "tucker", "tt"])
+def test_energy_takes_more_ranks_the_more_is_kept(hub: Hub, method: str) -> None:
+    """The ranks of LRDKT's rule, read back from the kernels' own singular values."""
+    made = {e: compress(hub, model="sixconv", ratios={}, rule=Energy(e), method=method) for e in (0.5, 0.8)}
+    counts = [made[e].report["totals"]["parameters"]["compressed"] for e in (0.5, 0.8)]
+    assert counts[0] < counts[1] < made[0.8].report["totals"]["parameters"]["dense"]
+    rows = {n: r for n, r in made[0.5].report["layers"].items() if r["method"] == method}
+    assert len(rows) >= 4
+    if method == "channel-svd":
+        for name, row in rows.items():
+            kernel = np.array(hub.layer(name).kernel)
+            kept = np.cumsum(np.linalg.svd(kernel.reshape(len(kernel), -1), compute_uv=False) ** 2)
+            assert row["rank"] == 1 + int((kept <= 0.5 * kept[-1]).sum())
+
+
+def test_an_error_bound_holds_in_every_layer(hub: Hub) -> None:
+    made = compress(hub, model="sixconv", ratios={}, rule=ErrorBound(0.1), method="low-rank")
+    errors = [row["error"] for row in made.report["layers"].values() if "error" in row]
+    assert errors
+    assert max(errors) <= 0.1
+    looser = compress(hub, model="sixconv", ratios={}, rule=ErrorBound(0.3), method="low-rank")
+    assert looser.report["totals"]["macs"]["ratio"] > made.report["totals"]["macs"]["ratio"] > 1.0
+
+
+def test_evbmf_leaves_no_layer_larger(hub: Hub) -> None:
+    made = compress(hub, model="sixconv", ratios={}, rule=Evbmf(), method="tucker")
+    rows = [row for row in made.report["layers"].values() if row["method"] == "tucker"]
+    assert rows
+    assert all(row["compressed"]["macs"] < row["dense"]["macs"] for row in rows)
+
+
 def test_the_plan_can_be_applied_again_and_edited(hub: Hub, data: list[np.ndarray], compressed: Compression) -> None:
     plan = CompressionPlan.from_toml(compressed.plan.to_toml())
     again = apply_plan(hub, plan, data=data)
     x = data[0]
     np.testing.assert_allclose(outputs(again.hub, x), outputs(compressed.hub, x), rtol=1e-3, atol=1e-3)
     name = next(n for n, line in plan.layers.items() if line.method != "dense")
-    more = replace(plan, layers={**plan.layers, name: replace(plan.layers[name], rank=10_000)})
+    more = replace(plan, layers={**plan.layers, name: replace(plan.layers[name], ranks=(10_000,))})
     full = apply_plan(hub, more)
     layer = full.hub.layer(name)
     assert layer.factorized is not None
@@ -174,9 +208,12 @@ def edited(plan: CompressionPlan, **changes: object) -> CompressionPlan:
     ("changes", "words"),
     [
         ({"method": "magic"}, "method 'magic' for layer features"),
-        ({"shape": "f 2x2"}, "is no Kronecker shape"),
-        ({"shape": "f 2x2, c 1x1, h 1x3, w 1x3"}, "made for another model"),
-        ({"rank": 0}, "must be at least 1"),
+        ({"shape": "f 2x2"}, "write it as"),
+        ({"shape": "f 2x2, c 1x1, h 1x3, w 1x3"}, r"divide its outputs \(1, 2, 4, .*another model"),
+        ({"ranks": (0,)}, "must be 1 of at least 1"),
+        ({"ranks": (3, 3)}, "must be 1 of at least 1"),
+        ({"ranks": ()}, "must be 1 of at least 1"),
+        ({"method": "tucker", "shape": "f 64, c 64, h 3, w 3", "ranks": (8,)}, "must be 2 of at least 1"),
     ],
 )
 def test_wrong_plans_name_the_layer(hub: Hub, compressed: Compression, changes: dict[str, object], words: str) -> None:
@@ -184,9 +221,18 @@ def test_wrong_plans_name_the_layer(hub: Hub, compressed: Compression, changes: 
         apply_plan(hub, edited(compressed.plan, **changes))
 
 
+def test_the_plan_of_another_model_is_refused_with_the_layers_that_differ(hub: Hub) -> None:
+    shape = str(KroneckerShape((32, 1), (1, 8), (1, 3), (3, 1)))
+    names = [layer.name for layer in hub.layers() if layer.kernel_shape[2:] == (3, 3)]
+    plan = CompressionPlan("other", {name: LayerPlan("kronecker", shape, (2,)) for name in names})
+    with pytest.raises(UserError, match=rf"another model \(other\): kernels differ in {names[0]} .*{names[-1]}"):
+        apply_plan(hub, plan)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"ratios": {}, "rule": Energy(0.5), "method": "cp"}, "cp has none of; give a ratio"),
         ({"ratios": {"macs": 10_000.0}}, "cannot be reached; the best that this network can is"),
         ({"ratios": {"macs": 0.5}}, "makes no sense"),
         ({"ratios": {"macs": float("nan")}}, "makes no sense"),

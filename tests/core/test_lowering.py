@@ -93,6 +93,53 @@ def test_every_form_of_every_order_equals_the_dense_convolution(network: FactorN
     assert cases >= 2
 
 
+#: stride, dilation, what is cut from both ends, and what is added behind
+TRANSPOSED = {
+    "stride 2": ((2, 2), (1, 1), (0, 0), (0, 0)),
+    "stride (2, 3), all else": ((2, 3), (2, 1), (1, 0), (1, 2)),
+    "stride (1, 2), dilation": ((1, 2), (1, 2), (0, 1), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("geometry", TRANSPOSED.values(), ids=TRANSPOSED)
+@pytest.mark.parametrize("network", STRUCTURES.values(), ids=STRUCTURES)
+def test_every_order_equals_the_transposed_convolution(
+    network: FactorNetwork, geometry: tuple[tuple[int, int], ...]
+) -> None:
+    stride, dilation, cut, extra = geometry
+    factors = random_factors(network)
+    kernel, g = network.expand(factors), network.total("g")
+    f, c, *window = kernel.shape
+    cut = tuple(min(p, d * (k - 1)) for p, d, k in zip(cut, dilation, window, strict=True))
+    pads = [(d * (k - 1) - p, d * (k - 1) - p + e) for d, k, p, e in zip(dilation, window, cut, extra, strict=True)]
+    spread = Geometry(dilation=dilation, padding=(pads[0], pads[1]), upsample=stride)
+    weight = kernel.reshape(g, f // g, c, *window).transpose(1, 2).reshape(g * c, f // g, *window).flip(2, 3)
+    x = torch.randn(2, g * c, 5, 6, dtype=torch.float64)
+    bias = torch.randn(f, dtype=torch.float64)
+    expected = F.conv_transpose2d(x, weight, bias, stride, cut, extra, g, dilation)
+    assert spread.output_size((5, 6), window) == tuple(expected.shape[2:])
+    assert dense_macs(network.kernel_shape, (5, 6), spread) == 5 * 6 * kernel.numel()
+    for index, order in enumerate(network.orders()):
+        stages = network.stages(order, spread)
+        # Two choices for each order, all of them in turn.
+        valid = list(itertools.product(*(valid_forms(stage, "torch") for stage in stages)))
+        for forms in (valid[index % len(valid)], valid[-1 - index % len(valid)], ("dense",)):
+            steps = lower(network, order, spread, forms, bias=True)
+            y = run_steps(steps, x, factors, bias)
+            torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+            if forms != ("dense",) and all(form == "grouped" for form in forms):
+                assert executed_macs(steps, (5, 6)) == network.macs(order, (5, 6), spread)
+
+
+def test_geometries_that_are_no_layers_are_refused() -> None:
+    with pytest.raises(StructureError, match="no layer's geometry"):
+        Geometry(stride=(2, 1), upsample=(1, 2))
+    network = STRUCTURES["kronecker B spatial"]
+    for padding in (((3, 0), (0, 0)), ((0, 0), (0, 4))):
+        with pytest.raises(StructureError, match="reaches beyond a window"):
+            lower(network, (0, 1), Geometry(padding=padding, upsample=(2, 2)), ("dense",), bias=False)
+
+
 @pytest.mark.parametrize("network", STRUCTURES.values(), ids=STRUCTURES)
 def test_dense_form_and_numpy_weights(network: FactorNetwork) -> None:
     factors = random_factors(network)

@@ -16,7 +16,7 @@ lines = st.one_of(
         LayerPlan,
         method=st.just("kronecker"),
         shape=st.just("f 4x2, c 1x8, h 3x1, w 1x3"),
-        rank=st.integers(1, 64),
+        ranks=st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple),
         order=st.sampled_from([(0, 1), (1, 0)]),
         forms=st.fixed_dictionaries({"onnx": st.just(("fold", "matmul"))}),
     ),
@@ -38,6 +38,7 @@ def test_round_trip(model: str, layers: dict[str, LayerPlan]) -> None:
         ("version = 1\n[layers]\nconv1 = 3", "layer conv1.*a table is needed"),
         ("version = 1\n[layers.conv1]\nranks = 3", "layer conv1 has unknown keys"),
         ('version = 1\n[layers.conv1]\nrank = "many"', "rank must be a number"),
+        ("version = 1\n[layers.conv1]\nrank = [3, 2.5]", "rank must be a number"),
         ('version = 1\n[layers.conv1]\nforms = ["fold"]', "forms must be a table"),
         ('version = 1\n[layers.conv1.forms]\nonnx = ["origami"]', "forms must be lists of grouped"),
     ],
@@ -45,6 +46,12 @@ def test_round_trip(model: str, layers: dict[str, LayerPlan]) -> None:
 def test_bad_plans_are_refused(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         CompressionPlan.from_toml(text, "plan.toml")
+
+
+def test_the_plan_of_another_model_names_its_layers() -> None:
+    plan = CompressionPlan("net", {name: LayerPlan() for name in ("conv1", "stem", "head")})
+    with pytest.raises(UserError, match=r"another model \(net\): it names layers stem, head, which"):
+        plan.check_layers(["conv1", "conv2"])
 
 
 def test_unknown_layer_gets_the_nearest_name() -> None:

@@ -212,11 +212,11 @@ def test_layers_that_cannot_be_factorized_say_why() -> None:
             self.first = nn.Conv2d(4, 4, 1)
             self.second = nn.Conv2d(4, 4, 1)
             self.second.weight = self.first.weight
-            self.line = nn.Conv1d(4, 4, 3)
+            self.volume = nn.Conv3d(2, 4, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.second(torch.relu(self.first(self.depthwise(x))))
-            return self.line(y.flatten(2))
+            return self.volume(y.unflatten(1, (2, 2)).tile(1, 1, 2, 1, 1))
 
     module = Net()
     hub = load(module, input_shape=(4, 6, 6))
@@ -224,7 +224,7 @@ def test_layers_that_cannot_be_factorized_say_why() -> None:
     assert "depthwise" in reasons[0]
     assert reasons[1].startswith("shares its weights with ")
     assert reasons[2].startswith("shares its weights with ")
-    assert "1-dimensional" in reasons[3]
+    assert "3-dimensional" in reasons[3]
     expect(hub, module)
     with pytest.raises(UserError, match="depthwise"):
         hub.factorize("depthwise", None)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes import common
 
-from edgekron.graph.passes import fold_batch_norm, infer_shapes, make_padding_explicit
+from edgekron.graph.passes import fold_batch_norm, infer_shapes, make_padding_explicit, rows_as_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +61,14 @@ def test_explicit_padding(
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", ["conv", "grouped", "gemm", "gemm transposed"])
+@pytest.mark.parametrize("kind", ["conv", "grouped", "spread", "gemm", "gemm transposed"])
 def test_batch_norm_is_folded(kind: str, bias: bool) -> None:
     random = np.random.default_rng(0)
     shapes = {"conv": (6, 4, 3, 3), "grouped": (6, 2, 3, 3), "gemm": (4, 6), "gemm transposed": (6, 4)}
     attributes = {"conv": {}, "grouped": {"group": 2}, "gemm": {"transB": 0}, "gemm transposed": {"transB": 1}}
+    # A transposed convolution in two groups, [C, F / groups, kh, kw].
+    shapes["spread"], attributes["spread"] = (4, 3, 3, 3), {"group": 2, "pads": [2, 2, 2, 2]}
+    operator = {"spread": "ConvTranspose"}.get(kind, "Conv" if len(shapes[kind]) == 4 else "Gemm")
     image = len(shapes[kind]) == 4
     weights = {"layer.weight": random.standard_normal(shapes[kind]).astype(np.float32)}
     if bias:
@@ -72,7 +76,7 @@ def test_batch_norm_is_folded(kind: str, bias: bool) -> None:
     weights |= {name: random.uniform(0.5, 2, 6).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
     names = ["x", "layer.weight", *(["layer.bias"] if bias else [])]
     nodes = [
-        helper.make_node("Conv" if image else "Gemm", names, ["a"], **attributes[kind]),
+        helper.make_node(operator, names, ["a"], **attributes[kind]),
         helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["y"], epsilon=1e-3),
     ]
     shape = (2, 4, 7, 7) if image else (2, 4)
@@ -81,7 +85,67 @@ def test_batch_norm_is_folded(kind: str, bias: bool) -> None:
     model = ir.serde.deserialize_model(proto)
     infer_shapes(model)
     fold_batch_norm(model)
-    assert [node.op_type for node in model.graph] == ["Conv" if image else "Gemm"]
+    assert [node.op_type for node in model.graph] == [operator]
     assert set(model.graph.initializers) == {"layer.weight", "layer.bias"}
     assert model.graph.outputs[0].name == "y"
     np.testing.assert_allclose(run(ir.serde.serialize_model(model), x), run(proto, x), atol=1e-5)
+
+
+def test_batch_norm_behind_shared_weights_stays() -> None:
+    random = np.random.default_rng(0)
+    weights = {"layer.weight": random.standard_normal((4, 4, 3, 3)).astype(np.float32)}
+    weights |= {name: random.uniform(0.5, 2, 4).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
+    nodes = [
+        helper.make_node("Conv", ["x", "layer.weight"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"]),
+        helper.make_node("Conv", ["b", "layer.weight"], ["y"]),
+    ]
+    model = ir.serde.deserialize_model(model_of(nodes, (2, 4, 7, 7), (2, 4, 3, 3), **weights))
+    fold_batch_norm(model)
+    assert [node.op_type for node in model.graph] == ["Conv", "BatchNormalization", "Conv"]
+
+
+def test_a_chain_of_rows_has_one_unsqueeze_and_one_squeeze() -> None:
+    random = np.random.default_rng(0)
+
+    def array(*shape: int) -> np.ndarray:
+        return random.uniform(0.5, 1, shape).astype(np.float32)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], name="a", strides=[2], pads=[1, 2], dilations=[2]),
+        helper.make_node("BatchNormalization", ["a", *["norm"] * 4], ["n"], name="n"),
+        helper.make_node("AveragePool", ["n"], ["p"], name="p", kernel_shape=[3], pads=[1, 1], count_include_pad=1),
+        # Constants of each rank: along the sequence, for each channel, and for each value.
+        helper.make_node("Add", ["p", "along"], ["q"], name="q"),
+        helper.make_node("Mul", ["scale", "q"], ["r"], name="r"),
+        helper.make_node("Sub", ["r", "each"], ["s"], name="s"),
+        helper.make_node("Conv", ["s", "b.weight", "b.bias"], ["t"], name="t", group=2, auto_pad="SAME_UPPER"),
+        helper.make_node("Add", ["t", "s"], ["u"], name="u"),
+        helper.make_node("ConvTranspose", ["u", "c.weight"], ["v"], name="v", strides=[2], output_padding=[1]),
+        helper.make_node("GlobalMaxPool", ["v"], ["w"], name="w"),
+        helper.make_node("Mul", ["v", "w"], ["y"], name="y"),
+    ]
+    length = (13 + 3 - 4 - 1) // 2 + 1
+    weights = {
+        "a.weight": array(4, 3, 3), "norm": array(4), "along": array(length), "scale": array(4, 1),
+        "each": array(1, 4, length), "b.weight": array(4, 2, 3), "b.bias": array(4), "c.weight": array(4, 2, 3),
+    }  # fmt: skip
+    proto = model_of(nodes, (2, 3, 13), (2, 2, 2 * length + 2), **weights)
+    x = random.standard_normal((2, 3, 13)).astype(np.float32)
+    model = ir.serde.deserialize_model(proto)
+    infer_shapes(model)
+    rows_as_images(model)
+    common.RemoveUnusedNodesPass()(model)
+    kinds = [node.op_type for node in model.graph]
+    assert kinds == ["Unsqueeze", *(node.op_type for node in nodes), "Squeeze"]
+    assert model.graph.outputs[0].name == "y"
+    assert {len(model.graph.initializers[f"{name}.weight"].shape) for name in "abc"} == {4}
+    np.testing.assert_allclose(run(ir.serde.serialize_model(model), x), run(proto, x), rtol=1e-5)
+
+
+def test_rows_stay_where_their_weights_are_used_elsewhere() -> None:
+    weight = np.ones((3, 3, 1), np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "w"], ["y"])]
+    model = ir.serde.deserialize_model(model_of(nodes, (3, 3, 1), (3, 3, 1), w=weight))
+    rows_as_images(model)
+    assert [node.op_type for node in model.graph] == ["Conv", "Add"]

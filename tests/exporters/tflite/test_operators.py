@@ -390,3 +390,28 @@ def test_shape_arithmetic_is_folded(agree: Check) -> None:
     ]
     contents = agree(nodes, {"zero": ints(0), "rest": ints(-1)}, (2, 3, 1, 4))
     assert set(contents.operators) <= {"RESHAPE", "TRANSPOSE"}
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+@pytest.mark.parametrize(
+    ("indices", "code"),
+    [(3, None), (-1, None), ([2], None), ([0, 2, 4], None), ([4, 0, 1], "GATHER"), ([1, 1, -1, 3], "GATHER")],
+)
+def test_gather(agree_one: Check, axis: int, indices: Any, code: str | None) -> None:
+    contents = agree_one("Gather", (2, 5, 6, 7), np.array(indices, np.int64), axis=axis)
+    assert ("GATHER" in contents.operators) == (code == "GATHER")
+
+
+@pytest.mark.parametrize("shape", [IMAGE, (2, 3, 9)])
+@pytest.mark.parametrize("epsilon", [1e-5, 0.1])
+def test_instance_normalization(agree_one: Check, shape: tuple[int, ...], epsilon: float) -> None:
+    agree_one("InstanceNormalization", shape, floats(3), floats(3, seed=2), epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "bias"), [(IMAGE, -1, True), (IMAGE, 1, True), (IMAGE, 2, False), ((2, 5, 3), -1, True)]
+)
+def test_layer_normalization(agree_one: Check, shape: tuple[int, ...], axis: int, bias: bool) -> None:
+    size = shape[axis:]
+    constants = [floats(*size), floats(*size, seed=2)] if bias else [floats(*size)]
+    agree_one("LayerNormalization", shape, *constants, axis=axis)
