@@ -22,6 +22,12 @@ and the factor's own h and w axes are the window, dilated by the product of the 
 axis is padded once, at the first stage that is spatial on it, and strided once, at the last one: both are exact,
 because every earlier or later stage acts on single pixels of that axis or on the padded image. At the end the open
 axes are g and the parts of f. Nothing here depends on torch.
+
+**Transposed convolution.** One of stride s with the weight V[c, f, h, w] is an ordinary convolution of stride 1 with
+the kernel W[f, c, h, w] = V[c, f, -h, -w] on an image with s - 1 zeros between its pixels (``Geometry.upsample``): what
+it crops is what is missing from the padding d * (k - 1). So it has the same structures, moments and bias, and it is
+contracted in the same way: pixels are spread at the first stage that is spatial on the axis, which alone runs as a
+transposed convolution. All later ones are ordinary, and of the padding each takes as much as its window reaches.
 """
 
 from __future__ import annotations
@@ -46,19 +52,49 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution moves over its input: stride, dilation and zero padding, each along (h, w)."""
+    """How a convolution moves over its input: stride, dilation and zero padding, each along (h, w).
+
+    ``upsample`` puts zeros between the pixels first, n pixels becoming (n - 1) * upsample + 1. Raises
+    ``StructureError`` for an upsampled image under a stride.
+    """
 
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     padding: Padding = ((0, 0), (0, 0))
+    upsample: Pair = (1, 1)
+
+    def __post_init__(self) -> None:
+        if self.transposed and self.stride != (1, 1):
+            raise StructureError(f"a stride {self.stride} on pixels spread by {self.upsample} is no layer's geometry")
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is that of a transposed convolution."""
+        return self.upsample != (1, 1)
 
     def output_size(self, size: Pair, kernel: Pair) -> Pair:
         """Height and width of the output for an input of ``size`` and a window of ``kernel``."""
         h, w = (
-            (n + sum(pad) - step * (k - 1) - 1) // stride + 1
-            for n, k, stride, step, pad in zip(size, kernel, self.stride, self.dilation, self.padding, strict=True)
+            ((n - 1) * spread + 1 + sum(pad) - step * (k - 1) - 1) // stride + 1
+            for n, k, stride, step, pad, spread in zip(
+                size, kernel, self.stride, self.dilation, self.padding, self.upsample, strict=True
+            )
         )
         return h, w
+
+    def crop(self, kernel: Pair) -> Padding:
+        """What a transposed convolution with this geometry cuts from its whole output; negative behind, where zeros
+        follow it.
+        """
+        spans = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        h, w = ((span - before, span - after) for span, (before, after) in zip(spans, self.padding, strict=True))
+        return h, w
+
+    def positions(self, size: Pair, kernel: Pair) -> int:
+        """How often every weight is used on an input of ``size``: once for each output pixel, those of a transposed
+        convolution once for each input pixel.
+        """
+        return math.prod(size if self.transposed else self.output_size(size, kernel))
 
 
 @dataclass(frozen=True)
@@ -85,13 +121,12 @@ class Stage:
     @property
     def pointwise(self) -> bool:
         """Whether the stage is a matrix product on single pixels: window 1x1, no stride, no padding."""
-        return self.kernel == (1, 1) and self.geometry.stride == (1, 1) and not any(sum(self.geometry.padding, ()))
+        return self.kernel == (1, 1) and self.geometry == Geometry(dilation=self.geometry.dilation)
 
     def macs(self, size: Pair) -> int:
         """Multiply-accumulates on an input of ``size`` (h, w), zeros of the padding counted."""
-        h, w = self.geometry.output_size(size, self.kernel)
         channels = math.prod(self.size(k) for k in (self.contracted, self.new, self.batch, self.carried))
-        return h * w * channels * math.prod(self.kernel)
+        return self.geometry.positions(size, self.kernel) * channels * math.prod(self.kernel)
 
 
 @dataclass(frozen=True)
@@ -154,10 +189,12 @@ class FactorNetwork:
         """Number of stored values of all factors."""
         return sum(math.prod(self.factor_shape(i)) for i in range(len(self.axes)))
 
-    def equation(self) -> str:
-        """The einsum equation from the factors to [g, parts of f, parts of c, parts of h, parts of w]."""
+    def equation(self, kinds: str = "gfchw") -> str:
+        """The einsum equation from the factors to [g, parts of f, parts of c, parts of h, parts of w], or the order of
+        ``kinds``.
+        """
         letters = {a: chr(ord("a") + i) for i, a in enumerate(self.sizes)}
-        out = [a for kind in "gfchw" for a in self.parts(kind)]
+        out = [a for kind in kinds for a in self.parts(kind)]
         left = ",".join("".join(letters[a] for a in axes) for axes in self.axes)
         return f"{left}->{''.join(letters[a] for a in out)}"
 
@@ -201,6 +238,7 @@ class FactorNetwork:
                         stride=(share[0][0], share[1][0]),
                         dilation=(share[0][1], share[1][1]),
                         padding=(share[0][2], share[1][2]),
+                        upsample=(share[0][3], share[1][3]),
                     ),
                     sizes=self.sizes,
                 )
@@ -222,14 +260,22 @@ class FactorNetwork:
         return window[0], window[1]
 
     @staticmethod
-    def _share(windows: list[tuple[Pair, Pair]], step: int, axis: int, layer: Geometry) -> tuple[int, int, Pair]:
-        """(stride, dilation, padding) of one stage along one axis."""
+    def _share(windows: list[tuple[Pair, Pair]], step: int, axis: int, layer: Geometry) -> tuple[int, int, Pair, int]:
+        """(stride, dilation, padding, upsampling) of one stage along one axis."""
         spatial = [i for i, window in enumerate(windows) if window[axis][0] > 1]
+        dilation = layer.dilation[axis] * windows[step][axis][1] if windows[step][axis][0] > 1 else 1
+        if layer.transposed:
+            first = spatial[0] if spatial else len(windows) - 1
+            spread = layer.upsample[axis] if step == first else 1
+            reach = [layer.dilation[axis] * window[axis][1] * (window[axis][0] - 1) for window in windows]
+            before, after = (_portions(total, reach, first)[step] for total in layer.padding[axis])
+            return 1, dilation, (before, after), spread
         first, last = (spatial[0], spatial[-1]) if spatial else (0, 0)
         return (
             layer.stride[axis] if step == last else 1,
-            layer.dilation[axis] * windows[step][axis][1] if windows[step][axis][0] > 1 else 1,
+            dilation,
             layer.padding[axis] if step == first else (0, 0),
+            1,
         )
 
     def macs(self, order: Sequence[int], size: Pair, geometry: Geometry | None = None) -> int:
@@ -251,5 +297,13 @@ class FactorNetwork:
 
 def dense_macs(kernel_shape: tuple[int, int, int, int], size: Pair, geometry: Geometry | None = None) -> int:
     """Multiply-accumulates of a dense (grouped) convolution with kernel [F, C / groups, kh, kw], for one image."""
-    h, w = (geometry or Geometry()).output_size(size, kernel_shape[2:])
-    return h * w * math.prod(kernel_shape)
+    return (geometry or Geometry()).positions(size, kernel_shape[2:]) * math.prod(kernel_shape)
+
+
+def _portions(total: int, reach: Sequence[int], first: int) -> list[int]:
+    """A padding shared out among stages, no more to each than its window reaches; the rest to stage ``first``."""
+    portions: list[int] = []
+    for one in reach:
+        portions.append(min(total - sum(portions), one))
+    portions[first] += total - sum(portions)
+    return portions

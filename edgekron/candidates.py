@@ -116,8 +116,7 @@ def by_rule(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rul
         fitter = Fitter(template, kernel, taken.moments if taken else None)
         if not fitter.spectra:
             raise UserError(f"{rule.name} chooses ranks by singular values, which {name} has none of; give a ratio.")
-        (one,) = _costs(layer, template, [rule.ranks(fitter.spectra)]) or [None]
-        if one is not None:
+        for one in _costs(layer, template, [rule.ranks(fitter.spectra)]):
             found.append(_candidate(one, fitter.closed_form_error(*one.ranks), name, template))
         del fitter
         give_back()

@@ -36,7 +36,8 @@ from .memory import give_back
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan, plain
 from .ranks import RankRule
-from .structures import FAMILIES, Ranks, Structure
+from .structures import CP, FAMILIES, Ranks, Structure
+from .structures.cp import LIMIT, degeneracy
 from .structures.splits import divisors
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def _line(
     if candidate.expanded:
         times = network.macs(candidate.order, layer.input_size, layer.geometry) / layer.dense_macs
         note = f"contracting the factors costs {times:.1f} times the dense MACs: expanded when the file is loaded"
-        forms = dict.fromkeys(TARGETS, ("expand",))
+        forms: dict[str, tuple[str, ...]] = dict.fromkeys(TARGETS, ("expand",))
     else:
         note = candidate.template.note
         stages = network.stages(candidate.order, layer.geometry)
@@ -291,10 +292,18 @@ def iterations(template: Structure) -> int:
 
 def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) -> Fit:
     fitter = Fitter(template, kernel, moments)
-    fit = fitter.refined(fitter.closed_form(*ranks), iterations(template))
+    closed = fitter.closed_form(*ranks)
+    fit = fitter.refined(closed, iterations(template))
+    if isinstance(template, CP) and _degeneracy(fit) > LIMIT:
+        log.warning("CP of %s: refining makes its terms cancel (%.1f); left as it was", template, _degeneracy(fit))
+        fit = closed
     del fitter
     give_back()
     return fit
+
+
+def _degeneracy(fit: Fit) -> float:
+    return degeneracy([tensor.mT for tensor in fit.tensors], fit.kernel())
 
 
 def _kernel(layer: Layer) -> Tensor:
@@ -403,7 +412,8 @@ def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     macs = fit.network.macs(order, layer.input_size, layer.geometry)
     if ("expand",) in line.forms.values():
         macs = layer.dense_macs
-    return {
+    watched = {"degeneracy": _degeneracy(fit)} if line.method == "cp" and len(fit.tensors) > 2 else {}
+    return watched | {
         "method": line.method,
         "shape": line.shape,
         "rank": plain(line.ranks),
@@ -424,6 +434,8 @@ def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict
             "parameters": "stored weights of these layers, without bias",
             "error": "squared error of the layer's outputs on held-out calibration images, over their variance; "
             "without data, squared error of the kernel over its squared norm",
+            "degeneracy": "of CP: root of the summed squared norms of the terms over the kernel's norm; about 1 unless "
+            "terms cancel",
         },
         "calibration_images": sum(len(batch) for batch in data),
         "totals": totals,

@@ -121,7 +121,8 @@ class MomentSums:
 
     def _centred(self, mean: np.ndarray) -> Tensor:
         """The float32 matrix xx, row by row in the place of the sums: these take 170 MB for 512 channels and 3x3."""
-        total, self._xx = self._xx, np.empty(0)
+        total: np.ndarray = self._xx
+        self._xx = np.empty(0)
         shape = total.shape
         small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)
         for group, rows in self._rows():

@@ -5,7 +5,6 @@ model = factorize_module(model, read_hub("resnet20-compressed"))     # then trai
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,32 +12,51 @@ from torch import nn
 
 from .errors import UserError
 from .graph.passes.fold_batch_norm import folded_norms
-from .layers import FactorizedConv2d, FactorizedLinear
+from .layers import (
+    FactorizedConv1d,
+    FactorizedConv2d,
+    FactorizedConvTranspose1d,
+    FactorizedConvTranspose2d,
+    FactorizedLinear,
+)
+from .parametrizations import plain_copy
 
 if TYPE_CHECKING:
     from .graph import Factorized, Hub
 
 
+_CONVOLUTIONS: dict[type[nn.Module], type[FactorizedConv2d | FactorizedConvTranspose2d]] = {
+    nn.Conv2d: FactorizedConv2d,
+    nn.Conv1d: FactorizedConv1d,
+    nn.ConvTranspose2d: FactorizedConvTranspose2d,
+    nn.ConvTranspose1d: FactorizedConvTranspose1d,
+}
+
+
 def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
-    """A copy of ``module`` in which every layer that ``hub`` has factorized is a ``FactorizedConv2d`` or
-    ``FactorizedLinear``.
+    """A copy of ``module`` in which every layer that ``hub`` has factorized is a layer of ``edgekron.layers``.
 
     ``hub`` must come from this module: its layers are found by name. Where a batch normalisation was folded into such a
-    layer, the factors contain it and it becomes an identity. Raises ``UserError`` for a layer that the module lacks or
-    that has another kernel.
+    layer, the factors contain it and it becomes an identity; parametrizations and pruning masks become the weights
+    they compute, on every layer. Raises ``UserError`` for a layer that the module lacks or that has another kernel.
     """
-    result = copy.deepcopy(module)
+    result = plain_copy(module)
     norms = folded_norms(hub.model)
     for layer in hub.layers():
         if layer.factorized is None:
             continue
         old = _submodule(result, layer.name)
-        if not isinstance(old, nn.Conv2d | nn.Linear):
-            raise UserError(f"layer {layer.name} is a {type(old).__name__} in the module, not a Conv2d or Linear.")
-        shape = tuple(old.weight.shape)
-        if shape != layer.kernel_shape[: len(shape)]:
+        if not isinstance(old, (nn.Linear, *_CONVOLUTIONS)):
+            kinds = ", ".join(kind.__name__ for kind in _CONVOLUTIONS)
+            raise UserError(f"layer {layer.name} is a {type(old).__name__} in the module, not a Linear, {kinds}.")
+        weight: torch.Tensor = old.weight  # type: ignore[assignment]
+        shape = tuple(weight.shape)
+        f, c, h, w = layer.kernel_shape
+        if isinstance(old, nn.ConvTranspose1d | nn.ConvTranspose2d):
+            f, c = c * layer.groups, f // layer.groups
+        if shape not in ((f, c, h, w), (f, c, w), (f, c)) or weight.numel() != f * c * h * w:
             raise UserError(
-                f"layer {layer.name} has a kernel {list(shape)} in the module and {list(layer.kernel_shape)} in the "
+                f"layer {layer.name} has a kernel {list(shape)} in the module and {[f, c, h, w]} in the "
                 "compressed network; compress this module."
             )
         _replace(result, layer.name, _layer(layer.factorized, old))
@@ -47,13 +65,15 @@ def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
     return result
 
 
-def _layer(factorized: Factorized, old: nn.Conv2d | nn.Linear) -> nn.Module:
-    factors = [torch.tensor(t).to(old.weight) for t in factorized.tensors]
-    bias = torch.tensor(factorized.bias).to(old.weight) if factorized.bias is not None else None
+def _layer(factorized: Factorized, old: nn.Module) -> nn.Module:
+    weight: torch.Tensor = old.weight  # type: ignore[assignment]
+    factors = [torch.tensor(t).to(weight) for t in factorized.tensors]
+    bias = torch.tensor(factorized.bias).to(weight) if factorized.bias is not None else None
     if isinstance(old, nn.Linear):
         return FactorizedLinear(factorized.network, factors, bias, order=factorized.order).train(old.training)
+    kind = next(kind for plain, kind in _CONVOLUTIONS.items() if isinstance(old, plain))
     # Stride, padding and its mode are the module's own: the graph may have taken a pad of the forward into the layer.
-    new = FactorizedConv2d.replacing(old, factorized.network, factors, bias, order=factorized.order)
+    new = kind.replacing(old, factorized.network, factors, bias, order=factorized.order)  # type: ignore[arg-type]
     return new.train(old.training)
 
 

@@ -12,7 +12,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from edgekron.errors import UserError
+from edgekron.parametrizations import is_parametrized, plain_copy
 
+from .adaptive_pooling import TRANSLATIONS
 from .nodes import OPSET
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ _TRACED_BATCH = 2
 def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
     """The module in evaluation mode as ONNX, with a dynamic batch. Its training flags are as before afterwards.
 
-    Raises ``UserError`` when the module is not float32, does not take ``input_shape`` or cannot be traced.
+    Parametrizations are removed, on a copy, so that each weight has the name of its layer. Raises ``UserError`` when
+    one cannot be removed, or the module is not float32, does not take ``input_shape`` or cannot be traced.
     """
     name = type(module).__name__
+    if is_parametrized(module):
+        module = plain_copy(module)
     first = next(module.parameters(), torch.zeros(0))
     if first.dtype != torch.float32:
         raise UserError(f"{name} has {first.dtype} weights, not float32; call .float() on it first")
@@ -69,10 +74,11 @@ def _export(model: nn.Module | ExportedProgram, name: str, **options: Any) -> ir
                 verbose=False,
                 opset_version=OPSET,
                 input_names=["input"],
+                custom_translation_table=TRANSLATIONS,
                 **options,
             )
         except Exception as error:
-            raise UserError(f"{name} cannot be exported to ONNX: {_line(error)}") from error
+            raise UserError(f"{name} cannot be exported to ONNX: {_line(_root(error))}") from error
     if program is None:
         raise UserError(f"{name} cannot be exported to ONNX")
     return program.model
@@ -105,6 +111,15 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _line(error: Exception) -> str:
+def _root(error: BaseException) -> BaseException:
+    """The first of a chain of errors: what torch's exporter wraps in advice about itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    kind = type(error).__name__
+    # A KeyError's whole text is the key.
+    return kind if not lines else lines[0] if " " in lines[0] else f"{kind}: {lines[0]}"

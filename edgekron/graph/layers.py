@@ -12,9 +12,10 @@ import onnx_ir as ir
 from edgekron.algebra import Geometry, Pair, dense_macs
 
 from .factorized import Factorized, Kind, is_factorized, layer_of, read_node
+from .nodes import adjoint_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +23,10 @@ class Layer:
     """One layer as the hub holds it now.
 
     ``kernel`` is dense, [F, C / groups, kh, kw] ([F, C, 1, 1] for a fully connected layer, always y = W x), and None
-    where the weights are not constant float32 or not those of an image layer. ``input`` and ``output`` are value
-    names, the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the layer cannot be
-    factorized; it is None where it can.
+    where the weights are not constant float32 or not those of an image layer. For a transposed convolution, ``kernel``
+    and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and ``output`` are
+    value names, the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the layer cannot
+    be factorized; it is None where it can.
     """
 
     name: str
@@ -117,7 +119,7 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
     weight, kind = node.inputs[1], _kind(node)
     array = _array(weight)
     groups = node.attributes.get_int("group", 1) if kind == "conv" else 1
-    kernel = None if array is None else _kernel(node, array)
+    kernel = None if array is None else _kernel(node, array, groups)
     bias, bias_reason = _bias(node, None if kernel is None else kernel.shape[0])
     sizes = _size(node.inputs[0]), _size(node.outputs[0])
     reason = _weight_reason(node, weight, names) or _attribute_reason(node, kind) or bias_reason
@@ -131,7 +133,7 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
         node=node,
         kernel=kernel,
         bias=bias,
-        geometry=_geometry(node) if kernel is not None and kind == "conv" else Geometry(),
+        geometry=_geometry(node, kernel.shape[2:]) if kernel is not None and kind == "conv" else Geometry(),
         groups=groups,
         input=_name(node.inputs[0]),
         output=_name(node.outputs[0]),
@@ -166,20 +168,28 @@ def _dims(value: ir.Value | None) -> list[int]:
     return [d if isinstance(d, int) else 0 for d in list(value.shape or ())] if value is not None else []
 
 
-def _kernel(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
-    if node.op_type == "ConvTranspose":
-        return None
+def _kernel(node: ir.Node, array: np.ndarray, groups: int) -> np.ndarray | None:
     if node.op_type == "Conv":
         return array if array.ndim == 4 else None
+    if node.op_type == "ConvTranspose":
+        return adjoint_kernel(array, groups) if _attribute_reason(node, "conv") is None else None
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
     return (array if transposed else array.T)[:, :, None, None]
 
 
-def _geometry(node: ir.Node) -> Geometry:
+def _geometry(node: ir.Node, window: Sequence[int]) -> Geometry:
     top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))
     stride = node.attributes.get_ints("strides", (1, 1))
     dilation = node.attributes.get_ints("dilations", (1, 1))
-    return Geometry((stride[0], stride[1]), (dilation[0], dilation[1]), ((top, bottom), (left, right)))
+    steps, dilations, padding = (stride[0], stride[1]), (dilation[0], dilation[1]), ((top, bottom), (left, right))
+    if node.op_type == "Conv":
+        return Geometry(steps, dilations, padding)
+    extra = node.attributes.get_ints("output_padding", (0, 0))
+    h, w = (
+        (d * (k - 1) - before, d * (k - 1) - after + more)
+        for d, k, (before, after), more in zip(dilations, window, padding, extra, strict=True)
+    )
+    return Geometry(dilation=dilations, padding=(h, w), upsample=steps)
 
 
 def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | None]:
@@ -204,15 +214,13 @@ def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Nod
 
 
 def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
-    if node.op_type == "ConvTranspose":
-        return "is a transposed convolution; only ordinary ones are factorized"
     if kind == "conv":
         rank = len(node.inputs[1].const_value.shape)  # type: ignore[union-attr]
         if rank != 4:
             return f"is a {rank - 2}-dimensional convolution; only those of images are factorized"
         if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
             return "its padding depends on the size of its input, which is not known"
-        return None
+        return _crop_reason(node) if node.op_type == "ConvTranspose" else None
     x = node.inputs[0]
     if x is None or x.shape is None or len(x.shape) != 2:
         return f"acts on a tensor of {len(x.shape) if x and x.shape else 'unknown'} dimensions, not on [N, C]"
@@ -220,6 +228,28 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
     scaled = attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0
     if scaled or attributes.get_int("transA", 0) != 0:
         return "is a Gemm with alpha, beta or transA other than the ordinary ones"
+    return None
+
+
+def _crop_reason(node: ir.Node) -> str | None:
+    """Why a transposed convolution is not the equivalent of an ordinary one of an image spread by its stride."""
+    if "output_shape" in node.attributes:
+        return "states its output's shape; export it with pads and output_padding"
+    spans = [
+        dilation * (int(k) - 1)
+        for dilation, k in zip(
+            node.attributes.get_ints("dilations", (1, 1)),
+            node.inputs[1].const_value.shape[2:],  # type: ignore[union-attr]
+            strict=True,
+        )
+    ]
+    top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))
+    if any(cut > span for cuts, span in zip(((top, bottom), (left, right)), spans, strict=True) for cut in cuts):
+        return "crops more than its window reaches"
+    stride = node.attributes.get_ints("strides", (1, 1))
+    extra = node.attributes.get_ints("output_padding", (0, 0))
+    if any(more >= step for more, step in zip(extra, stride, strict=True)):
+        return "pads its output by a whole stride or more"
     return None
 
 

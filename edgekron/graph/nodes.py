@@ -4,7 +4,9 @@ The function of a factorized layer multiplies the factors out and applies the de
 
     kernel = Reshape(Einsum(factor0, factor1, ...), [F, C / groups, kh, kw])      y = Conv(x, kernel, bias)
 
-with Gemm in place of Conv for a fully connected layer. A file with it is an ordinary ONNX model.
+with Gemm in place of Conv for a fully connected layer. A transposed convolution has the kernel of the equivalent
+ordinary one, so that its weight is the kernel with its channels swapped and its window backwards. A file with it is an
+ordinary ONNX model.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from .factorized import DOMAIN, METADATA_KEY, Factorized, is_factorized
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.algebra import Geometry
+    from edgekron.algebra import Geometry, Pair
 
 OPSET = 20
 #: The oldest format in which a node has metadata.
@@ -37,6 +39,28 @@ def conv_attributes(geometry: Geometry, groups: int, window: Sequence[int]) -> d
         "pads": ir.AttrInt64s("pads", [top, left, bottom, right]),
         "group": ir.AttrInt64("group", groups),
     }
+
+
+def conv_transpose_attributes(geometry: Geometry, groups: int, window: Pair) -> dict[str, ir.Attr]:
+    """The attributes of a ConvTranspose node; ``geometry`` is that of the equivalent ordinary convolution."""
+    (top, bottom), (left, right) = geometry.crop(window)
+    return {
+        "kernel_shape": ir.AttrInt64s("kernel_shape", list(window)),
+        "strides": ir.AttrInt64s("strides", list(geometry.upsample)),
+        "dilations": ir.AttrInt64s("dilations", list(geometry.dilation)),
+        "pads": ir.AttrInt64s("pads", [top, left, max(bottom, 0), max(right, 0)]),
+        "output_padding": ir.AttrInt64s("output_padding", [max(-bottom, 0), max(-right, 0)]),
+        "group": ir.AttrInt64("group", groups),
+    }
+
+
+def adjoint_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
+    """From the weight [C, F / groups, kh, kw] of a transposed convolution to the kernel [F, C / groups, kh, kw] of the
+    equivalent ordinary one, and back: it is its own inverse.
+    """
+    inputs, outputs, h, w = weight.shape
+    swapped = weight.reshape(groups, inputs // groups, outputs, h, w).swapaxes(1, 2)
+    return np.ascontiguousarray(swapped.reshape(groups * outputs, inputs // groups, h, w)[:, :, ::-1, ::-1])
 
 
 def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -86,6 +110,8 @@ def replace_by_dense(node: ir.Node, factorized: Factorized) -> None:
     kernel = factorized.kernel()
     if factorized.kind == "linear":
         kernel = kernel.reshape(kernel.shape[:2])
+    elif factorized.geometry.transposed:
+        kernel = adjoint_kernel(kernel, factorized.network.total("g"))
     release_parameters(node)
     inputs = [x, add_initializer(graph, f"{factorized.layer}.weight", kernel)]
     if factorized.bias is not None:
@@ -93,9 +119,7 @@ def replace_by_dense(node: ir.Node, factorized: Factorized) -> None:
     if factorized.kind == "linear":
         dense = ir.Node("", "Gemm", inputs, [ir.AttrInt64("transB", 1)], name=name)
     else:
-        groups = factorized.network.total("g")
-        attributes = conv_attributes(factorized.geometry, groups, kernel.shape[2:])
-        dense = ir.Node("", "Conv", inputs, attributes.values(), name=name)
+        dense = ir.Node("", *_operator(factorized, inputs), name=name)
     replace_node(node, [dense])
 
 
@@ -149,18 +173,43 @@ def _function(name: str, factorized: Factorized) -> ir.Function:
     factors = [ir.Value(name=f"factor{i}") for i in range(len(factorized.tensors))]
     bias = [ir.Value(name="bias")] if factorized.bias is not None else []
     linear = factorized.kind == "linear"
-    shape = list(network.kernel_shape[: 2 if linear else 4])
-    einsum = ir.Node("", "Einsum", factors, [ir.AttrString("equation", network.equation())], name="product")
+    transposed = factorized.geometry.transposed
+    f, c, h, w = network.kernel_shape
+    groups = network.total("g")
+    shape = [c * groups, f // groups, h, w] if transposed else [f, c] if linear else [f, c, h, w]
+    equation = network.equation("gcfhw" if transposed else "gfchw")
+    einsum = ir.Node("", "Einsum", factors, [ir.AttrString("equation", equation)], name="product")
     constant = ir.Node("", "Constant", [], [ir.AttrInt64s("value_ints", shape)], name="shape")
     kernel = ir.Node("", "Reshape", [einsum.outputs[0], constant.outputs[0]], name="kernel")
-    inputs = [x, kernel.outputs[0], *bias]
+    nodes = [einsum, constant, kernel]
+    if transposed:
+        nodes += _backwards(kernel.outputs[0])
+    inputs = [x, nodes[-1].outputs[0], *bias]
     if linear:
         result = ir.Node("", "Gemm", inputs, [ir.AttrInt64("transB", 1)], name="gemm")
     else:
-        attributes = conv_attributes(factorized.geometry, network.total("g"), network.kernel_shape[2:])
-        result = ir.Node("", "Conv", inputs, attributes.values(), name="conv")
-    nodes = [einsum, constant, kernel, result]
-    for node, value in zip(nodes, ("product", "shape", "kernel", "y"), strict=True):
-        node.outputs[0].name = value
+        result = ir.Node("", *_operator(factorized, inputs), name="conv")
+    nodes.append(result)
+    for node in nodes[:-1]:
+        node.outputs[0].name = node.name
+    result.outputs[0].name = "y"
     graph = ir.Graph([x, *factors, *bias], result.outputs, nodes=nodes, opset_imports={"": OPSET}, name=name)
     return ir.Function(DOMAIN, name, graph=graph, attributes=[])
+
+
+def _operator(
+    factorized: Factorized, inputs: Sequence[ir.Value | None]
+) -> tuple[str, Sequence[ir.Value | None], list[ir.Attr]]:
+    """Operator, inputs and attributes of the dense layer of a factorized convolution."""
+    geometry, groups = factorized.geometry, factorized.network.total("g")
+    _, _, h, w = factorized.network.kernel_shape
+    if geometry.transposed:
+        return "ConvTranspose", inputs, list(conv_transpose_attributes(geometry, groups, (h, w)).values())
+    return "Conv", inputs, list(conv_attributes(geometry, groups, (h, w)).values())
+
+
+def _backwards(kernel: ir.Value) -> list[ir.Node]:
+    """The nodes that reverse the window of a kernel."""
+    ends = {"first": [-1, -1], "behind": [-(2**31), -(2**31)], "window": [2, 3], "backwards": [-1, -1]}
+    constants = [ir.Node("", "Constant", [], [ir.AttrInt64s("value_ints", v)], name=name) for name, v in ends.items()]
+    return [*constants, ir.Node("", "Slice", [kernel, *(node.outputs[0] for node in constants)], name="reversed")]

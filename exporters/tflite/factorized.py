@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edgekron.algebra import StructureError
+from edgekron.algebra import Geometry, StructureError
 from edgekron.graph.factorized import Factorized, read_node
-from edgekron.lowering import Bias, Conv, MatMul, Shuffle, Step
+from edgekron.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 
 from .convolution import convolve
 from .layout import NHWC
 from .operators.linear import fully_connected
 from .program import Program, Tensor
 from .translation import Call
+from .transposed import transpose_convolve
 
 
 def factorized(call: Call, forms: Mapping[str, Sequence[str]]) -> None:
@@ -65,11 +66,47 @@ def _conv(program: Program, x: Tensor, steps: Sequence[Step], layer: Factorized,
                     kernel_name=_weight_name(layer, step.weight.factors),
                     fold=step.fold,
                 )
+            case ConvTranspose():
+                x = _spread(program, x, step, layer, at)
             case Bias():
                 x = _add(program, x, step, layer, at)
             case MatMul():
                 raise AssertionError("a matrix product from the left is no TFLite form")
     return x
+
+
+def _spread(program: Program, x: Tensor, step: ConvTranspose, layer: Factorized, name: str) -> Tensor:
+    """A transposed convolution: groups as zeros in a kernel for all channels, slices as a fold into the width."""
+    n, height, width, channels = x.shape
+    kernel = _for_all_channels(step.weight.evaluate(layer.tensors), step.groups)
+    window, geometry, fold = (kernel.shape[2], kernel.shape[3]), step.geometry, step.fold
+    (top, below), (left, right) = geometry.crop(window)
+    y = transpose_convolve(
+        program,
+        program.reshape(x, (n, height, width * fold, channels // fold), f"{name}/folded"),
+        kernel,
+        None if step.bias is None else _ordered(step.bias, layer),
+        Geometry(
+            geometry.upsample,
+            (geometry.dilation[0], geometry.dilation[1] * fold),
+            ((top, max(below, 0)), (left * fold, max(right, 0) * fold)),
+        ),
+        (max(-below, 0), max(-right, 0) * fold),
+        groups=1,
+        name=name,
+        kernel_name=_weight_name(layer, step.weight.factors),
+    )
+    height, width = geometry.output_size((height, width), window)
+    return program.reshape(y, (n, height, width, kernel.shape[1] * fold), name)
+
+
+def _for_all_channels(weight: np.ndarray, groups: int) -> np.ndarray:
+    """The weight [I, O, kh, kw] without groups of one [I, O / groups, kh, kw] with them."""
+    inputs, outputs, h, w = weight.shape
+    whole = np.zeros((groups, inputs // groups, groups, outputs, h, w), weight.dtype)
+    for group, part in enumerate(np.split(weight, groups)):
+        whole[group, :, group] = part
+    return whole.reshape(inputs, groups * outputs, h, w)
 
 
 def _linear(call: Call, x: Tensor, steps: Sequence[Step], layer: Factorized) -> Tensor:
@@ -86,8 +123,8 @@ def _linear(call: Call, x: Tensor, steps: Sequence[Step], layer: Factorized) -> 
                 x = _product(program, x, step, weight, bias, at, name)
             case Bias():
                 x = _add(program, x, step, layer, at)
-            case MatMul():
-                raise AssertionError("a matrix product from the left is no TFLite form")
+            case MatMul() | ConvTranspose():
+                raise AssertionError(f"a fully connected layer has no {type(step).__name__} in TFLite")
     return x
 
 

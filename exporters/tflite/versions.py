@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from .program import Operator
 
+#: Operators whose first version was never a builtin one.
+_ONLY = {"BROADCAST_TO": 2}
+
 
 def version(operator: Operator) -> int:
     """The lowest version of the operator that has every feature used."""
@@ -26,12 +29,14 @@ def version(operator: Operator) -> int:
             return 6 if ranks[0] > 5 else 4 if ranks[0] > 4 else 1
         case "PAD" | "PADV2" | "STRIDED_SLICE":
             return 4 if ranks[0] > 4 else 1
+        case "RESIZE_BILINEAR" | "RESIZE_NEAREST_NEIGHBOR":
+            return 3 if operator.options.get("halfPixelCenters") else 1
         case "SUB" | "MAXIMUM" | "MINIMUM":
             return 3 if broadcast and max(ranks) > 4 else 1
         case "DIV":
             return 2 if broadcast and max(ranks) > 4 else 1
         case _:
-            return 1
+            return _ONLY.get(operator.code, 1)
 
 
 def _dilated(operator: Operator) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from .check_finite import check_finite
+from .drop_expand import drop_expand
 from .dynamic_batch import make_batch_dynamic
 from .explicit_padding import make_padding_explicit
 from .fold_batch_norm import fold_batch_norm
@@ -19,13 +20,17 @@ from .gemm_from_matmul import gemm_from_matmul
 from .infer_shapes import infer_shapes
 from .keep_batch import keep_batch
 from .remove_dropout import remove_dropout
+from .rows_as_images import rows_as_images
 from .simplify import simplify
+from .space_to_depth import space_to_depth
+from .volumes_as_images import volumes_as_images
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
     "check_finite",
+    "drop_expand",
     "fold_batch_norm",
     "fold_batch_shapes",
     "fold_constants",
@@ -35,8 +40,11 @@ __all__ = [
     "make_batch_dynamic",
     "make_padding_explicit",
     "remove_dropout",
+    "rows_as_images",
     "run_import_passes",
     "simplify",
+    "space_to_depth",
+    "volumes_as_images",
 ]
 
 
@@ -57,6 +65,11 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     fold_batch_norm(model)
     gemm_from_matmul(model)
     simplify(model)
+    infer_shapes(model)
+    drop_expand(model)
+    space_to_depth(model)
+    volumes_as_images(model)
+    rows_as_images(model)
     common.NameFixPass()(model)
     infer_shapes(model)
     keep_batch(model)

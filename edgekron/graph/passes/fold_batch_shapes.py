@@ -7,6 +7,8 @@ batch, the batch is the only thing that was computed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from .fold_constants import fold_constants
@@ -21,31 +23,63 @@ def fold_batch_shapes(model: ir.Model) -> None:
     computed = [n for n in model.graph if n.op_type == "Reshape" and not n.domain and not _is_constant(n.inputs[1])]
     if not computed:
         return
-    first, second = (_targets(model, batch) for batch in _PROBES)
-    for node in computed:
-        name = node.outputs[0].name
-        a, b = first.get(name, []), second.get(name, [])
-        x = node.inputs[0]
-        if not a or a[1:] != b[1:] or 0 in a or x is None or x.shape is None:
-            continue
-        if (a[0], b[0]) == _PROBES and x.shape[0] == model.graph.inputs[0].shape[0]:  # type: ignore[index]
-            set_shape(model.graph, node, [0, *a[1:]])
-        elif a[0] == b[0] == -1:
-            set_shape(model.graph, node, a)
+    first, second = (_Probe.of(model, batch) for batch in _PROBES)
+    # Behind a reshape that changes nothing, and so is in neither probe, a batch is known once that one has its shape.
+    while left := [node for node in computed if not _give_shape(model, node, first, second)]:
+        if len(left) == len(computed):
+            return
+        computed = left
+        infer_shapes(model)
 
 
-def _targets(model: ir.Model, batch: int) -> dict[str | None, list[int]]:
-    """The target of every reshape whose shape is constant once the batch is, by the name of its output."""
-    probe = model.clone()
-    value = probe.graph.inputs[0]
-    value.shape = ir.Shape([batch, *list(value.shape or ())[1:]])
-    infer_shapes(probe)
-    fold_constants(probe)
-    return {
-        node.outputs[0].name: [int(d) for d in node.inputs[1].const_value.numpy()]
-        for node in probe.graph
-        if node.op_type == "Reshape" and node.inputs[1] is not None and node.inputs[1].const_value is not None
-    }
+def _give_shape(model: ir.Model, node: ir.Node, first: _Probe, second: _Probe) -> bool:
+    """Gives one reshape its constant shape; False where it has none, or not yet."""
+    name, x = str(node.outputs[0].name), node.inputs[0]
+    a, b = first.targets.get(name, []), second.targets.get(name, [])
+    if not a or a[1:] != b[1:] or 0 in a or x is None or x.shape is None:
+        return False
+    follows = (first.batches.get(str(x.name)), second.batches.get(str(x.name))) == _PROBES
+    if (a[0], b[0]) == _PROBES and (follows or x.shape[0] == model.graph.inputs[0].shape[0]):  # type: ignore[index]
+        set_shape(model.graph, node, [0, *a[1:]])
+        return True
+    if a[0] == b[0] == -1:
+        set_shape(model.graph, node, a)
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What is constant once the batch is: targets of reshapes by their output, first sizes of all values."""
+
+    targets: dict[str, list[int]]
+    batches: dict[str, int]
+
+    @classmethod
+    def of(cls, model: ir.Model, batch: int) -> _Probe:
+        """Folds a copy of the model with this batch.
+
+        The shapes are made outputs of it: a reshape itself may disappear, where it changes nothing.
+        """
+        probe = model.clone()
+        value = probe.graph.inputs[0]
+        value.shape = ir.Shape([batch, *list(value.shape or ())[1:]])
+        reshapes = [node for node in probe.graph if node.op_type == "Reshape" and not node.domain]
+        names = {str(node.outputs[0].name): node.inputs[1].name for node in reshapes if node.inputs[1] is not None}
+        shapes = dict.fromkeys(node.inputs[1] for node in reshapes)
+        outputs = len(probe.graph.outputs)
+        probe.graph.outputs.extend(shape for shape in shapes if shape is not None and shape.producer() is not None)
+        infer_shapes(probe)
+        fold_constants(probe)
+        infer_shapes(probe)
+        tensors = {value.name: ir.convenience.get_const_tensor(value) for value in probe.graph.outputs[outputs:]}
+        found = {name: tensors.get(shape) for name, shape in names.items()}
+        values = [*probe.graph.inputs, *(value for node in probe.graph for value in node.outputs)]
+        batches = {str(v.name): v.shape[0] for v in values if v.shape is not None and len(v.shape)}
+        return cls(
+            {name: [int(d) for d in tensor.numpy()] for name, tensor in found.items() if tensor is not None},
+            {name: size for name, size in batches.items() if isinstance(size, int)},
+        )
 
 
 def _is_constant(value: ir.Value | None) -> bool:

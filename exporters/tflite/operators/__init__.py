@@ -1,17 +1,43 @@
 """One translator per ONNX operator; importing this package fills the table in ``registry``."""
 
-from . import activation, arithmetic, conv, join, linear, normalization, pad, pool, reduce, shape, slicing
+from . import (
+    activation,
+    arithmetic,
+    blocks,
+    conv,
+    conv_transpose,
+    expand,
+    gather,
+    join,
+    linear,
+    normalization,
+    pad,
+    pool,
+    power,
+    reduce,
+    resize,
+    shape,
+    slicing,
+    split,
+)
 
 __all__ = [
     "activation",
     "arithmetic",
+    "blocks",
     "conv",
+    "conv_transpose",
+    "expand",
+    "gather",
     "join",
     "linear",
     "normalization",
     "pad",
     "pool",
+    "power",
     "reduce",
+    "resize",
     "shape",
     "slicing",
+    "split",
 ]

@@ -1,10 +1,13 @@
-"""BatchNormalization in evaluation mode: one multiplication and one addition per channel."""
+"""BatchNormalization in evaluation mode (one multiplication and one addition per channel), and its relatives that
+measure the input itself.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgekron.exporters.tflite.layout import arrange_constant
+from edgekron.exporters.tflite.layout import Order, Value, arrange_constant
+from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -38,3 +41,48 @@ def identity(call: Call) -> None:
     if len(call.node.outputs) > 1 and call.node.outputs[1].uses():
         call.refuse("its mask is used", "export the network in evaluation mode (model.eval())")
     call.result(call.value())
+
+
+@translates("InstanceNormalization")
+def instance_normalization(call: Call) -> None:
+    """Each channel of each image by its own mean and variance over the pixels, then scale and bias."""
+    x = call.value()
+    scale, bias = call.numbers(1, "scale"), call.numbers(2, "bias")
+    trailing = (1,) * (len(x.order) - 2)
+    y = _normalized(call, x, range(2, len(x.order)))
+    call.finish(_affine(call, y, x.order, scale.reshape(-1, *trailing), bias.reshape(-1, *trailing)), x.order)
+
+
+@translates("LayerNormalization")
+def layer_normalization(call: Call) -> None:
+    """All values from ``axis`` on by their mean and variance, then scale and bias."""
+    if any(value.uses() for value in call.node.outputs[1:]):
+        call.refuse("its mean or deviation is used", "compute it again where it is needed")
+    x = call.value()
+    rank = len(x.order)
+    y = _normalized(call, x, range(int(call.attribute("axis", -1)) % rank, rank))
+    bias = call.numbers(2, "bias") if call.has(2) else None
+    call.finish(_affine(call, y, x.order, call.numbers(1, "scale"), bias), x.order)
+
+
+def _normalized(call: Call, x: Value, axes: range) -> Tensor:
+    """(x - mean) / sqrt(variance + epsilon) over ONNX axes."""
+    program, name = call.program, call.name
+    places = program.integers(f"{name}/axes", sorted(x.axis(a) for a in axes))
+    one = [1 if i in (places.data if places.data is not None else ()) else n for i, n in enumerate(x.tensor.shape)]
+    epsilon = program.constant(f"{name}/epsilon", np.array([call.attribute("epsilon", 1e-5)], np.float32))
+    mean = program.emit("MEAN", [x.tensor, places], one, f"{name}/mean", keepDims=True)
+    centred = program.emit("SUB", [x.tensor, mean], x.tensor.shape, f"{name}/centred")
+    squares = program.emit("MUL", [centred, centred], x.tensor.shape, f"{name}/squares")
+    variance = program.emit("MEAN", [squares, places], one, f"{name}/variance", keepDims=True)
+    safe = program.emit("ADD", [variance, epsilon], one, f"{name}/safe")
+    deviation = program.emit("SQRT", [safe], one, f"{name}/deviation")
+    return program.emit("DIV", [centred, deviation], x.tensor.shape, name)
+
+
+def _affine(call: Call, y: Tensor, order: Order, scale: np.ndarray, bias: np.ndarray | None) -> Tensor:
+    for code, array, what in (("MUL", scale, "scale"), ("ADD", bias, "shift")):
+        if array is not None:
+            constant = call.program.constant(f"{call.name}/{what}", arrange_constant(array, order))
+            y = call.program.emit(code, [y, constant], y.shape, call.name)
+    return y

@@ -1,0 +1,25 @@
+"""Expand: BROADCAST_TO."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekron.exporters.tflite.layout import Value, reshape
+from edgekron.exporters.tflite.registry import translates
+from edgekron.exporters.tflite.translation import Call
+
+
+@translates("Expand")
+def expand(call: Call) -> None:
+    """Repeats axes of size one; a size of one in the target keeps the input's."""
+    x = call.value()
+    target = call.vector(1, "shape") or []
+    shape = np.broadcast_shapes(x.shape, tuple(target))
+    if len(shape) > len(x.order):
+        x = reshape(call.program, x, (1,) * (len(shape) - len(x.order)) + x.shape, f"{call.name}/rank")
+    if shape == x.shape:
+        call.result(Value(x.tensor, x.order))
+        return
+    wide = [shape[a] for a in x.order]
+    inputs = [x.tensor, call.program.integers(f"{call.name}/shape", wide)]
+    call.finish(call.program.emit("BROADCAST_TO", inputs, wide, call.name), x.order)

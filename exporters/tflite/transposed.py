@@ -1,0 +1,98 @@
+"""A transposed convolution in NHWC: TRANSPOSE_CONV.
+
+Its output is the image whose ordinary convolution would give the input. Without padding that image has
+
+    full = (n - 1) * stride + dilation * (k - 1) + 1
+
+pixels along an axis; ONNX's padding cuts pixels off at both ends, and its ``output_padding`` appends some that no
+window reaches. TFLite's SAME is one such cut, and everything else is the whole image and a slice of it. Dilation is
+written into the kernel as zeros, and each group is a transposed convolution of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekron.algebra import Geometry
+
+from .operators.slicing import strided_slice
+from .program import Program, Tensor
+
+
+def transpose_convolve(
+    program: Program,
+    x: Tensor,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: Geometry,
+    output_padding: tuple[int, int],
+    *,
+    groups: int,
+    name: str,
+    kernel_name: str,
+) -> Tensor:
+    """Convolves ``x`` [N, H, W, C] with ``kernel`` [C, O / groups, kh, kw]; gives [N, H', W', O].
+
+    Raises ``ValueError`` where the padding leaves nothing.
+    """
+    kernel = _dilated(kernel, geometry.dilation)
+    size, window = x.shape[1:3], kernel.shape[2:]
+    before = [pair[0] for pair in geometry.padding]
+    full = [(n - 1) * s + k for n, s, k in zip(size, geometry.stride, window, strict=True)]
+    output = [f - sum(p) + e for f, p, e in zip(full, geometry.padding, output_padding, strict=True)]
+    if min(output) < 1:
+        raise ValueError(f"the padding {geometry.padding} leaves nothing of {full[0]}x{full[1]}")
+    same = all(
+        out == n * s and k >= s and cut == (k - s) // 2
+        for out, n, s, k, cut in zip(output, size, geometry.stride, window, before, strict=True)
+    )
+    # Pixels behind the whole image, where an output padding is larger than what is cut.
+    drawn = output if same else [max(f, c + out) for f, c, out in zip(full, before, output, strict=True)]
+    parts = [
+        _one(program, part, weight, drawn, geometry.stride, "SAME" if same else "VALID", name, kernel_name)
+        for part, weight in zip(_slices(program, x, groups, name), np.split(kernel, groups), strict=True)
+    ]
+    y = parts[0]
+    if groups > 1:
+        shape = (*y.shape[:3], kernel.shape[1] * groups)
+        y = program.emit("CONCATENATION", parts, shape, f"{name}/groups", axis=3)
+    if not same:
+        cut_out = {i + 1: (cut, 1, out) for i, (cut, out) in enumerate(zip(before, output, strict=True))}
+        y = strided_slice(program, y, cut_out, f"{name}/cut")
+    if bias is not None:
+        y = program.emit("ADD", [y, program.constant(f"{name}/bias", bias)], y.shape, name)
+    return y
+
+
+def _one(
+    program: Program,
+    x: Tensor,
+    kernel: np.ndarray,
+    size: Sequence[int],
+    stride: tuple[int, int],
+    padding: str,
+    name: str,
+    kernel_name: str,
+) -> Tensor:
+    shape = (x.shape[0], *size, kernel.shape[1])
+    inputs = [
+        program.integers(f"{name}/size", shape),
+        program.constant(kernel_name, kernel.transpose(1, 2, 3, 0)),
+        x,
+    ]
+    return program.emit(
+        "TRANSPOSE_CONV", inputs, shape, f"{name}/whole", padding=padding, strideH=stride[0], strideW=stride[1]
+    )
+
+
+def _slices(program: Program, x: Tensor, groups: int, name: str) -> list[Tensor]:
+    each = x.shape[3] // groups
+    return [strided_slice(program, x, {3: (g * each, 1, each)}, f"{name}/group{g}") for g in range(groups)]
+
+
+def _dilated(kernel: np.ndarray, dilation: tuple[int, int]) -> np.ndarray:
+    spread = np.zeros((*kernel.shape[:2], *(d * (k - 1) + 1 for d, k in zip(dilation, kernel.shape[2:], strict=True))))
+    spread[:, :, :: dilation[0], :: dilation[1]] = kernel
+    return spread.astype(np.float32)
