@@ -171,7 +171,9 @@ def _lite0() -> nn.Module:
 
 
 def _settle(module: nn.Module, side: int) -> None:
-    """Gives batch normalisations statistics of random images, as training would: activations stay near one."""
+    """Gives batch normalisations the statistics of random images, a large and an empty one among them, as training
+    would: activations stay near one.
+    """
     import torch
 
     norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
@@ -179,7 +181,7 @@ def _settle(module: nn.Module, side: int) -> None:
         norm.momentum = 1.0
     # A normalisation over one value, or an output for training alone: the statistics stay as they were from there on.
     with torch.no_grad(), contextlib.suppress(ValueError, TypeError, AttributeError):
-        module.train()(torch.randn(4, 3, side, side))
+        module.train()(torch.randn(4, 3, side, side) * torch.tensor([1.0, 1.0, 100.0, 0.0])[:, None, None, None])
     with torch.no_grad():
         for norm in norms:
             if norm.running_var is not None:

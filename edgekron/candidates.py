@@ -116,8 +116,8 @@ def by_rule(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rul
         fitter = Fitter(template, kernel, taken.moments if taken else None)
         if not fitter.spectra:
             raise UserError(f"{rule.name} chooses ranks by singular values, which {name} has none of; give a ratio.")
-        for one in _costs(layer, template, [rule.ranks(fitter.spectra)]):
-            found.append(_candidate(one, fitter.closed_form_error(*one.ranks), name, template))
+        costs = _costs(layer, template, [rule.ranks(fitter.spectra)])
+        found += [_candidate(one, fitter.closed_form_error(*one.ranks), name, template) for one in costs]
         del fitter
         give_back()
     return min(found, key=lambda c: (c.macs, c.parameters), default=dense_candidate(layer))

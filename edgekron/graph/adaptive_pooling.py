@@ -5,7 +5,7 @@ linear in each axis:
 
     y = A_h x A_w^T        A [o, n]: one over the size of its window for each pixel in it, zero elsewhere
 
-Where o divides n along both axes it is an ordinary AveragePool.
+Where o divides n along both axes it is an ordinary AveragePool, and where both are one a GlobalAveragePool.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def adaptive_avg_pool2d(x: Any, output_size: Sequence[int | None]) -> Any:
     """The ONNX nodes for a value ``x`` [..., H, W] of known H and W; an output size of None keeps the input's."""
     sizes = [int(n) for n in list(x.shape)[-2:]]
     outputs = [n if o is None else int(o) for n, o in zip(sizes, output_size, strict=True)]
+    if len(x.shape) == 4 and outputs == [1, 1]:
+        return op.GlobalAveragePool(x)
     if len(x.shape) == 4 and all(n % o == 0 for n, o in zip(sizes, outputs, strict=True)):
         window = [n // o for n, o in zip(sizes, outputs, strict=True)]
         return op.AveragePool(x, kernel_shape=window, strides=window)

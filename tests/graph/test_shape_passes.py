@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgekron.graph import load
-from edgekron.graph.passes import drop_expand, infer_shapes, space_to_depth, volumes_as_images
+from edgekron.graph.passes import drop_expand, infer_shapes, pixels_from_pools, space_to_depth, volumes_as_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,3 +172,20 @@ def test_other_transposes_of_six_axes_stay(split: tuple[int, ...]) -> None:
     ]
     proto = model_of(nodes, ["N", 3, 8, 8], split=np.array(split), joined=np.array([0, -1, split[2], split[4]]))
     assert rewritten(proto, space_to_depth, noise(2, 3, 8, 8)).count("Transpose") == 1
+
+
+@pytest.mark.parametrize("operator", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_pools_of_one_pixel(operator: str, strides: tuple[int, int], ceil: int) -> None:
+    node = helper.make_node(operator, ["x"], ["y"], kernel_shape=(1, 1), strides=strides, ceil_mode=ceil)
+    assert rewritten(model_of([node], ["N", 3, 7, 8]), pixels_from_pools, noise(2, 3, 7, 8)) == ["Slice"]
+
+
+def test_a_crop_before_a_pool_of_one_pixel_runs() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ZeroPad2d((1, -1, 1, -1)), nn.AvgPool2d(1, 2), nn.ReLU()).eval()
+    hub = load(module, input_shape=(3, 10, 10))
+    x = noise(2, 3, 10, 10)
+    (actual,) = ort.InferenceSession(hub.proto().SerializeToString()).run(None, {hub.input_name: x})
+    with torch.no_grad():
+        np.testing.assert_allclose(actual, module(torch.from_numpy(x)).numpy(), atol=1e-5)

@@ -19,6 +19,7 @@ from .fold_constants import fold_constants
 from .gemm_from_matmul import gemm_from_matmul
 from .infer_shapes import infer_shapes
 from .keep_batch import keep_batch
+from .pixels_from_pools import pixels_from_pools
 from .remove_dropout import remove_dropout
 from .rows_as_images import rows_as_images
 from .simplify import simplify
@@ -39,6 +40,7 @@ __all__ = [
     "keep_batch",
     "make_batch_dynamic",
     "make_padding_explicit",
+    "pixels_from_pools",
     "remove_dropout",
     "rows_as_images",
     "run_import_passes",
@@ -62,6 +64,7 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     common.IdentityEliminationPass()(model)
     remove_dropout(model)
     make_padding_explicit(model)
+    pixels_from_pools(model)
     fold_batch_norm(model)
     gemm_from_matmul(model)
     simplify(model)
