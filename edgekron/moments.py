@@ -74,7 +74,7 @@ class MomentSums:
     """Accumulates moments batch by batch."""
 
     def __init__(self, groups: int, d: int, outputs: int) -> None:
-        self._xx = np.zeros((groups, d, d))
+        self._xx: np.ndarray = np.zeros((groups, d, d))
         self._yx = torch.zeros(groups, outputs // groups, d, dtype=torch.float64)
         self._x = torch.zeros(groups, d, dtype=torch.float64)
         self._y = torch.zeros(outputs, dtype=torch.float64)
@@ -121,8 +121,7 @@ class MomentSums:
 
     def _centred(self, mean: np.ndarray) -> Tensor:
         """The float32 matrix xx, row by row in the place of the sums: these take 170 MB for 512 channels and 3x3."""
-        total: np.ndarray = self._xx
-        self._xx = np.empty(0)
+        total, self._xx = self._xx, np.empty(0)
         shape = total.shape
         small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)
         for group, rows in self._rows():

@@ -51,5 +51,5 @@ def _dims(value: ir.Value | None) -> list[object] | None:
     """The sizes of a value, numbers or names; None where one is neither."""
     if value is None or value.shape is None:
         return None
-    dims = [d if isinstance(d, int) else d.value for d in value.shape]
+    dims: list[object] = [d if isinstance(d, int) else d.value for d in value.shape]
     return None if None in dims else dims

@@ -65,7 +65,7 @@ def _window(node: ir.Node) -> list[int] | None:
     weight = node.inputs[1]
     if weight is None or weight.const_value is None or len(weight.const_value.shape) != 5:
         return None
-    return [int(k) for k in list(weight.const_value.shape)[2:]]
+    return list(weight.const_value.shape.numpy()[2:])
 
 
 def _volume(value: ir.Value | None) -> list[int] | None:

@@ -12,6 +12,7 @@ What ONNX would read for every pixel of the output is computed here, and the way
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _WAYS: dict[str, dict[str, bool]] = {
     "half": {"halfPixelCenters": True},
     "aligned": {"alignCorners": True},
 }
-_ROUNDINGS = {
+_ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
