@@ -1,9 +1,9 @@
 """What each layer could become: structures at ranks, with their cost and the error that they make.
 
 A candidate costs what it executes: multiply-accumulates in the cheapest contraction order for one image, and stored
-values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. Where
-contracting costs more than the dense layer, a structure that stores less may still be worth it: its kernel is then
-expanded when the file is loaded, and costs the dense multiply-accumulates.
+values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. A family
+for storage is offered where it only stores less, too: its kernel is then expanded when the file is loaded, and costs
+the dense multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .errors import UserError
 from .fit import Fitter
 from .memory import give_back
 from .ranks import RankRule, path
@@ -55,9 +54,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """In every layer the fewest MACs, then parameters, whose relative squared error is at most ``error``."""
+    """In every layer the fewest MACs, then parameters, whose closed form has a relative squared error of at most
+    ``error`` on the layer's original inputs.
+    """
 
     error: float
+
+    @property
+    def name(self) -> str:
+        """For plans."""
+        return f"an error of at most {self.error:g}"
 
     def choices(self, options: Sequence[Candidate]) -> list[Candidate]:
         """The dense candidate, which comes first, and the chosen one if it is another."""
@@ -88,12 +94,13 @@ def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) 
     # The exact error costs F * d^2; on held-out patches it costs F * d * patches, which is less in the widest layers.
     on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x) >= FEWEST_PATCHES
     for name, template in structures(layer, method):
-        if not _could_gain(layer, template):
+        if not _could_gain(layer, name, template):
             continue
         fitter = Fitter(template, kernel, taken.moments if taken else None)
         # Without a spectrum, each rank is an iteration or a chain of SVDs of its own.
         savings = SAVINGS if fitter.spectra else SAVINGS[::3]
-        for one in _spread(layer, _costs(layer, template, path(template, fitter.spectra)), savings):
+        costs = _costs(layer, name, template, path(template, fitter.spectra))
+        for one in _spread(layer, costs, savings):
             if taken is not None and on_patches:
                 fitted = fitter.closed_form_kernel(*one.ranks)
                 error = taken.error(fitted, taken.moments.bias(fitted))
@@ -109,14 +116,15 @@ def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) 
 def by_rule(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule) -> Candidate:
     """The structure of ``method`` with the fewest MACs, then parameters, at the ranks of ``rule``; dense if none gains.
 
-    Raises ``UserError`` for a method that has no spectrum to choose from.
+    ``method`` is one of the rule's.
     """
-    found = []
+    found: list[Candidate] = []
     for name, template in structures(layer, method):
+        if not _could_gain(layer, name, template):
+            continue
         fitter = Fitter(template, kernel, taken.moments if taken else None)
-        if not fitter.spectra:
-            raise UserError(f"{rule.name} chooses ranks by singular values, which {name} has none of; give a ratio.")
-        costs = _costs(layer, template, [rule.ranks(fitter.spectra)])
+        ranks = rule.ranks(fitter.spectra)
+        costs = _costs(layer, name, template, [ranks]) if min(ranks) > 0 else []
         found += [_candidate(one, fitter.closed_form_error(*one.ranks), name, template) for one in costs]
         del fitter
         give_back()
@@ -124,23 +132,26 @@ def by_rule(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rul
 
 
 def structures(layer: Layer, method: str) -> Iterator[tuple[str, Structure]]:
-    """Every structure of ``method`` for the layer, with the family it is of."""
+    """Every structure of ``method`` for the layer, each once, with the family it is of."""
+    seen = set()
     for name in METHODS[method]:
         for template in FAMILIES[name].templates(layer.kernel_shape, layer.groups):
-            yield name, template
+            if template not in seen:
+                seen.add(template)
+                yield name, template
 
 
 def _candidate(one: _Cost, error: float, method: str, template: Structure) -> Candidate:
     return Candidate(one.macs, one.parameters, error, method, template, one.ranks, one.order, one.expanded)
 
 
-def _could_gain(layer: Layer, template: Structure) -> bool:
+def _could_gain(layer: Layer, method: str, template: Structure) -> bool:
     """Whether a structure saves anything at the lowest rank: else its closed form need not be computed."""
-    return bool(_costs(layer, template, [(1,) * len(template.max_ranks)]))
+    return bool(_costs(layer, method, template, [(1,) * len(template.max_ranks)]))
 
 
-def _costs(layer: Layer, template: Structure, ranks: Sequence[Ranks]) -> list[_Cost]:
-    """Those of ``ranks`` that save multiply-accumulates, or at least parameters when expanded."""
+def _costs(layer: Layer, method: str, template: Structure, ranks: Sequence[Ranks]) -> list[_Cost]:
+    """Those of ``ranks`` that save multiply-accumulates, or, in a family for storage, at least parameters."""
     found = []
     order: tuple[int, ...] = ()
     for one in ranks:
@@ -151,7 +162,7 @@ def _costs(layer: Layer, template: Structure, ranks: Sequence[Ranks]) -> list[_C
         macs, parameters = network.macs(order, layer.input_size, layer.geometry), network.parameters
         if macs < layer.dense_macs:
             found.append(_Cost(one, order, macs, parameters))
-        elif parameters < layer.dense_parameters and not template.optimal:
+        elif parameters < layer.dense_parameters and FAMILIES[method].stores:
             found.append(_Cost(one, order, layer.dense_macs, parameters, expanded=True))
     return found
 

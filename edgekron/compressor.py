@@ -5,9 +5,8 @@
    in this layer arrives at the network's output.
 2. *Allocation.* The candidates that meet the budgets with the least total error at the output become the plan.
 3. *Fit.* A second walk, in order, with inputs from the original network and from the one compressed so far. Each
-layer is
-   fitted to the original outputs from the original inputs, from the compressed network's inputs, and from these with
-   a lean towards the original kernel; what is best on held-out images stays. The bias is corrected at the same time.
+   layer is fitted to the original outputs from the original inputs, from the compressed network's inputs, and from
+   these with a lean towards the original kernel; what is best on held-out images stays, with its bias corrected.
 
 Without data, every layer is decomposed in closed form, by its weights alone.
 """
@@ -27,16 +26,16 @@ from torch import Tensor
 from .algebra import StructureError
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
-from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate
+from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
 from .errors import UserError
 from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
-from .lowering import default_forms, lower
+from .lowering import WHOLE, default_forms, lower
 from .memory import give_back
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan, plain
 from .ranks import RankRule
-from .structures import CP, FAMILIES, Ranks, Structure
+from .structures import CP, FAMILIES, Ranks, Structure, TensorRing
 from .structures.cp import LIMIT, degeneracy
 from .structures.splits import divisors
 
@@ -83,6 +82,13 @@ def compress(
     for cost, ratio in ratios.items():
         if not (math.isfinite(ratio) and ratio >= 1.0):
             raise UserError(f"a ratio of {ratio:g} for {cost} makes no sense; give a number of at least 1.")
+    if rule is not None and ratios:
+        raise UserError("give either ratios or a rule for the ranks, not both.")
+    if rule is not None and not isinstance(rule, ErrorBound) and method not in rule.methods:
+        raise UserError(
+            f"{rule.name} reads ranks from singular values, which works for {', '.join(rule.methods)}; "
+            f"choose one of these methods, or a ratio for {method}."
+        )
     _check_data(hub, data)
     plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, rule=rule, progress=progress)
     return apply_plan(hub, plan, data=data, progress=progress)
@@ -141,7 +147,7 @@ def make_plan(
         chosen = allocate(choices, weights, fixed, ratios)
     else:
         chosen = {name: options[-1] for name, options in choices.items()}
-    return CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method) for layer in layers})
+    return CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method, rule) for layer in layers})
 
 
 def _choices(
@@ -178,7 +184,8 @@ def _sensitivity(
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
     trial = hub.copy()
     bias = taken.moments.bias(fit.kernel()).float().numpy()
-    trial.factorize(layer.name, _factorized(layer, fit, probe.order, {}, bias))
+    forms = {"onnx": ("expand",)} if probe.expanded else {}
+    trial.factorize(layer.name, _factorized(layer, fit, probe.order, forms, bias))
     outputs = walk.outputs(trial, PROBE_IMAGES)
     error = sum(
         float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
@@ -188,15 +195,23 @@ def _sensitivity(
 
 
 def _line(
-    layer: Layer, chosen: Mapping[str, Candidate], choices: Mapping[str, Sequence[Candidate]], method: str
+    layer: Layer,
+    chosen: Mapping[str, Candidate],
+    choices: Mapping[str, Sequence[Candidate]],
+    method: str,
+    rule: RankRule | ErrorBound | None,
 ) -> LayerPlan:
     if layer.frozen_reason is not None:
         return LayerPlan(reason=layer.frozen_reason)
     candidate = chosen[layer.name]
     if candidate.template is None:
-        if len(choices[layer.name]) == 1:
-            return LayerPlan(reason=f"no {method} structure has fewer MACs")
-        return LayerPlan(reason="the budget is better spent on other layers")
+        if len(choices[layer.name]) > 1:
+            return LayerPlan(reason="the budget is better spent on other layers")
+        if next(structures(layer, method), None) is None:
+            return LayerPlan(reason=f"there is no {method} structure of its kernel")
+        if rule is not None:
+            return LayerPlan(reason=f"no {method} structure that {rule.name} allows saves anything")
+        return LayerPlan(reason=f"no {method} structure has fewer MACs")
     network = candidate.template.network(*candidate.ranks)
     if candidate.expanded:
         times = network.macs(candidate.order, layer.input_size, layer.geometry) / layer.dense_macs
@@ -294,8 +309,8 @@ def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) ->
     fitter = Fitter(template, kernel, moments)
     closed = fitter.closed_form(*ranks)
     fit = fitter.refined(closed, iterations(template))
-    if isinstance(template, CP) and _degeneracy(fit) > LIMIT:
-        log.warning("CP of %s: refining makes its terms cancel (%.1f); left as it was", template, _degeneracy(fit))
+    if isinstance(template, CP) and _degeneracy(fit) > max(LIMIT, _degeneracy(closed)):
+        log.warning("CP of %s: refined, its terms would cancel (%.1f); left unrefined", template, _degeneracy(fit))
         fit = closed
     del fitter
     give_back()
@@ -351,12 +366,16 @@ def _template(layer: Layer, line: LayerPlan) -> Structure:
 
 def _ranks(layer: Layer, line: LayerPlan) -> Ranks:
     """The plan's ranks; one above full rank gains nothing and is cut to it."""
-    full = _template(layer, line).max_ranks
+    template = _template(layer, line)
+    full = template.max_ranks
     if len(line.ranks) != len(full) or min(line.ranks) < 1:
         raise UserError(
             f"the plan's rank {plain(line.ranks)} of layer {layer.name} must be {len(full)} of at least 1; "
             f"the largest are {plain(full)}."
         )
+    if isinstance(template, TensorRing):
+        # The ranks of a ring bound each other: none is too large by itself.
+        return line.ranks
     if any(rank > most for rank, most in zip(line.ranks, full, strict=True)):
         given = plain(line.ranks)
         log.warning("layer %s: rank %s is above the full rank %s, which is used", layer.name, given, plain(full))
@@ -401,22 +420,27 @@ def cost(layer: Layer) -> dict[str, int]:
     if layer.factorized is not None:
         network = layer.factorized.network
         macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
-        if ("expand",) in layer.factorized.forms.values():
+        if _whole(layer.factorized.forms):
             macs = layer.dense_macs
         return {"macs": macs, "parameters": network.parameters}
     return {"macs": layer.dense_macs, "parameters": layer.dense_parameters}
 
 
+def _whole(forms: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether every target runs the dense kernel, stored or expanded."""
+    return bool(forms) and all(form in WHOLE for chosen in forms.values() for form in chosen)
+
+
 def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     order = line.order or fit.network.best_order(layer.input_size, layer.geometry)
     macs = fit.network.macs(order, layer.input_size, layer.geometry)
-    if ("expand",) in line.forms.values():
+    if _whole(line.forms):
         macs = layer.dense_macs
     watched = {"degeneracy": _degeneracy(fit)} if line.method == "cp" and len(fit.tensors) > 2 else {}
     return watched | {
         "method": line.method,
         "shape": line.shape,
-        "rank": plain(line.ranks),
+        "rank": plain(_ranks(layer, line)),
         "compressed": {"macs": macs, "parameters": fit.network.parameters},
         "reason": line.reason,
     }

@@ -4,12 +4,10 @@ With the moments of ``edgekron.moments``, the error of a kernel K is a quadratic
 factors. Every fit has the same three parts, whatever the structure:
 
 1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own
-input
-   axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius
+   input axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius
    error of K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
 2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD
-this
-   is the exact optimum (the principal components of the outputs), because one factor has all the input axes.
+   this is the exact optimum (the principal components of the outputs), because one factor has all the input axes.
 3. *Refinement.* L-BFGS on the exact error in the whitened factors, where it is well conditioned.
 
 A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail
@@ -138,7 +136,8 @@ def _nearest_kronecker(
     for _ in range(sweeps):
         for t in busy:
             others = [u for u in busy if u != t]
-            norm = max(math.prod(float((factors[u].double() ** 2).sum()) / groups for u in others), 1e-30)
+            squares = [factors[u].double().square().sum((1, 2)) for u in others]
+            norm = torch.stack(squares).prod(0).clamp_min(1e-30)[:, None, None].to(xx.dtype)
             operands = [factors[u].reshape(groups, *[sizes[i] for i in shares[u]] * 2) for u in others]
             equation = f"z{left}{right},{','.join(names[u] for u in others)}->{names[t]}"
             value = _einsum_by_rows(equation, left[0], full, *operands).reshape(groups, dims[t], dims[t]) / norm

@@ -62,8 +62,13 @@ class RankRule(Protocol):
         """For messages and plans."""
         ...
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it can choose ranks for."""
+        ...
+
     def ranks(self, spectra: Sequence[Spectrum]) -> Ranks:
-        """One rank for each spectrum."""
+        """One rank for each spectrum; 0 where there is nothing to keep."""
         ...
 
 
@@ -80,6 +85,11 @@ class Energy:
     def name(self) -> str:
         """With the share."""
         return f"energy {self.share:g}"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those with spectra; of several structures the cheapest is taken, for all keep the same share."""
+        return ("kronecker", "low-rank", "channel-svd", "tucker", "tt", "tt-matrix")
 
     def ranks(self, spectra: Sequence[Spectrum]) -> Ranks:
         """Not rounded: the rule is the paper's."""
@@ -103,9 +113,14 @@ class Evbmf:
         """The abbreviation."""
         return "EVBMF"
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those with one structure for a kernel: it chooses a rank and cannot tell which structure loses less."""
+        return ("low-rank", "channel-svd", "tucker", "tt")
+
     def ranks(self, spectra: Sequence[Spectrum]) -> Ranks:
-        """One for each unfolding; at least one."""
-        return tuple(max(1, evbmf_rank(spectrum.values.mean(0).sqrt().numpy(), spectrum.long)) for spectrum in spectra)
+        """One for each unfolding, of the groups' mean spectrum."""
+        return tuple(evbmf_rank(spectrum.values.mean(0).sqrt().numpy(), spectrum.long) for spectrum in spectra)
 
 
 def evbmf_rank(singular: np.ndarray, long: int) -> int:

@@ -54,6 +54,6 @@ FAMILIES: dict[str, Family] = {
     "tucker": _with_matrices(Tucker2.parse, tucker.templates),
     "cp": _with_matrices(CP.parse, cp.templates),
     "tt": Family(TensorTrain.parse, tensor_train.pipelines),
-    "tt-matrix": Family(TensorTrain.parse, tensor_train.matrix_trains),
+    "tt-matrix": Family(TensorTrain.parse, tensor_train.matrix_trains, stores=True),
     "tr": _with_matrices(TensorRing.parse, tensor_ring.templates),
 }

@@ -17,13 +17,18 @@ from edgekron.algebra import StructureError
 
 from .structure import KernelShape
 
+#: Cores at most: every order of contracting them is compared.
+LONGEST = 6
+
 #: One site: pairs of an axis' kind and the size of the part.
 Site = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The sites in order, for a kernel in ``groups`` groups. Raises ``StructureError`` if f or c is in no site."""
+    """The sites in order, for a kernel in ``groups`` groups. Raises ``StructureError`` if f or c is in no
+    site, or the sites are too few or too many.
+    """
 
     sites: tuple[Site, ...]
     groups: int = 1
@@ -32,6 +37,8 @@ class Chain:
         kinds = [kind for site in self.sites for kind, _ in site]
         if not {"f", "c"} <= set(kinds) or kinds.count("h") > 1 or kinds.count("w") > 1:
             raise StructureError(f"a chain needs parts of f and of c, and h and w at most once: {self}")
+        if not 2 <= len(self.sites) <= LONGEST:
+            raise StructureError(f"a chain has from 2 to {LONGEST} cores: {self}")
 
     @property
     def kernel_shape(self) -> KernelShape:
@@ -62,7 +69,7 @@ class Chain:
         if tuple(kernel.shape) != self.kernel_shape:
             raise StructureError(f"the chain {self} is for a kernel {self.kernel_shape}, not {tuple(kernel.shape)}")
         flat = [axis for site in self.axes for axis in site]
-        natural = sorted(flat, key=lambda axis: ("fchw".index(axis[0][0]), axis[0]))
+        natural = sorted(flat, key=lambda axis: ("fchw".index(axis[0][0]), int(axis[0][1:])))
         view = kernel.reshape(self.groups, *[size for _, size in natural])
         order = [1 + natural.index(axis) for axis in flat]
         return view.permute(0, *order).reshape(self.groups, *self.dims)
@@ -80,7 +87,7 @@ class Chain:
             words = [axis.split() for axis in part.split(",")]
             if any(len(w) != 2 or not w[1].isdecimal() or int(w[1]) < 1 for w in words):
                 raise StructureError(f"{text!r} is no chain of cores; write it as {example!r}")
-            if words[0][0] == "groups":
+            if len(words) == 1 and words[0][0] == "groups" and groups == 1:
                 groups = int(words[0][1])
             elif all(w[0] in tuple("fchw") for w in words):
                 sites.append(tuple((kind, int(size)) for kind, size in words))

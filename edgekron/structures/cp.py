@@ -6,7 +6,7 @@ Source: Lebedev, Ganin, Rakhuba, Oseledets, Lempitsky, *Speeding-up Convolutiona
 CP-Decomposition* (ICLR 2015). The factors are found by alternating least squares. The best approximation need not
 exist: terms can grow without bound and cancel (Phan et al., *Stable Low-rank Tensor Decomposition for Compression of
 Convolutional Neural Network*, ECCV 2020), and then no fine-tuning and no quantization survives. So ``degeneracy`` is
-watched, and the ridge of the least squares grows until it is below ``LIMIT``.
+watched, and the ridge of the least squares grows, up to the last of ``RIDGES``, until it is below ``LIMIT``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from edgekron.algebra import FactorNetwork, StructureError
 
 from .splits import check_ranks, read_splits, write_splits
-from .structure import KernelShape, Ranks, Spectrum, split
+from .structure import NEGLIGIBLE, KernelShape, Ranks, Spectrum, spectrum, split
 
 #: Sweeps of alternating least squares, at least and at most, as multiply-accumulates allow; the change of the error
 #: below which they end.
@@ -140,7 +140,10 @@ def _start(tensor: Tensor, rank: int) -> list[Tensor]:
     factors = []
     for mode in range(1, tensor.ndim):
         unfolded = tensor.movedim(mode, 1).flatten(2)
-        vectors, _ = split(unfolded, min(rank, *unfolded.shape[1:]))
+        # A vector without a singular value is orthogonal to the kernel: its term would stay zero for ever.
+        values = spectrum(unfolded).values
+        live = int((values > NEGLIGIBLE * values[:, :1]).any(0).sum())
+        vectors, _ = split(unfolded, max(1, min(rank, live)))
         missing = rank - vectors.shape[-1]
         noise = torch.randn(*vectors.shape[:2], missing, generator=generator, dtype=torch.float64)
         noise = noise.to(tensor.dtype) / math.sqrt(vectors.shape[1])
@@ -159,7 +162,6 @@ def _alternate(tensor: Tensor, factors: list[Tensor], ridge: float) -> list[Tens
     for _ in range(max(SWEEPS[0], min(SWEEPS[1], int(allowed)))):
         for mode in modes:
             others = [m for m in modes if m != mode]
-            # From the small modes to the large ones: what einsum contracts first is then the whole kernel once.
             equation = f"z{names}," + ",".join(f"z{names[m]}r" for m in others) + f"->z{names[mode]}r"
             target = torch.einsum(equation, tensor, *[factors[m] for m in others]).double()
             gram = torch.ones(())

@@ -90,6 +90,8 @@ class Family:
 
     parse: Callable[[str], Structure]
     templates: Callable[[KernelShape, int], Iterable[Structure]]
+    #: Whether it is for storage: where contracting costs more than the dense layer, kernels are expanded at load.
+    stores: bool = False
 
 
 def spectrum(m: Tensor) -> Spectrum:
@@ -99,7 +101,7 @@ def spectrum(m: Tensor) -> Spectrum:
 
 
 def split(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Left [g, rows, rank] with orthonormal columns and right [g, rank, columns], the best approximation of m.
+    """Left [g, rows, rank] and right [g, rank, columns], the best approximation of m, orthonormal columns in left.
 
     From the Gram matrix of the short side in float64: much cheaper than an SVD, and less accurate only below 1e-8. A
     rank above the short side is filled up with zeros.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from edgekron.algebra import FactorNetwork, StructureError
+from edgekron.algebra import FactorNetwork
 
 from .chain import Chain, pipeline
 from .splits import check_bonds
@@ -29,10 +29,6 @@ class TensorRing:
     chain: Chain
     optimal = False
     note = ""
-
-    def __post_init__(self) -> None:
-        if len(self.chain.sites) < 2:
-            raise StructureError(f"a ring needs at least two cores: {self.chain}")
 
     @property
     def kernel_shape(self) -> KernelShape:

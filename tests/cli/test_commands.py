@@ -141,7 +141,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         (("compress", folder / "net.onnx", *compress, "--energy", 0.5), "say how much to compress"),
         (("compress", folder / "net.onnx", "-o", out, "--energy", 0.5, "--evbmf"), "only one of"),
         (("compress", folder / "net.onnx", "-o", out, "--error", 1.5), "a number between 0 and 1"),
-        (("compress", folder / "net.onnx", "-o", out, "--method", "tr", "--energy", 0.5), "tr has none of"),
+        (("compress", folder / "net.onnx", "-o", out, "--method", "tr", "--energy", 0.5), "or a ratio for tr"),
         (("compress", folder / "net.onnx", "-o", tmp_path / "taken", "--ratio", 2), "--force"),
         (("compress", folder / "net.onnx", *compress, "--data", "fashion-mnst"), "no data set"),
         (("compress", folder / "net.onnx", *compress, "--data", tmp_path / "none.npz"), "holds no image"),

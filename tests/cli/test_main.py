@@ -31,7 +31,7 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["inspect", "torch.nn:Identity"], "torch.nn:Identity needs --input-shape"),
         (["inspect", "math:pi"], "math:pi gives a float, not a torch.nn.Module."),
         (["inspect", "torch.nn:Identity", "--input-shape", "3,x"], "--input-shape '3,x' must be positive numbers"),
-        (["compress", "sixconv", "-o", "out"], "give either --ratio and --params, or --plan"),
+        (["compress", "sixconv", "-o", "out"], "say how much to compress by --ratio and --params"),
         (["compress", "sixconv", "-o", "out", "--ratio", "2", "--data", "nowhere"], "there is no data set 'nowhere'"),
         (["export", "sixconv", "--to", "onnx", "-o", "out.tflite"], "out.tflite should end in .onnx"),
     ],

@@ -159,6 +159,12 @@ def test_an_error_bound_holds_in_every_layer(hub: Hub) -> None:
     assert looser.report["totals"]["macs"]["ratio"] > made.report["totals"]["macs"]["ratio"] > 1.0
 
 
+@pytest.mark.parametrize(("rule", "method"), [(Evbmf(), "kronecker"), (Evbmf(), "auto"), (Energy(0.5), "tr")])
+def test_rules_refuse_methods_that_they_cannot_read(hub: Hub, rule: Energy | Evbmf, method: str) -> None:
+    with pytest.raises(UserError, match=f"choose one of these methods, or a ratio for {method}"):
+        compress(hub, model="sixconv", ratios={}, rule=rule, method=method)
+
+
 def test_evbmf_leaves_no_layer_larger(hub: Hub) -> None:
     made = compress(hub, model="sixconv", ratios={}, rule=Evbmf(), method="tucker")
     rows = [row for row in made.report["layers"].values() if row["method"] == "tucker"]
@@ -232,7 +238,7 @@ def test_the_plan_of_another_model_is_refused_with_the_layers_that_differ(hub: H
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ratios": {}, "rule": Energy(0.5), "method": "cp"}, "cp has none of; give a ratio"),
+        ({"ratios": {}, "rule": Energy(0.5), "method": "cp"}, "or a ratio for cp"),
         ({"ratios": {"macs": 10_000.0}}, "cannot be reached; the best that this network can is"),
         ({"ratios": {"macs": 0.5}}, "makes no sense"),
         ({"ratios": {"macs": float("nan")}}, "makes no sense"),

@@ -168,7 +168,7 @@ def test_a_network_of_one_operator_can_be_verified() -> None:
     [
         ({"order": (0, 0)}, "no permutation"),
         ({"forms": {"onnx": ("fold",)}}, "cannot be lowered for onnx: 1 forms"),
-        ({"shape": "f -16x-1, c 1x16, h 1x3, w 3x1"}, "no Kronecker shape"),
+        ({"shape": "f -16x-1, c 1x16, h 1x3, w 3x1"}, "write it as"),
     ],
 )
 def test_plans_are_checked_before_the_work(two: Hub, changes: dict[str, object], words: str) -> None:

@@ -35,7 +35,7 @@ def test_evbmf_finds_nothing_in_noise() -> None:
     rng = np.random.default_rng(1)
     singular = np.linalg.svd(rng.standard_normal((50, 300)), compute_uv=False)
     assert evbmf_rank(singular, 300) == 0
-    assert Evbmf().ranks([Spectrum(torch.from_numpy(singular**2)[None], 300)]) == (1,)
+    assert Evbmf().ranks([Spectrum(torch.from_numpy(singular**2)[None], 300)]) == (0,)
 
 
 @pytest.mark.parametrize(
