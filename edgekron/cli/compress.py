@@ -20,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--method",
-        default="kronecker",
         help="kronecker (default), low-rank, channel-svd, tucker, cp, tt, tt-matrix, tr; auto: the best for each layer",
     )
     amount = parser.add_argument_group("how much (--ratio and --params go together; else one)")
@@ -51,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --plan."
         )
+    if arguments.plan and arguments.method:
+        raise UserError("the plan names the method of each layer; leave --method out.")
     if arguments.images < 1:
         raise UserError(f"--images {arguments.images} must be at least 1.")
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                 model=source.name,
                 ratios=ratios,
                 data=data,
-                method=arguments.method,
+                method=arguments.method or "kronecker",
                 rule=rule,
                 progress=progress,
             )

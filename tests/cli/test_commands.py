@@ -151,6 +151,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
             "model's input is [3, 20, 18]",
         ),
         (("compress", folder / "net.onnx", "-o", out, "--plan", tmp_path / "no.toml"), "no.toml"),
+        (("compress", folder / "net.onnx", "-o", out, "--plan", "p.toml", "--method", "tt"), "leave --method out"),
         (("export", unsupported(tmp_path), "--to", "tflite", "-o", tmp_path / "d.tflite"), "determinant"),
         (("export", folder / "net.onnx", "--to", "onnx", "-o", tmp_path / "d.tflite"), "should end in .onnx"),
         (("export", folder / "net.onnx", "--to", "onnx", "-o", tmp_path / "d.onnx", "--opset", 3), "opset 3"),
