@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from torch import Tensor
 
@@ -94,6 +95,31 @@ class Chain:
             else:
                 raise StructureError(f"{text!r} is no chain of cores; write it as {example!r}")
         return cls(tuple(sites), groups)
+
+
+@dataclass(frozen=True)
+class OfChain:
+    """What tensor trains and rings have of their ``chain``."""
+
+    chain: Chain
+
+    @property
+    def kernel_shape(self) -> KernelShape:
+        """[F, C / groups, kh, kw]"""
+        return self.chain.kernel_shape
+
+    @property
+    def groups(self) -> int:
+        """Groups of the convolution."""
+        return self.chain.groups
+
+    def __str__(self) -> str:
+        return str(self.chain)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The structure that ``str`` writes; raises ``StructureError``."""
+        return cls(Chain.parse(text, "c 64 | h 3 | w 3 | f 128"))
 
 
 def pipeline(kernel_shape: KernelShape, groups: int) -> Chain:

@@ -16,29 +16,18 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork
 
-from .chain import Chain, pipeline
+from .chain import Chain, OfChain, pipeline
 from .splits import check_bonds
 from .structure import KernelShape, Ranks, Spectrum, split
 from .tensor_train import cores, train
 
 
 @dataclass(frozen=True)
-class TensorRing:
+class TensorRing(OfChain):
     """A tensor ring over the sites of ``chain``; the first rank, r0, closes it."""
 
-    chain: Chain
     optimal = False
     note = ""
-
-    @property
-    def kernel_shape(self) -> KernelShape:
-        """[F, C / groups, kh, kw]"""
-        return self.chain.kernel_shape
-
-    @property
-    def groups(self) -> int:
-        """Groups of the convolution."""
-        return self.chain.groups
 
     @property
     def max_ranks(self) -> Ranks:
@@ -61,14 +50,6 @@ class TensorRing:
     def decompose(self, kernel: Tensor) -> RingDecomposition:
         """The TR-SVD of ``kernel``."""
         return RingDecomposition(self, self.chain.tensor(kernel))
-
-    def __str__(self) -> str:
-        return str(self.chain)
-
-    @classmethod
-    def parse(cls, text: str) -> TensorRing:
-        """The structure that ``str`` writes; raises ``StructureError``."""
-        return cls(Chain.parse(text, "c 64 | h 3 | w 3 | f 128"))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork
 
-from .chain import Chain, Site, pipeline
+from .chain import Chain, OfChain, Site, pipeline
 from .splits import balanced_factors, check_bonds
 from .structure import KernelShape, Ranks, Spectrum, spectrum, split
 
@@ -28,20 +28,8 @@ MODES = (2, 3, 4)
 
 
 @dataclass(frozen=True)
-class TensorTrain:
+class TensorTrain(OfChain):
     """A tensor train over the sites of ``chain``."""
-
-    chain: Chain
-
-    @property
-    def kernel_shape(self) -> KernelShape:
-        """[F, C / groups, kh, kw]"""
-        return self.chain.kernel_shape
-
-    @property
-    def groups(self) -> int:
-        """Groups of the convolution."""
-        return self.chain.groups
 
     @property
     def optimal(self) -> bool:
@@ -69,14 +57,6 @@ class TensorTrain:
     def decompose(self, kernel: Tensor) -> TrainDecomposition:
         """The TT-SVD of ``kernel``."""
         return TrainDecomposition(self, self.chain.tensor(kernel))
-
-    def __str__(self) -> str:
-        return str(self.chain)
-
-    @classmethod
-    def parse(cls, text: str) -> TensorTrain:
-        """The structure that ``str`` writes; raises ``StructureError``."""
-        return cls(Chain.parse(text, "c 64 | h 3 | w 3 | f 128"))
 
 
 @dataclass(frozen=True)
