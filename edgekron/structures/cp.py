@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork, StructureError
 
-from .splits import check_ranks, read_splits, write_splits
+from .splits import Unsplit, check_ranks
 from .structure import NEGLIGIBLE, KernelShape, Ranks, Spectrum, spectrum, split
 
 #: Sweeps of alternating least squares, at least and at most, as multiply-accumulates allow; the change of the error
@@ -32,19 +32,17 @@ LIMIT = 5.0
 
 
 @dataclass(frozen=True)
-class CP:
+class CP(Unsplit):
     """CP of a kernel [F, C / groups, kh, kw] with a window."""
 
-    kernel_shape: KernelShape
-    groups: int = 1
     optimal = False
     note = ""
 
     @property
     def _modes(self) -> dict[str, int]:
         """Axis and size of each factor, in the order of the factors; window axes of size one have none."""
-        f, c, h, w = self.kernel_shape
-        sizes = {"f1": f // self.groups, "c1": c, "h1": h, "w1": w}
+        _, c, h, w = self.kernel_shape
+        sizes = {"f1": self.outputs, "c1": c, "h1": h, "w1": w}
         return {a: n for a, n in sizes.items() if n > 1 or a in ("f1", "c1")}
 
     @property
@@ -65,20 +63,6 @@ class CP:
         if tuple(kernel.shape) != self.kernel_shape:
             raise StructureError(f"CP is for a kernel {self.kernel_shape}, not {tuple(kernel.shape)}")
         return CPDecomposition(self, kernel.reshape(self.groups, *self._modes.values()))
-
-    def __str__(self) -> str:
-        f, c, h, w = self.kernel_shape
-        return write_splits((f // self.groups,), (c,), (h,), (w,), self.groups)
-
-    @classmethod
-    def parse(cls, text: str) -> CP:
-        """The structure that ``str`` writes; raises ``StructureError``."""
-        example = "f 64, c 64, h 3, w 3"
-        *splits, groups = read_splits(text, example)
-        if any(len(s) != 1 for s in splits):
-            raise StructureError(f"{text!r} splits an axis, which CP does not; write it as {example!r}")
-        f, c, h, w = (s[0] for s in splits)
-        return cls((f * groups, c, h, w), groups)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from edgekron.algebra import StructureError
 
@@ -27,6 +29,33 @@ def read_splits(text: str, example: str) -> tuple[Split, Split, Split, Split, in
         raise StructureError(f"{text!r} is no shape of this method; write it as {example!r}")
     f, c, h, w = (tuple(int(n) for n in part.split("x")) for part in match.groups()[:4])
     return f, c, h, w, int(match[5] or 1)
+
+
+@dataclass(frozen=True)
+class Unsplit:
+    """What structures that split no axis have of a kernel [F, C / groups, kh, kw]; written ``f 64, c 64, h 3, w 3``."""
+
+    kernel_shape: tuple[int, int, int, int]
+    groups: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of one group."""
+        return self.kernel_shape[0] // self.groups
+
+    def __str__(self) -> str:
+        _, c, h, w = self.kernel_shape
+        return write_splits((self.outputs,), (c,), (h,), (w,), self.groups)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The structure that ``str`` writes; raises ``StructureError``."""
+        example = "f 64, c 64, h 3, w 3"
+        *splits, groups = read_splits(text, example)
+        if any(len(s) != 1 for s in splits):
+            raise StructureError(f"{text!r} splits an axis, which {cls.__name__} does not; write it as {example!r}")
+        f, c, h, w = (s[0] for s in splits)
+        return cls((f * groups, c, h, w), groups)
 
 
 def check_ranks(ranks: Sequence[int], largest: Sequence[int], what: object) -> None:

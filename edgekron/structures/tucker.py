@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork, StructureError
 
-from .splits import check_ranks, read_splits, write_splits
+from .splits import Unsplit, check_ranks
 from .structure import KernelShape, Ranks, Spectrum, spectrum, split
 
 #: Sweeps of orthogonal iteration after the higher-order SVD.
@@ -26,29 +26,23 @@ SWEEPS = 2
 
 
 @dataclass(frozen=True)
-class Tucker2:
+class Tucker2(Unsplit):
     """Tucker-2 of a kernel [F, C / groups, kh, kw] with a window; the ranks are (outputs a, inputs b)."""
 
-    kernel_shape: KernelShape
-    groups: int = 1
     optimal = False
     note = ""
-
-    @property
-    def _outputs(self) -> int:
-        return self.kernel_shape[0] // self.groups
 
     @property
     def max_ranks(self) -> Ranks:
         """(F / groups, C / groups), or what the other axes allow."""
         _, c, h, w = self.kernel_shape
-        return min(self._outputs, c * h * w), min(c, self._outputs * h * w)
+        return min(self.outputs, c * h * w), min(c, self.outputs * h * w)
 
     def network(self, *ranks: int) -> FactorNetwork:
         """U, G and V at ranks (a, b)."""
         check_ranks(ranks, self.max_ranks, f"Tucker-2 of {self}")
         _, c, h, w = self.kernel_shape
-        sizes = {"g": self.groups, "r1": ranks[0], "r2": ranks[1], "f1": self._outputs, "c1": c, "h1": h, "w1": w}
+        sizes = {"g": self.groups, "r1": ranks[0], "r2": ranks[1], "f1": self.outputs, "c1": c, "h1": h, "w1": w}
         sizes = {a: n for a, n in sizes.items() if n > 1 or a not in ("g", "h1", "w1")}
         g = "g " if self.groups > 1 else ""
         core = " ".join(["r1 r2", *(a for a in ("h1", "w1") if a in sizes)])
@@ -58,21 +52,7 @@ class Tucker2:
         """The higher-order SVD of ``kernel``."""
         if tuple(kernel.shape) != self.kernel_shape:
             raise StructureError(f"Tucker-2 is for a kernel {self.kernel_shape}, not {tuple(kernel.shape)}")
-        return TuckerDecomposition(self, kernel.reshape(self.groups, self._outputs, *self.kernel_shape[1:]))
-
-    def __str__(self) -> str:
-        f, c, h, w = self.kernel_shape
-        return write_splits((f // self.groups,), (c,), (h,), (w,), self.groups)
-
-    @classmethod
-    def parse(cls, text: str) -> Tucker2:
-        """The structure that ``str`` writes; raises ``StructureError``."""
-        example = "f 64, c 64, h 3, w 3"
-        *splits, groups = read_splits(text, example)
-        if any(len(s) != 1 for s in splits):
-            raise StructureError(f"{text!r} splits an axis, which Tucker-2 does not; write it as {example!r}")
-        f, c, h, w = (s[0] for s in splits)
-        return cls((f * groups, c, h, w), groups)
+        return TuckerDecomposition(self, kernel.reshape(self.groups, self.outputs, *self.kernel_shape[1:]))
 
 
 @dataclass(frozen=True)
