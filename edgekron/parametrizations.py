@@ -73,8 +73,8 @@ def _remove_parametrizations(part: nn.Module, layer: str) -> None:
         what = f"layer {layer}: the parametrization {kinds} of its {tensor_name}"
         try:
             with torch.no_grad():
-                values = (getattr(part, tensor_name) for _ in range(2))
-                constant = torch.allclose(*values, rtol=0.0, atol=0.0, equal_nan=True)
+                once, again = getattr(part, tensor_name), getattr(part, tensor_name)
+                constant = torch.allclose(once, again, rtol=0.0, atol=0.0, equal_nan=True)
             if chain.is_tensor:
                 _untie(chain, "original")
             parametrize.remove_parametrizations(part, tensor_name)
