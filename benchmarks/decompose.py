@@ -79,8 +79,10 @@ def network_memory(name: str, queue: Any) -> None:
     from edgekron import models
     from edgekron.compressor import compress
     from edgekron.graph import load
+    from edgekron.memory import give_back_large_blocks
     from edgekron.models import NETWORKS as ENTRIES
 
+    give_back_large_blocks()
     # What libraries take once, for their code, kernels and threads, is not what compressing takes.
     toy = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(64, 10))
     noise = np.random.default_rng(1).standard_normal((64, 8, 6, 6)).astype(np.float32)

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 #: Images that are in memory at once.
 AT_ONCE = 4
-#: Patches for each input dimension of a layer, and how many are held out at most to judge a fit.
+#: Patches for each input dimension of a layer.
 PATCHES_PER_DIMENSION = 24
-HELD_OUT = 2048
+#: Patches held out to judge a fit, at most and at least, and their elements between these.
+MOST_HELD_OUT, LEAST_HELD_OUT, HELD_OUT_SIZE = 2048, 256, 2**20
 
 
 class Walk:
@@ -177,7 +178,7 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
     held: list[tuple[Tensor, Tensor]] = []
     images = sum(len(piece) for piece in outputs.values(layer.input))
     per_image = -(-PATCHES_PER_DIMENSION * d // images)
-    most_held = -(-HELD_OUT // max(1, images // 8))
+    most_held = -(-_held_out(d * layer.groups) // max(1, images // 8))
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
     for index, (value, other) in enumerate(zip(_images(layer, outputs), _images(layer, inputs), strict=True)):
         # The same generator state for both walks: the same positions of the same images.
@@ -190,10 +191,16 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
         if index % 8 != 7 or images < 8:
             total.add(x, y)
     xs, ys = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
+    held.clear()
     moments = total.finish()
-    del total, held
+    del total
     give_back()
     return Sample(moments, xs, ys)
+
+
+def _held_out(size: int) -> int:
+    """How many patches of ``size`` elements to hold out."""
+    return max(LEAST_HELD_OUT, min(MOST_HELD_OUT, HELD_OUT_SIZE // size))
 
 
 def _images(layer: Layer, walk: Walk) -> Iterator[np.ndarray]:

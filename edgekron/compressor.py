@@ -307,6 +307,7 @@ def iterations(template: Structure) -> int:
 
 def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) -> Fit:
     fitter = Fitter(template, kernel, moments)
+    del kernel
     closed = fitter.closed_form(*ranks)
     fit = fitter.refined(closed, iterations(template))
     if isinstance(template, CP) and _degeneracy(fit) > max(LIMIT, _degeneracy(closed)):

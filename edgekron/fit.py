@@ -7,7 +7,8 @@ factors. Every fit has the same three parts, whatever the structure:
    input axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius
    error of K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
 2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD
-   this is the exact optimum (the principal components of the outputs), because one factor has all the input axes.
+   this is the exact optimum (the principal components of the outputs), because one factor has all the input axes; it
+   needs the products of the outputs only, K* xx K*^T, which are much smaller than L.
 3. *Refinement.* L-BFGS on the exact error in the whitened factors, where it is well conditioned.
 
 A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail
@@ -20,6 +21,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,16 +29,15 @@ from torch import Tensor
 from .algebra import FactorNetwork
 from .memory import give_back
 from .moments import PIECE, Moments
-from .structures import Ranks, Spectrum, Structure
+from .structures import Decomposition, KroneckerShape, Ranks, Spectrum, Structure
 
 #: Share of the mean variance added to the diagonal of each S_t.
 RIDGE = 1e-5
-#: Dimensions above which the whitening is computed in float32: half the memory and time, and it is only a change of
-#: coordinates, which its inverse undoes.
+#: Dimensions above which Cholesky runs in float32: half the memory and time.
 LARGE = 2048
 
 #: Steps that L-BFGS remembers, each of twice the size of the factors.
-HISTORY = 6
+HISTORY = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Fit:
 
 
 class Whitening:
-    """L = (x) L_t for one way of sharing the input axes among factors, with the inverse of each L_t.
+    """L = (x) L_t for one way of sharing the input axes among factors, with the inverse of each L_t, in float32: it is
+    only a change of coordinates, which its inverse undoes.
 
     Built for any rank of a template: only the axes c, h, w of each factor matter.
     """
@@ -67,7 +69,7 @@ class Whitening:
         places = [[self._input.index(a) for a in share] for share in self._shares]
         matrices = _nearest_kronecker(moments.xx, sizes, places)
         give_back()
-        self._lower = [_cholesky(s)[0] for s in matrices]
+        self._lower = [_cholesky(s)[0].float() for s in matrices]
 
     @property
     def exact(self) -> bool:
@@ -81,7 +83,7 @@ class Whitening:
         view = kernel.reshape(groups, -1, *shape)
         for share, low in zip(self._shares, self._lower, strict=True):
             places = [2 + self._input.index(a) for a in share]
-            view = self._multiply(view.to(low.dtype), places, low)
+            view = self._multiply(view.float(), places, low)
         return view.reshape(kernel.shape)
 
     @staticmethod
@@ -101,17 +103,15 @@ class Whitening:
     def factor(self, index: int, tensor: Tensor, *, inverse: bool) -> Tensor:
         """One factor times L_t, or (inverse) a whitened factor back to a plain one."""
         axes = self._network.axes[index]
-        matrix = self._lower[index]
-        # Whatever is of lower precision decides: a large matrix must not be copied.
-        dtype = torch.float32 if torch.float32 in (matrix.dtype, tensor.dtype) else torch.float64
-        matrix = matrix.to(dtype)
         with_group = "g" in axes
-        view = (tensor if with_group else tensor[None]).to(dtype)
-        # A factor that all groups share is whitened by their mean.
-        matrix = matrix if with_group else matrix.mean(0, keepdim=True)
+        view = (tensor if with_group else tensor[None]).float()
+        matrix = self._lower[index]
+        if not with_group and len(matrix) > 1:
+            # A factor that all groups share is whitened by their mean.
+            matrix = matrix.mean(0, keepdim=True)
         offset = 0 if with_group else 1
         places = [axes.index(a) + offset for a in self._shares[index]]
-        moved = self._multiply(view, places, matrix, inverse=inverse).to(tensor.dtype)
+        moved = self._multiply(view, places, matrix, inverse=inverse)
         return moved if with_group else moved[0]
 
 
@@ -187,6 +187,22 @@ def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     raise FloatingPointError("the second moments are not finite")
 
 
+def _output_products(moments: Moments, m: Tensor) -> Tensor:
+    """M (I (x) xx) M^T [g, f1, f1] in float64, with the ridge of a whitening, for M [g, f1, f2 d]."""
+    groups, f1, _ = m.shape
+    d = moments.xx.shape[-1]
+    precise = m.double().reshape(groups, -1, d)
+    ridge = RIDGE * moments.xx.diagonal(dim1=-2, dim2=-1).double().mean(-1).clamp_min(1e-30)[:, None, None]
+    products = torch.zeros(groups, f1, f1, dtype=torch.float64)
+    step = max(1, PIECE // (groups * d))
+    for start in range(0, d, step):
+        part = slice(start, start + step)
+        columns = precise[..., part]
+        images = precise @ moments.xx[..., part].double() + ridge * columns
+        products += images.reshape(groups, f1, -1) @ columns.reshape(groups, f1, -1).mT
+    return (products + products.mT) / 2
+
+
 def least_squares_kernel(moments: Moments, kernel: Tensor) -> Tensor:
     """K* = yx xx^-1, leaning to the original ``kernel`` where xx has no variance. Shape and type of ``kernel``."""
     lower, ridge = _cholesky(moments.xx)
@@ -202,11 +218,17 @@ class Fitter:
     def __init__(self, template: Structure, kernel: Tensor, moments: Moments | None) -> None:
         self._template = template
         self._moments = moments
-        ones = (1,) * len(template.max_ranks)
-        self._whitening = Whitening(template.network(*ones), moments) if moments else None
-        target = self._whitening.kernel(kernel) if self._whitening else kernel
-        self._closed = template.decompose(target)
-        self._kernel = kernel
+        # With moments, the kernel need not stay beside what refining takes.
+        self._error = moments.error if moments else partial(_weight_error, kernel)
+        self._whitening: Whitening | None = None
+        self._closed: Decomposition
+        if moments and isinstance(template, KroneckerShape) and template.one_sided:
+            self._closed = template.decompose(kernel, _output_products(moments, template.rearrange(kernel)))
+        elif moments:
+            self._whitening = Whitening(template.network(*(1,) * len(template.max_ranks)), moments)
+            self._closed = template.decompose(self._whitening.kernel(kernel))
+        else:
+            self._closed = template.decompose(kernel)
 
     @property
     def spectra(self) -> tuple[Spectrum, ...]:
@@ -250,13 +272,13 @@ class Fitter:
 
     def _result(self, network: FactorNetwork, tensors: Sequence[Tensor]) -> Fit:
         fitted = balanced([t.detach() for t in tensors])
-        kernel = network.expand(fitted)
-        if self._moments:
-            error = self._moments.error(kernel)
-        else:
-            difference = (kernel - self._kernel.float()).double()
-            error = float(difference.square().sum() / self._kernel.double().square().sum().clamp_min(1e-30))
-        return Fit(network, tuple(fitted), error)
+        return Fit(network, tuple(fitted), self._error(network.expand(fitted)))
+
+
+def _weight_error(kernel: Tensor, other: Tensor) -> float:
+    """Squared error of ``other`` relative to the squared norm of ``kernel``."""
+    difference = (other - kernel.float()).double()
+    return float(difference.square().sum() / kernel.double().square().sum().clamp_min(1e-30))
 
 
 def refine(
@@ -264,11 +286,7 @@ def refine(
 ) -> list[Tensor]:
     """Minimises <K xx, K> / 2 - <K, yx> over the factors by L-BFGS in whitened coordinates."""
     whitened = [
-        whitening.factor(i, t.double(), inverse=False)
-        .float()
-        .detach()
-        .clone(memory_format=torch.contiguous_format)
-        .requires_grad_()
+        whitening.factor(i, t, inverse=False).detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         for i, t in enumerate(start)
     ]
     scale = 1.0 / max(moments.yy, 1e-30)
@@ -285,6 +303,7 @@ def refine(
         k = kernel.detach().reshape(moments.yx.shape)
         product = k @ moments.xx
         value = (torch.dot(k.flatten(), product.flatten()) / 2 - torch.dot(k.flatten(), moments.yx.flatten())) * scale
+        del k
         # The gradient with respect to K is known; only the factors' share is left to autograd.
         kernel.backward(product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
         return value

@@ -29,7 +29,7 @@ from .algebra import Geometry, Pair
 #: Share of the uncentred second moments that float32 patches cannot resolve.
 ROUNDING = 1e-7
 #: Patches that are summed at once, and elements of xx that are updated at once.
-ROWS, PIECE = 512, 2**20
+ROWS, PIECE = 512, 2**18
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from edgekron.memory import give_back_large_blocks
+
 #: Each command is the module of its name in this package, with ``add_arguments(parser)`` and ``run(arguments) -> int``.
 COMMANDS = {
     "models": "bundled networks: parameters, MACs, accuracy",
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch's threads would wait for each other in busy loops: where the machine has other work, a minute becomes ten.
     # It has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    give_back_large_blocks()
     logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
         code: int = arguments.run(arguments)

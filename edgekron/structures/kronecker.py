@@ -115,8 +115,17 @@ class KroneckerShape:
         rows = math.prod(split[0] for split in (self.f, self.c, self.h, self.w))
         return view.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).reshape(self.groups, rows, -1)
 
-    def decompose(self, kernel: Tensor) -> KroneckerDecomposition:
-        """All terms of the optimal decomposition of ``kernel`` [F, C / groups, kh, kw]."""
+    @property
+    def one_sided(self) -> bool:
+        """Whether B has all input axes, and M no more rows than columns: ``decompose`` can take another ``gram``."""
+        return self.c[0] * self.h[0] * self.w[0] == 1 and self.f[0] == self.max_rank
+
+    def decompose(self, kernel: Tensor, gram: Tensor | None = None) -> KroneckerDecomposition:
+        """All terms of the optimal decomposition of ``kernel`` [F, C / groups, kh, kw].
+
+        In another inner product of B's axes than the plain one, ``gram`` [g, f1, f1] holds the products of M's rows:
+        of a ``one_sided`` shape, the optimum is still the projection of M on their leading eigenvectors.
+        """
         if tuple(kernel.shape) != self.kernel_shape:
             wanted, given = self.kernel_shape, tuple(kernel.shape)
             raise StructureError(f"Kronecker shape {self} is for a kernel {wanted}, not {given}")
@@ -124,9 +133,12 @@ class KroneckerShape:
         # The Gram matrix of the short side is much cheaper than an SVD; in float64 it costs accuracy only below 1e-8.
         flipped = m.shape[1] > m.shape[2]
         short = m.mT if flipped else m
-        precise = short.double()
-        values, vectors = torch.linalg.eigh(precise @ precise.mT)
-        return KroneckerDecomposition(self, short, vectors.flip(-1), values.flip(-1).clamp_min(0.0).sqrt(), flipped)
+        if gram is None:
+            precise = short.double()
+            gram = precise @ precise.mT
+        values, vectors = torch.linalg.eigh(gram)
+        u, sigma = vectors.to(m.dtype).flip(-1), values.flip(-1).clamp_min(0.0).sqrt()
+        return KroneckerDecomposition(self, short, u, sigma, flipped)
 
     def __str__(self) -> str:
         return write_splits(self.f, self.c, self.h, self.w, self.groups)
