@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 
-
 #: Blocks of at least this many bytes go back as soon as they are freed, and the number that glibc has for the setting.
 LARGE_BLOCK, M_MMAP_THRESHOLD = 2**20, -3
 
