@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 #: Savings that are tried in each layer: dense MACs over the candidate's, or parameters where MACs cannot be saved.
 SAVINGS = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
 
-#: Held-out patches below this number do not judge.
-FEWEST_PATCHES = 256
+#: Input dimensions up to which a candidate's error is computed from the moments; held-out patches below this number do
+#: not judge.
+EXACT, FEWEST_PATCHES = 2304, 256
 
 #: The families by name, and all that run as plain convolutions together.
 METHODS: dict[str, tuple[str, ...]] = {name: (name,) for name in FAMILIES} | {
@@ -91,8 +92,8 @@ def dense_candidate(layer: Layer) -> Candidate:
 def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) -> list[Candidate]:
     """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
     found: list[Candidate] = []
-    # The exact error costs F * d^2; on held-out patches it costs F * d * patches, which is less in the widest layers.
-    on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > len(taken.x) >= FEWEST_PATCHES
+    # The exact error costs F * d^2. In the widest layers it is taken on the held-out patches, for F * d * patches.
+    on_patches = taken is not None and math.prod(layer.kernel_shape[1:]) > EXACT and len(taken.x) >= FEWEST_PATCHES
     for name, template in structures(layer, method):
         if not _could_gain(layer, name, template):
             continue
