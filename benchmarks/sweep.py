@@ -346,7 +346,7 @@ def _uniform_plan(hub: Hub, name: str) -> Any:
         shape = KroneckerShape((f // layer.groups, 1), (1, c), (1, h), (w, 1), layer.groups)
         rank = min(layer.dense_parameters // (2 * shape.network(1).parameters), shape.max_rank)
         if rank >= 1:
-            lines[layer.name] = LayerPlan("kronecker", str(shape), rank)
+            lines[layer.name] = LayerPlan("kronecker", str(shape), (rank,))
     return CompressionPlan(name, lines)
 
 
