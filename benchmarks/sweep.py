@@ -44,7 +44,7 @@ LINES = HERE / "results" / "sweep.jsonl"
 TOLERANCE = 1e-4
 #: An error of this many times the rounding error of the untouched network is rounding, too.
 ROUNDINGS = 10
-SECONDS, GIGABYTES = 100, 12
+SECONDS, GIGABYTES = 240, 12
 #: Side lengths that are tried, smallest first. Before 64, networks for CIFAR only.
 SIDES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 480)
 #: The compressor searches shapes and ranks in networks up to this size; larger ones get one shape for all layers.
