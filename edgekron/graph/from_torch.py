@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
         except Exception as error:
             shape = ", ".join(str(size) for size in input_shape)
             raise UserError(f"{name} does not take an input of shape [N, {shape}]: {_line(error)}") from error
-        return _export(module, name, args=(example,), dynamic_shapes=({0: Dim("N")},))
+        return _export(_traced(module, name, example), name)
 
 
 def import_program(path: Path) -> ir.Model:
@@ -63,25 +63,35 @@ def import_program(path: Path) -> ir.Model:
     return _export(program, str(path))
 
 
-def _export(model: nn.Module | ExportedProgram, name: str, **options: Any) -> ir.Model:
+def _traced(module: nn.Module, name: str, example: torch.Tensor) -> ExportedProgram:
+    """The module as a program. ``torch.onnx.export`` would do the same, but prints the module first, and there are
+    modules that cannot be printed.
+    """
+    with _quiet():
+        try:
+            return torch.export.export(module, (example,), dynamic_shapes=({0: Dim("N")},), strict=False)
+        except Exception as error:
+            raise UserError(f"{name} cannot be traced: {_line(_root(error))}") from error
+
+
+def _export(program: ExportedProgram, name: str) -> ir.Model:
     with _quiet():
         try:
             # Without its optimiser, which would fold and rename weights before we see them.
-            program = torch.onnx.export(
-                model,
+            exported = torch.onnx.export(
+                program,
                 dynamo=True,
                 optimize=False,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=["input"],
                 custom_translation_table=TRANSLATIONS,
-                **options,
             )
         except Exception as error:
             raise UserError(f"{name} cannot be exported to ONNX: {_line(_root(error))}") from error
-    if program is None:
+    if exported is None:
         raise UserError(f"{name} cannot be exported to ONNX")
-    return program.model
+    return exported.model
 
 
 @contextlib.contextmanager
