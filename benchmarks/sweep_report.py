@@ -90,7 +90,7 @@ def _markdown(
         f"is a largest error of an output of at most {tolerance:g} of its largest value, in every comparison. Some",
         "random networks amplify rounding beyond that on the extreme images (zeros, one pixel, a hundred times too",
         f"large): there a pass is at most {roundings} times what float32 does to the torch module itself, in brackets",
-        "(its distance from float64, or what the last bit of each weight changes). Made by",
+        "(its distance from float64, what the last bit of each weight changes, or torch's own ONNX file). Made by",
         "`python benchmarks/sweep.py`.",
         "",
     ]

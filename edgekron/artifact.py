@@ -8,6 +8,7 @@ report.json           costs, errors and choices by layer
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ def write(compression: Compression, folder: str | Path, *, force: bool = False) 
         if layer.factorized.bias is not None:
             tensors["bias"] = layer.factorized.bias
         factors |= {f"{layer.name}.{key}": np.ascontiguousarray(value) for key, value in tensors.items()}
+    plan = compression.plan.to_toml()
+    compression.hub.plan_hash = hashlib.sha256(plan.encode()).hexdigest()
     with new_folder(folder, force, replaces=FILES) as path:
         compression.hub.save(path / HUB)
-        (path / PLAN).write_text(compression.plan.to_toml())
+        (path / PLAN).write_text(plan)
         (path / FACTORS).write_bytes(safetensors.numpy.save(factors))
         (path / REPORT).write_text(json.dumps(compression.report, indent=2) + "\n")
 

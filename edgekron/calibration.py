@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
+from .graph.control_flow import reads
 from .memory import give_back
 from .moments import Moments, MomentSums, sample_patches
 
@@ -134,7 +135,7 @@ def _live_at(hub: Hub, position: int) -> list[str]:
         if index < position:
             made += [str(v.name) for v in node.outputs]
         else:
-            used |= {str(v.name) for v in node.inputs if v is not None}
+            used |= {str(value.name) for value in reads(node)}
     return [name for name in made if name in used]
 
 

@@ -4,6 +4,11 @@ A candidate costs what it executes: multiply-accumulates in the cheapest contrac
 values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. A family
 for storage is offered where it only stores less, too: its kernel is then expanded when the file is loaded, and costs
 the dense multiply-accumulates.
+
+A runtime computes the output channels of a stage some at a time, as many as its registers take, and pads what is left:
+48 outputs by blocks of 32 take as long as 64. Where the block is known (``fill``), the largest ranks that reach a
+saving are looked for among those that pad hardly more than the dense layer does, then among those that would with half
+the block, and so on.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from .ranks import RankRule, path
 from .structures import FAMILIES, Ranks, Structure
 
 if TYPE_CHECKING:
+    from .algebra import FactorNetwork
     from .calibration import Sample
     from .graph import Layer
 
@@ -30,6 +36,9 @@ SAVINGS = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0, 10.0, 1
 #: Input dimensions up to which a candidate's error is computed from the moments; held-out patches below this number do
 #: not judge.
 EXACT, FEWEST_PATCHES = 2304, 256
+
+#: How much more of its stages' outputs a candidate may pad than the dense layer.
+PADDING = 1.1
 
 #: The families by name, and all that run as plain convolutions together.
 METHODS: dict[str, tuple[str, ...]] = {name: (name,) for name in FAMILIES} | {
@@ -82,6 +91,13 @@ class _Cost:
     macs: int
     parameters: int
     expanded: bool = False
+    #: (multiply-accumulates, output channels) of each stage.
+    stages: tuple[tuple[int, int], ...] = ()
+
+    def padding(self, fill: int) -> float:
+        """Multiply-accumulates with outputs padded to blocks of ``fill``, over those without."""
+        padded = sum(macs * _blocks(outputs, fill) / outputs for macs, outputs in self.stages)
+        return padded / max(1, sum(macs for macs, _ in self.stages))
 
 
 def dense_candidate(layer: Layer) -> Candidate:
@@ -89,7 +105,7 @@ def dense_candidate(layer: Layer) -> Candidate:
     return Candidate(layer.dense_macs, layer.dense_parameters, 0.0)
 
 
-def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) -> list[Candidate]:
+def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, *, fill: int = 1) -> list[Candidate]:
     """The dense layer and every candidate that no other beats in MACs, parameters and error alike."""
     found: list[Candidate] = []
     # The exact error costs F * d^2. In the widest layers it is taken on the held-out patches, for F * d * patches.
@@ -101,7 +117,7 @@ def candidates(layer: Layer, kernel: Tensor, taken: Sample | None, method: str) 
         # Without a spectrum, each rank is an iteration or a chain of SVDs of its own.
         savings = SAVINGS if fitter.spectra else SAVINGS[::3]
         costs = _costs(layer, name, template, path(template, fitter.spectra))
-        for one in _spread(layer, costs, savings):
+        for one in _spread(layer, costs, savings, fill):
             if taken is not None and on_patches:
                 fitted = fitter.closed_form_kernel(*one.ranks)
                 error = taken.error(fitted, taken.moments.bias(fitted))
@@ -162,14 +178,37 @@ def _costs(layer: Layer, method: str, template: Structure, ranks: Sequence[Ranks
             order = network.best_order(layer.input_size, layer.geometry)
         macs, parameters = network.macs(order, layer.input_size, layer.geometry), network.parameters
         if macs < layer.dense_macs:
-            found.append(_Cost(one, order, macs, parameters))
+            found.append(_Cost(one, order, macs, parameters, stages=_stages(layer, network, order)))
         elif parameters < layer.dense_parameters and FAMILIES[method].stores:
             found.append(_Cost(one, order, layer.dense_macs, parameters, expanded=True))
     return found
 
 
-def _spread(layer: Layer, costs: Sequence[_Cost], savings: Sequence[float]) -> list[_Cost]:
-    """For each of ``savings``, the candidate of the largest ranks that reaches it."""
+def _stages(layer: Layer, network: FactorNetwork, order: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    found, size = [], layer.input_size
+    for stage in network.stages(order, layer.geometry):
+        found.append((stage.macs(size), stage.size(stage.new)))
+        size = stage.geometry.output_size(size, stage.kernel)
+    return tuple(found)
+
+
+def _blocks(outputs: int, fill: int) -> int:
+    return math.ceil(outputs / fill) * fill
+
+
+def _filled(pool: list[_Cost], outputs: int, fill: int) -> list[_Cost]:
+    """Those of ``pool`` that fill blocks of ``fill``, or of half of it, and so on; the dense layer has ``outputs``."""
+    while fill > 1:
+        allowed = PADDING * _blocks(outputs, fill) / outputs
+        if filled := [one for one in pool if one.padding(fill) <= allowed]:
+            return filled
+        fill //= 2
+    return pool
+
+
+def _spread(layer: Layer, costs: Sequence[_Cost], savings: Sequence[float], fill: int) -> list[_Cost]:
+    """For each of ``savings``, the candidate of the largest ranks that reaches it and fills its blocks."""
+    outputs = layer.kernel_shape[0] // layer.groups
     contracted = [c for c in costs if not c.expanded]
     expanded = [c for c in costs if c.expanded]
     chosen: dict[Ranks, _Cost] = {}
@@ -179,7 +218,7 @@ def _spread(layer: Layer, costs: Sequence[_Cost], savings: Sequence[float]) -> l
             ([c for c in expanded if c.parameters * saving <= layer.dense_parameters], "parameters"),
         ):
             if pool:
-                one = max(pool, key=lambda c: (getattr(c, size), c.parameters))
+                one = max(_filled(pool, outputs, fill), key=lambda c: (getattr(c, size), c.parameters))
                 chosen[one.ranks] = one
     return list(chosen.values())
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algebra import StructureError
+from .algebra import FactorNetwork, StructureError
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
 from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
@@ -69,10 +69,14 @@ def compress(
     data: Sequence[np.ndarray] = (),
     method: str = "kronecker",
     rule: RankRule | ErrorBound | None = None,
+    fill: int = 1,
+    revise: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
     """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters":
-    3.0}); with a ``rule`` instead of ratios, every layer's ranks are those that the rule gives it.
+    3.0}); with a ``rule`` instead of ratios, every layer's ranks are those that the rule gives it. ``fill`` is
+    the number of output channels that the runtime computes at a time: ranks are preferred that pad little of it.
+    ``revise`` may change the plan before anything is fitted to it.
 
     ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
     ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
@@ -90,8 +94,8 @@ def compress(
             f"choose one of these methods, or a ratio for {method}."
         )
     _check_data(hub, data)
-    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, rule=rule, progress=progress)
-    return apply_plan(hub, plan, data=data, progress=progress)
+    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, rule=rule, fill=fill, progress=progress)
+    return apply_plan(hub, revise(plan), data=data, progress=progress)
 
 
 def _check_data(hub: Hub, data: Sequence[np.ndarray]) -> None:
@@ -111,6 +115,7 @@ def make_plan(
     data: Sequence[np.ndarray] = (),
     method: str = "kronecker",
     rule: RankRule | ErrorBound | None = None,
+    fill: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> CompressionPlan:
     """Chooses a structure and a rank for each layer; see ``compress``."""
@@ -127,7 +132,7 @@ def make_plan(
                 walk.advance(layer)
                 kernel = _kernel(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
-                choices[layer.name] = _choices(layer, kernel, taken, method, rule)
+                choices[layer.name] = _choices(layer, kernel, taken, method, rule, fill)
                 if rule is None:
                     weights[layer.name] = _sensitivity(
                         hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
@@ -138,7 +143,7 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule)
+            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule, fill)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
@@ -151,13 +156,13 @@ def make_plan(
 
 
 def _choices(
-    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule | ErrorBound | None
+    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule | ErrorBound | None, fill: int
 ) -> list[Candidate]:
     """All candidates; or the dense one and, if it is another, the rule's choice."""
     if rule is None:
-        return candidates(layer, kernel, taken, method)
+        return candidates(layer, kernel, taken, method, fill=fill)
     if isinstance(rule, ErrorBound):
-        return rule.choices(candidates(layer, kernel, taken, method))
+        return rule.choices(candidates(layer, kernel, taken, method, fill=fill))
     options = [dense_candidate(layer), by_rule(layer, kernel, taken, method, rule)]
     return options if options[1].template is not None else options[:1]
 
@@ -383,9 +388,14 @@ def _ranks(layer: Layer, line: LayerPlan) -> Ranks:
     return tuple(min(rank, most) for rank, most in zip(line.ranks, full, strict=True))
 
 
+def factor_network(layer: Layer, line: LayerPlan) -> FactorNetwork:
+    """The factors that a plan's line gives a layer. Raises ``UserError`` for a line that does not fit the layer."""
+    return _template(layer, line).network(*_ranks(layer, line))
+
+
 def _check_lowering(layer: Layer, line: LayerPlan) -> None:
     """Raises ``UserError`` for an order or forms that cannot be exported, before the work of fitting is done."""
-    network = _template(layer, line).network(*_ranks(layer, line))
+    network = factor_network(layer, line)
     order = line.order or tuple(range(len(network.axes)))
     for target, forms in ({"": ("dense",)} | dict(line.forms)).items():
         try:
@@ -447,12 +457,17 @@ def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     }
 
 
-def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict[str, Any]:
-    totals = {}
+def totals(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A network's MACs and parameters before and after, from the rows of a report's layers."""
+    found = {}
     for unit in ("macs", "parameters"):
         before = sum(row["dense"][unit] for row in rows.values())
         after = sum(row.get("compressed", row["dense"])[unit] for row in rows.values())
-        totals[unit] = {"dense": before, "compressed": after, "ratio": before / after if after else 1.0}
+        found[unit] = {"dense": before, "compressed": after, "ratio": before / after if after else 1.0}
+    return found
+
+
+def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict[str, Any]:
     return {
         "definitions": {
             "macs": "multiply-accumulates of convolutions and fully connected layers for one image",
@@ -463,6 +478,6 @@ def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict
             "terms cancel",
         },
         "calibration_images": sum(len(batch) for batch in data),
-        "totals": totals,
+        "totals": totals(rows),
         "layers": rows,
     }

@@ -175,18 +175,24 @@ def valid_forms(stage: Stage, target: str) -> tuple[str, ...]:
     return tuple(forms)
 
 
-def default_forms(stages: Sequence[Stage], target: str) -> tuple[str, ...]:
-    """The form of each stage that was fastest for float32 in most measurements on ``target``.
+def default_forms(stages: Sequence[Stage], target: str, dtype: str = "float32") -> tuple[str, ...]:
+    """The form of each stage that was fastest for ``dtype`` in most measurements on ``target``.
 
     ONNX Runtime: matrix products on single pixels, slices folded into the batch elsewhere. LiteRT: slices folded into
-    the width; on single pixels the identity costs less than a transpose while there are few channels.
+    the width; on single pixels the identity costs less than a transpose while there are few channels. In "int8" a
+    transpose is dearer beside the arithmetic and a matrix product from the left stays float, so that single pixels take
+    the identity as long as it is not mostly zeros.
     """
     chosen = []
     for stage in stages:
         valid = valid_forms(stage, target)
-        narrow = stage.size(stage.carried) * max(stage.size(stage.new), stage.size(stage.contracted)) <= 64
-        if target == "tflite":
-            wanted = ["mix", "fold"] if stage.pointwise and narrow else ["fold", "mix"]
+        width = stage.size(stage.carried) * max(stage.size(stage.new), stage.size(stage.contracted))
+        if dtype == "int8":
+            wanted = ["mix"] if stage.pointwise and (target == "onnx" or width <= 256) else ["fold", "grouped"]
+            if stage.pointwise and target == "tflite":
+                wanted.append("grouped")
+        elif target == "tflite":
+            wanted = ["mix", "fold"] if stage.pointwise and width <= 64 else ["fold", "mix"]
         else:
             wanted = ["matmul", "fold"]
         chosen.append(next((form for form in wanted if form in valid), valid[0]))

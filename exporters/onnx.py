@@ -1,7 +1,10 @@
-"""From the hub to a standard ONNX file: only operators of the default domain, a dynamic batch, each factor stored once.
+"""From the hub to a standard ONNX file: only operators of the default domain, each factor stored once.
 
 Each factorized node becomes the steps of ``edgekron.lowering.lower`` (see ``onnx_steps``); other nodes are the hub's.
 The result is simplified by onnxsim, whose constant folding is kept from multiplying repeated factors out, and checked.
+
+The batch is dynamic, unless the network came from an ONNX file with a fixed one. A height and width that such a file
+left open stay open where no layer's form depends on them, see ``size_bound``. The file's metadata is kept.
 """
 
 from __future__ import annotations
@@ -12,18 +15,20 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 import onnxsim
-from onnx import version_converter
 from onnx_ir.passes import common
 
 from edgekron.algebra import StructureError
 from edgekron.errors import UserError
 from edgekron.files import write_file
+from edgekron.graph.axes import open_sizes, remembered_axes
 from edgekron.graph.factorized import is_factorized, read_node
+from edgekron.graph.hub import PLAN_KEY
 from edgekron.graph.nodes import OPSET, replace_node
+from edgekron.graph.opsets import convert_opset
 from edgekron.graph.passes import infer_shapes
 from edgekron.lowering import Step
 
-from .onnx_steps import TILED_FROM, render
+from .onnx_steps import TILED_FROM, depends_on_size, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +36,10 @@ if TYPE_CHECKING:
 
     from edgekron.graph import Factorized, Hub
 
-#: Those to and from which the ONNX version converter takes every operator of the hub.
-OPSETS = range(18, 24)
+#: Those in which a network can be written.
+OPSETS = range(17, 25)
+#: Prefix of the metadata that is EdgeKron's own; all other is the source's.
+_OWN = "edgekron."
 
 
 def export_onnx(
@@ -52,10 +59,13 @@ def export_onnx(
     """
     if opset not in OPSETS:
         raise UserError(f"opset {opset} is not supported; choose one from {OPSETS.start} to {OPSETS.stop - 1}")
+    bound = size_bound(hub, forms)
     model = hub.copy().model
     _render_layers(model, forms or {})
     _refuse_other_domains(model)
+    _set_axes(model, keep_open=not bound)
     infer_shapes(model)
+    _state_outputs(model)
     common.ClearMetadataAndDocStringPass()(model)
     proto = ir.serde.serialize_model(model)
     if simplify:
@@ -64,12 +74,44 @@ def export_onnx(
         threshold = f"{TILED_FROM // 1024}KB"
         proto, _ = onnxsim.simplify(proto, tensor_size_threshold=threshold, skip_constant_folding=expanded)
     if opset != OPSET:
-        proto = _converted(proto, opset)
-    _sign(proto, opset)
+        simplified = ir.serde.deserialize_model(proto)
+        source = f"the network {model.graph.name}" if model.graph.name else "the network"
+        proto = ir.serde.serialize_model(convert_opset(simplified, opset, source, f"use opset {OPSET}"))
+    _name_axes(proto, model)
+    _sign(proto, opset, model.metadata_props)
     onnx.checker.check_model(proto, full_check=True)
     if path is not None:
         write_file(path, proto.SerializeToString(), force)
     return proto
+
+
+def size_bound(hub: Hub, forms: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Names of the layers whose forms are exact for one size of the input alone, where the source left its size open.
+
+    With any such layer ``export_onnx`` writes the size that the hub was loaded with.
+    """
+    if not open_sizes(hub.model):
+        return []
+    factorized = (read_node(node) for node in hub.model.graph if is_factorized(node))
+    return [
+        layer.layer
+        for layer in factorized
+        if layer.kind == "conv" and depends_on_size(onnx_steps(layer, (forms or {}).get(layer.layer)))
+    ]
+
+
+def size_notice(hub: Hub) -> list[str]:
+    """What to tell a user whose network's open size had to be fixed: one sentence, or none."""
+    bound = size_bound(hub)
+    if not bound:
+        return []
+    size = "x".join(map(str, hub.input_shape[1:]))
+    return [
+        (
+            f"the input's size is fixed to {size}: the forms of {', '.join(bound)} depend on it; "
+            'give these layers the forms ["mix", "mix"] or ["dense"] in the plan to keep it open'
+        )
+    ]
 
 
 def onnx_steps(factorized: Factorized, forms: Sequence[str] | None = None) -> tuple[Step, ...]:
@@ -110,7 +152,7 @@ def _size(x: ir.Value, layer: str) -> tuple[int, int]:
 
 
 def _refuse_other_domains(model: ir.Model) -> None:
-    for node in model.graph:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain not in ("", "ai.onnx"):
             raise UserError(
                 f"node {node.name} is {node.domain}.{node.op_type}, which is not a standard ONNX operator; "
@@ -118,21 +160,60 @@ def _refuse_other_domains(model: ir.Model) -> None:
             )
 
 
-def _converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    try:
-        return version_converter.convert_version(proto, opset)
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        raise UserError(f"the network cannot be written in opset {opset} ({line}); use opset {OPSET}") from error
+def _set_axes(model: ir.Model, *, keep_open: bool) -> None:
+    """Gives the input the batch that its file had and, with ``keep_open``, the sizes that were open there.
+
+    The symbols are those of the hub; ``_name_axes`` gives them the file's names when all is done.
+    """
+    value = model.graph.inputs[0]
+    sizes = remembered_axes(model).get(str(value.name))
+    if sizes is None or value.shape is None or len(sizes) != len(value.shape):
+        return
+    given = list(value.shape)
+    batch = sizes[0] if isinstance(sizes[0], int) else given[0]
+    opened = [
+        f"size{axis}" if keep_open and not isinstance(size, int) else given[axis]
+        for axis, size in enumerate(sizes)
+        if axis
+    ]
+    value.shape = ir.Shape([batch, *opened])
+    for output in model.graph.outputs:
+        output.shape = None
 
 
-def _sign(proto: onnx.ModelProto, opset: int) -> None:
-    """Replaces what other tools wrote about themselves, and asks for the oldest format that has the opset."""
-    del proto.metadata_props[:]
+def _state_outputs(model: ir.Model) -> None:
+    """Gives outputs of which nothing can be inferred the shape that the source states."""
+    axes = remembered_axes(model)
+    for output in model.graph.outputs:
+        if output.shape is None and str(output.name) in axes:
+            output.shape = ir.Shape(axes[str(output.name)])
+
+
+def _name_axes(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """Gives open sizes of inputs and outputs the names that they had in the source."""
+    axes = remembered_axes(model)
+    for value in (*proto.graph.input, *proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        names = axes.get(value.name)
+        if names is None or len(names) != len(dims):
+            continue
+        for dim, name in zip(dims, names, strict=True):
+            if not dim.HasField("dim_value") and not isinstance(name, int):
+                dim.Clear()
+                if name is not None:
+                    dim.dim_param = name
+
+
+def _sign(proto: onnx.ModelProto, opset: int, props: Mapping[str, str]) -> None:
+    """Replaces what other tools wrote about themselves, and asks for the oldest format that has the opset.
+
+    Of ``props``, the hub's metadata, the source's own are kept, and the hash of the plan.
+    """
     for thing in (proto.graph, *proto.graph.node):
         thing.doc_string = ""
         del thing.metadata_props[:]
     version = metadata.version("edgekron")
     proto.producer_name, proto.producer_version, proto.doc_string = "edgekron", version, ""
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
-    onnx.helper.set_model_props(proto, {"edgekron.version": version, "edgekron.opset": str(opset)})
+    kept = {key: value for key, value in props.items() if not key.startswith(_OWN) or key == PLAN_KEY}
+    onnx.helper.set_model_props(proto, kept | {"edgekron.version": version, "edgekron.opset": str(opset)})

@@ -51,6 +51,11 @@ def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, ste
     return renderer.finish()
 
 
+def depends_on_size(steps: Sequence[Step]) -> bool:
+    """Whether the nodes of a convolution's steps are exact for one height and width alone: whether any reshapes."""
+    return any(isinstance(step, Shuffle | MatMul) or getattr(step, "fold", 1) > 1 for step in steps)
+
+
 class _Renderer:
     """The value so far, its view (all dimensions behind the first), and what the view means: channels and size."""
 

@@ -5,7 +5,11 @@ Exporters keep the names of layers' outputs, so most layers can be compared wher
 reference r and a candidate c,
 
     max abs = max |r - c|     relative = max abs / max |r|     SQNR = 10 log10(sum r^2 / sum (r - c)^2) dB
-    cosine = <r, c> / (|r| |c|)
+    cosine = <r, c> / (|r| |c|)     agreement = the fraction of images whose highest score is of the same class
+
+A file with integer activations is exact to a 256th of the ranges that it was calibrated on, and saturates beyond
+them: no bound on its largest error is meaningful, and what lies outside the data it was made for is not judged. It is
+judged by SQNR and agreement, on real images. A ``Version`` says what it stores.
 """
 
 from __future__ import annotations
@@ -13,24 +17,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import onnx
 
 from edgekron.errors import UserError
-from edgekron.graph import Hub
-from edgekron.runtimes import backends
-from edgekron.runtimes.backends import litert
 
-#: Stop looking for inner values with more elements than this for one image.
-LARGEST = 4_000_000
+from .versions import Version, open_version
+
+__all__ = ["Difference", "Version", "cases", "compare", "difference", "open_version"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the candidate's value ``name`` is from the reference's, over all inputs of one ``case``."""
+    """How far the candidate's value ``name`` is from the reference's, over all inputs of one ``case``.
+
+    ``agreement`` is None for what is no list of scores [N, classes].
+    """
 
     name: str
     case: str
@@ -38,6 +41,7 @@ class Difference:
     relative: float
     sqnr_db: float
     cosine: float
+    agreement: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; an infinite SQNR (no difference at all) is None."""
@@ -47,7 +51,7 @@ class Difference:
 
 
 def difference(name: str, case: str, reference: np.ndarray, candidate: np.ndarray) -> Difference:
-    """The four measures for two arrays of one shape. Raises ``UserError`` when the shapes differ."""
+    """The measures for two arrays of one shape. Raises ``UserError`` when the shapes differ."""
     if reference.shape != candidate.shape:
         raise UserError(
             f"{name} has shape {list(reference.shape)} in the reference and {list(candidate.shape)} in the candidate; "
@@ -66,124 +70,14 @@ def difference(name: str, case: str, reference: np.ndarray, candidate: np.ndarra
         relative=math.inf if not math.isfinite(noise) else worst / top if top else (0.0 if not worst else math.inf),
         sqnr_db=10 * math.log10(energy / noise) if noise and energy else (math.inf if not noise else -math.inf),
         cosine=float(r @ c) / norms if norms else float(energy == float(c @ c)),
+        agreement=_agreement(reference, candidate),
     )
 
 
-class Version(Protocol):
-    """A runnable version: its input [C, H, W], the values it can show, and a run for NCHW images."""
-
-    input_shape: tuple[int, ...]
-    outputs: list[str]
-    inner: list[str]
-
-    def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]: ...
-
-
-def open_version(source: Hub | str | Path, *, inner: bool = True) -> Version:
-    """A hub, an ``.onnx`` file or a ``.tflite`` file; without ``inner`` it shows its outputs alone, several times as
-    fast. Raises ``UserError`` when it cannot be opened.
-    """
-    if isinstance(source, Hub):
-        return _OnnxVersion(source.proto(), inner)
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; check the path.")
-    if path.suffix == ".tflite":
-        return _TfliteVersion(path, inner)
-    if path.suffix != ".onnx":
-        raise UserError(f"{path} is neither an .onnx nor a .tflite file; export the model first.")
-    try:
-        return _OnnxVersion(onnx.load(path), inner)
-    except Exception as error:  # noqa: BLE001  protobuf and ONNX Runtime raise many types for damaged files
-        raise UserError(f"{path} cannot be opened ({str(error).splitlines()[0]}); export it again.") from None
-
-
-class _OnnxVersion:
-    """ONNX Runtime with every float value of the graph as an output."""
-
-    def __init__(self, proto: onnx.ModelProto, inner: bool) -> None:
-        import onnxruntime
-
-        self.outputs = [o.name for o in proto.graph.output]
-        self._input = proto.graph.input[0].name
-        shape = proto.graph.input[0].type.tensor_type.shape.dim
-        self.input_shape = tuple(d.dim_value for d in shape[1:])
-        # The outputs themselves are compared as users run them.
-        plain = onnxruntime.SessionOptions()
-        plain.log_severity_level = 3
-        self._plain = onnxruntime.InferenceSession(proto.SerializeToString(), plain, ["CPUExecutionProvider"])
-        self.inner = []
-        if not inner:
-            return
-        inferred = onnx.shape_inference.infer_shapes(proto)
-        known = {v.name: v for v in inferred.graph.value_info if _elements(v) <= LARGEST}
-        names = [name for node in proto.graph.node for name in node.output if name in known]
-        probe = onnx.ModelProto()
-        probe.CopyFrom(proto)
-        # Float values only: shapes and indices are no layer's output.
-        self.inner = [n for n in names if known[n].type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-        probe.graph.output.extend(known[name] for name in self.inner)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Optimisations would remove values that are to be shown, and fuse what is to be compared.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._probe = onnxruntime.InferenceSession(probe.SerializeToString(), options, ["CPUExecutionProvider"])
-
-    def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
-        values = {}
-        if self.inner:
-            values = dict(zip(self.inner, self._probe.run(self.inner, {self._input: x}), strict=True))
-        values |= dict(zip(self.outputs, self._plain.run(self.outputs, {self._input: x}), strict=True))
-        return values
-
-
-def _elements(value: onnx.ValueInfoProto) -> int:
-    return math.prod(d.dim_value or 1 for d in value.type.tensor_type.shape.dim)
-
-
-class _TfliteVersion:
-    """LiteRT: the outputs as users run them, inner values by the plain kernels, whose buffers stay readable.
-
-    Four-dimensional values come back as NCHW.
-    """
-
-    def __init__(self, path: Path, inner: bool) -> None:
-        self._session = backends.load(path)
-        module = litert.import_runtime()
-        self._inner = module.Interpreter(
-            model_path=str(path),
-            experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
-        self._inner.allocate_tensors()
-        (entry,) = self._inner.get_input_details()
-        self._input, self._batch = entry["index"], int(entry["shape"][0])
-        shape = [int(n) for n in entry["shape"][1:]]
-        self.input_shape = tuple(shape[-1:] + shape[:-1]) if len(shape) == 3 else tuple(shape)
-        self.outputs = [d["name"] for d in self._inner.get_output_details()]
-        made = {int(i) for operator in self._inner._get_ops_details() for i in operator["outputs"]}  # noqa: SLF001
-        kept = made if inner else set()
-        self._details = [d for d in self._inner.get_tensor_details() if d["index"] in kept and d["dtype"] == np.float32]
-        self.inner = [d["name"] for d in self._details]
-
-    def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
-        found: dict[str, list[np.ndarray]] = {}
-        for start in range(0, len(x) if self.inner else 0, self._batch):
-            part = x[start : start + self._batch]
-            used = len(part)
-            if used < self._batch:
-                part = np.concatenate([part, np.zeros((self._batch - used, *x.shape[1:]), x.dtype)])
-            entry = part.transpose(0, 2, 3, 1) if part.ndim == 4 else part
-            self._inner.set_tensor(self._input, np.ascontiguousarray(entry))
-            self._inner.invoke()
-            for detail in self._details:
-                value = self._inner.get_tensor(detail["index"])
-                value = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
-                # A width fold multiplies the images; such a value belongs to no layer.
-                if len(value) == self._batch:
-                    found.setdefault(detail["name"], []).append(value[:used])
-        values = {name: np.concatenate(parts) for name, parts in found.items()}
-        return values | dict(zip(self.outputs, backends.run_nchw(self._session, x), strict=True))
+def _agreement(reference: np.ndarray, candidate: np.ndarray) -> float | None:
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return None
+    return float(np.mean(reference.argmax(axis=1) == candidate.argmax(axis=1)))
 
 
 def cases(shape: Sequence[int], images: np.ndarray | None, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
@@ -200,6 +94,24 @@ def cases(shape: Sequence[int], images: np.ndarray | None, seed: int = 0) -> Ite
         yield f"{len(images)} images", images
 
 
+def common_shape(reference: Version, candidate: Version) -> tuple[int, ...]:
+    """The input [C, H, W] that both take: a size that one leaves open is the other's.
+
+    Raises ``UserError`` when they differ, or both leave one open.
+    """
+    pair = reference.input_shape, candidate.input_shape
+    if len(pair[0]) != len(pair[1]) or any(a and b and a != b for a, b in zip(*pair, strict=True)):
+        raise UserError(
+            f"the reference takes {list(pair[0])} and the candidate {list(pair[1])}; are these the same network?"
+        )
+    shape = tuple(a or b for a, b in zip(*pair, strict=True))
+    if not all(n > 0 for n in shape):
+        raise UserError(
+            "the size of the input is open in both files; compare with the folder that compress wrote, which knows one."
+        )
+    return shape
+
+
 def compare(
     reference: Version, candidate: Version, inputs: Iterable[tuple[str, np.ndarray]], names: Mapping[str, str]
 ) -> tuple[list[Difference], list[Difference]]:
@@ -208,21 +120,15 @@ def compare(
     ``names`` maps values to what they are called in the rows, such as a layer's output to the layer. Raises
     ``UserError`` when the versions' inputs or outputs do not match, or an input does not fit them.
     """
-    if reference.input_shape != candidate.input_shape:
-        raise UserError(
-            f"the reference takes {list(reference.input_shape)} and the candidate {list(candidate.input_shape)}; "
-            "are these the same network?"
-        )
-    if not all(n > 0 for n in reference.input_shape):
-        raise UserError("the size of the reference's input is open; export it with a fixed height and width.")
+    shape = common_shape(reference, candidate)
     if len(reference.outputs) != len(candidate.outputs):
         counts = len(reference.outputs), len(candidate.outputs)
         raise UserError(f"the reference has {counts[0]} outputs and the candidate {counts[1]}; they must match.")
     ends: list[Difference] = []
     layers: dict[str, Difference] = {}
     for case, x in inputs:
-        if x.shape[1:] != tuple(reference.input_shape):
-            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(reference.input_shape)}.")
+        if x.shape[1:] != shape:
+            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(shape)}.")
         old, new = reference.run(x), candidate.run(x)
         ends += [difference(a, case, old[a], new[b]) for a, b in zip(reference.outputs, candidate.outputs, strict=True)]
         common = [n for n in reference.inner if n in old and n in new and old[n].shape == new[n].shape]

@@ -1,4 +1,4 @@
-"""Labelled image sets: the bundled Fashion-MNIST, and the user's own files.
+"""Image sets: the bundled Fashion-MNIST, and the user's own files.
 
 A data set is named on the command line by one word:
 
@@ -6,13 +6,14 @@ A data set is named on the command line by one word:
 ``fashion-mnist:test``                the 10,000 test images, bundled
 ``fashion-mnist:calibration``         the first 2,048 training images, bundled: calibration never sees the test
 ``fashion-mnist:train``               the 60,000 training images, from a folder of IDX files (see ``IDX_FOLDERS``)
-``DIR``                               an image folder: one sub-folder a class
-``FILE.npz``                          arrays ``images`` [N, H, W] or [N, H, W, C] and, where known, ``labels`` [N]
+``DIR``                               an image folder: one sub-folder a class, or all images in it, without labels
+``FILE.npz``                          arrays ``images``, uint8 [N, H, W] or [N, H, W, C], and, where known, ``labels``
+                                      [N]; or ``inputs``, float32 [N, ...]: what the network takes, as it takes it
 ``FILE-idx3-ubyte[.gz]``              IDX images; labels from the ``-labels-idx1-ubyte`` file beside it
 ``FILE.bin``                          CIFAR-10 binary records
 ====================================  ==================================================================
 
-Images stay uint8 in memory; ``ImageSet.batch`` gives the float32 NCHW array that a network takes.
+Images stay uint8; ``ImageSet.batches`` gives the float32 NCHW arrays that a network takes.
 """
 
 from __future__ import annotations
@@ -27,20 +28,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import DataError
+from .images import image_files, read_images, resized
+from .pixels import CIFAR10, FASHION_MNIST, IMAGENET, Normalisation, normalisation
+
 BUNDLED = Path(__file__).parent / "data"
 
 #: Where the training split is looked for, in this order.
 IDX_FOLDERS = ("$EDGEKRON_DATA", "data/fashion-mnist", "/usr/share/datasets/fashion-mnist")
-
-#: Mean and standard deviation of the pixels, in [0, 1], of the Fashion-MNIST training images.
-FASHION_MNIST = ((0.2860,), (0.3530,))
-#: The same for CIFAR-10 and ImageNet, by channel.
-CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-class DataError(ValueError):
-    """A data set that cannot be read; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class ImageSet:
     """Images with labels and the normalisation that networks trained on them expect.
 
     ``images`` is uint8 [N, H, W, C]; ``labels`` is int64 [N], all -1 where unknown; ``mean`` and ``std`` have one entry
-    a channel, in units of full scale.
+    a channel, in units of full scale. With ``reverse`` the network takes the channels backwards: blue, green, red.
     """
 
     name: str
@@ -56,6 +51,7 @@ class ImageSet:
     labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reverse: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,19 +60,28 @@ class ImageSet:
         """``count`` images drawn without replacement, in file order; all of them if there are fewer."""
         if count >= len(self):
             return self
-        keep = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
+        keep = _drawn(len(self), count, seed)
         return replace(self, images=self.images[keep], labels=self.labels[keep])
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, C] to float32 [n, C, H, W]."""
         mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
         x: np.ndarray = (images.astype(np.float32) / np.float32(255.0) - mean) / std
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray((x[..., ::-1] if self.reverse else x).transpose(0, 3, 1, 2))
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(float32 [n, C, H, W], int64 [n]) in order; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.normalise(self.images[start : start + size]), self.labels[start : start + size]
+
+
+@dataclass(frozen=True)
+class InputSet(ImageSet):
+    """What a network takes, as it takes it: ``images`` is float32 [N, ...], and nothing is done to it."""
+
+    def normalise(self, images: np.ndarray) -> np.ndarray:
+        """The same array."""
+        return np.ascontiguousarray(images)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -100,15 +105,44 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({error}); download it again.") from None
 
 
-def load(name: str) -> ImageSet:
+def load(
+    name: str,
+    *,
+    shape: tuple[int, ...] | None = None,
+    limit: int | None = None,
+    fit: str | None = None,
+    pixels: str | None = None,
+    order: str | None = None,
+) -> ImageSet:
     """Opens a data set by the word described at the top of this module.
 
-    Raises ``DataError`` when it is unknown, unreadable or empty.
+    ``shape`` [C, H, W] is that of the network's input: images are made to fit it, as ``fit`` says (see
+    ``edgekron.models.images``); ``pixels`` and ``order`` say what the network takes them for (see
+    ``edgekron.models.pixels``), in place of what its kind of file is known for. At most ``limit`` images are drawn.
+    Raises ``DataError`` when the set is unknown, unreadable or empty, or cannot be made to fit.
     """
-    data = _fashion_mnist(name) if name.split(":", maxsplit=1)[0] == "fashion-mnist" else _from_path(name)
+    image = (shape[0], shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
+    if name.split(":", maxsplit=1)[0] == "fashion-mnist":
+        data = _fashion_mnist(name)
+    elif Path(name).is_dir():
+        data = _image_folder(name, image, limit, fit or "crop")
+    else:
+        data = _from_path(name)
     if not len(data):
         raise DataError(f"data set {name} holds no image; give one with at least one.")
-    return data
+    if limit is not None:
+        data = data.subset(limit)
+    if isinstance(data, InputSet):
+        if fit or pixels or order:
+            raise DataError(f"{name} holds inputs, which are taken as they are; leave fit, pixels and order out.")
+        return data
+    channels = data.images.shape[3]
+    if image is not None and fit is not None:
+        data = replace(data, images=resized(data.images, image, fit))
+    if pixels is not None:
+        mean, std = normalisation(pixels, channels)
+        data = replace(data, mean=mean, std=std)
+    return replace(data, reverse=order == "bgr")
 
 
 def _fashion_mnist(name: str) -> ImageSet:
@@ -136,10 +170,10 @@ def _from_path(name: str) -> ImageSet:
             f"there is no data set {name!r}; use fashion-mnist:test, fashion-mnist:calibration, fashion-mnist:train, "
             "an image folder, or an .npz, IDX or CIFAR .bin file."
         )
-    if path.is_dir():
-        images, labels = _image_folder(path)
-    elif path.suffix == ".npz":
+    if path.suffix == ".npz":
         images, labels = _npz(path)
+        if images.dtype == np.float32:
+            return InputSet(name, images, labels.astype(np.int64), (), ())
     elif path.suffix == ".bin":
         images, labels = _cifar(path)
     elif "idx3-ubyte" in path.name:
@@ -155,18 +189,34 @@ def _from_path(name: str) -> ImageSet:
             f"{path} holds images of shape {images.shape} and type {images.dtype} with {len(labels)} labels; "
             "uint8 [N, H, W, C] and as many labels are needed."
         )
-    channels = images.shape[3]
-    mean, std = (CIFAR10 if path.suffix == ".bin" else IMAGENET) if channels == 3 else FASHION_MNIST
+    mean, std = CIFAR10 if path.suffix == ".bin" else _known(images.shape[3])
     return ImageSet(name, images, labels.astype(np.int64), mean, std)
 
 
+def _known(channels: int) -> Normalisation:
+    """What images of unknown origin are taken for."""
+    return IMAGENET if channels == 3 else FASHION_MNIST
+
+
 def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(images or inputs, labels), float32 where they are inputs."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            images = file["images"]
+            what = "inputs" if "inputs" in file else "images"
+            images = file[what]
             labels = file["labels"] if "labels" in file else np.full(len(images), -1)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); it needs an array named images, uint8.") from None
+        raise DataError(
+            f"{path} cannot be read ({error}); it needs an array named images, uint8, or inputs, float32."
+        ) from None
+    if what == "inputs" and (images.dtype != np.float32 or images.ndim < 2 or len(labels) != len(images)):
+        raise DataError(
+            f"{path} holds inputs of shape {list(images.shape)} and type {images.dtype}; float32 [N, ...] is needed."
+        )
+    if what == "inputs" and not np.isfinite(images).all():
+        raise DataError(f"{path} holds inputs that are NaN or infinite; leave them out.")
+    if what == "images" and images.dtype == np.float32:
+        raise DataError(f"{path} holds images of type float32; name the array inputs if it is what the network takes.")
     return images, labels
 
 
@@ -178,24 +228,15 @@ def _cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0].astype(np.int64)
 
 
-def _image_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    from PIL import Image, UnidentifiedImageError
+def _image_folder(name: str, shape: tuple[int, int, int] | None, limit: int | None, fit: str) -> ImageSet:
+    files, labels = image_files(Path(name))
+    keep = _drawn(len(files), limit)
+    images = read_images([files[i] for i in keep], shape, fit)
+    return ImageSet(name, images, labels[keep], *_known(images.shape[3]))
 
-    classes = sorted(p for p in path.iterdir() if p.is_dir())
-    images, labels = [], []
-    for label, folder in enumerate(classes):
-        for file in sorted(folder.iterdir()):
-            try:
-                with Image.open(file) as image:
-                    mode = "L" if image.mode in ("1", "L", "I;16") else "RGB"
-                    pixels = np.asarray(image.convert(mode))
-            except (UnidentifiedImageError, OSError):
-                raise DataError(f"{file} is not an image that can be read; remove it or repair it.") from None
-            images.append(pixels)
-            labels.append(label)
-    if not images:
-        raise DataError(f"{path} holds no image; it needs one sub-folder of images for each class.")
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise DataError(f"{path} holds images of {len(shapes)} shapes, such as {sorted(shapes)[:2]}; resize them.")
-    return np.stack(images), np.asarray(labels)
+
+def _drawn(total: int, count: int | None, seed: int = 0) -> np.ndarray:
+    """Indices of ``count`` of ``total`` things drawn without replacement, in order; all of them if there are fewer."""
+    if count is None or count >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))

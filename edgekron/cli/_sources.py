@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from edgekron.errors import UserError
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekron.graph import Hub
+    from edgekron.models.datasets import ImageSet
 
 CALIBRATION_BATCH = 32
 
@@ -108,11 +111,96 @@ def _from_factory(text: str, weights: str | None) -> nn.Module:
     return model.eval()
 
 
-def calibration_batches(data: str | None, limit: int) -> list[np.ndarray]:
-    """Batches of at most ``limit`` images of DATA, drawn at random; none without DATA."""
+def add_data(parser: argparse.ArgumentParser, images: int = 2048) -> None:
+    """The options that say which images calibrate, and what the network takes their pixels for."""
+    from edgekron.models.images import FITS
+    from edgekron.models.pixels import ORDERS, RANGES
+
+    group = parser.add_argument_group("calibration images")
+    group.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a folder of images, an .npz with images (uint8, NHWC) or inputs (float32, as the network takes them), "
+        "fashion-mnist:calibration, IDX or CIFAR .bin files",
+    )
+    group.add_argument(
+        "--images", type=int, default=images, metavar="N", help=f"use at most N of them (default: {images})"
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        help="how images of another size are made to fit: crop (default for a folder), stretch, pad with grey",
+    )
+    group.add_argument(
+        "--pixels",
+        metavar="RANGE",
+        help=f"what the network takes pixels for: {', '.join(RANGES)} (byte: 0 to 255, unit: 0 to 1, signed: -1 to 1), "
+        "or MEAN/STD by channel in units of full scale; default: imagenet for colour",
+    )
+    group.add_argument("--channels", choices=ORDERS, help="order of the colours that the network takes (default: rgb)")
+
+
+def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequence[np.ndarray]:
+    """The batches that the options of ``add_data`` ask for, for an input [C, H, W]; none without ``--data``.
+
+    Images become float32 when a batch is taken, and not before. Raises ``UserError`` and ``DataError``.
+    """
     from edgekron.models import datasets
 
-    if data is None:
+    if arguments.images < 1:
+        raise UserError(f"--images {arguments.images} must be at least 1.")
+    if arguments.data is None:
+        if given := [name for name in ("fit", "pixels", "channels") if getattr(arguments, name) is not None]:
+            raise UserError(f"--{given[0]} says how to take the images of --data; give --data too.")
         return []
-    images = datasets.load(data).subset(limit)
-    return [x for x, _ in images.batches(CALIBRATION_BATCH)]
+    images = datasets.load(
+        arguments.data,
+        shape=shape,
+        limit=arguments.images,
+        fit=arguments.fit,
+        pixels=arguments.pixels,
+        order=arguments.channels,
+    )
+    batches = Batches(images)
+    found = tuple(batches[0].shape[1:])
+    if found != tuple(shape):
+        remedy = (
+            "give --fit crop, stretch or pad"
+            if len(found) == 3 == len(shape) and found[0] == shape[0]
+            else ("give an .npz with an array named inputs, float32, of that shape")
+        )
+        raise UserError(
+            f"the images of {arguments.data} have shape {list(found)} (C, H, W); the model's input is {list(shape)}; "
+            f"{remedy}."
+        )
+    return batches
+
+
+class Batches(Sequence["np.ndarray"]):
+    """The images of a set in batches float32 [n, C, H, W], made when they are asked for."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._images) / CALIBRATION_BATCH)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * CALIBRATION_BATCH
+        batch: np.ndarray = self._images.normalise(self._images.images[start : start + CALIBRATION_BATCH])
+        return batch
+
+
+def calibration_batches(data: str, limit: int) -> Sequence[np.ndarray]:
+    """Batches of at most ``limit`` images of a data set whose images fit as they are, drawn at random."""
+    from edgekron.models import datasets
+
+    return Batches(datasets.load(data, limit=limit))

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._output import count, print_json, print_table, progress_bars, say
-from ._sources import add_model, calibration_batches, open_model
+from ._sources import add_data, add_model, calibration, open_model
+from ._tuning import add_tuning, check_tuning, print_tuning, register_fill, run_tuning
 
 if TYPE_CHECKING:
     from edgekron.candidates import ErrorBound
+    from edgekron.exporters.tuning import Tuning
+    from edgekron.plan import CompressionPlan
     from edgekron.ranks import RankRule
 
 
@@ -29,8 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     amount.add_argument("--error", type=float, metavar="E", help="closed forms of a relative squared error up to E")
     amount.add_argument("--evbmf", action="store_true", help="ranks by variational Bayesian matrix factorization")
     amount.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
-    parser.add_argument("--data", metavar="DATA", help="calibration images; without them the weights alone are fitted")
-    parser.add_argument("--images", type=int, default=2048, metavar="N", help="use at most N of them (default: 2048)")
+    add_data(parser)
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="measure which form of each layer is fastest, at ranks that suit the runtimes",
+    )
+    add_tuning(parser)
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
 
 
@@ -52,14 +60,24 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.plan and arguments.method:
         raise UserError("the plan names the method of each layer; leave --method out.")
-    if arguments.images < 1:
-        raise UserError(f"--images {arguments.images} must be at least 1.")
+    check_tuning(arguments)
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
-    data = calibration_batches(arguments.data, arguments.images)
     source = open_model(arguments.model, arguments)
+    data = calibration(arguments, source.hub.input_shape)
+    tunings: list[Tuning] = []
     with progress_bars() as progress:
+
+        def revise(plan: CompressionPlan) -> CompressionPlan:
+            if not arguments.tune:
+                return plan
+            from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
+
+            subjects = subjects_of_plan(source.hub, plan, fitted=bool(data))
+            tunings.append(run_tuning(source.hub, subjects, arguments, progress))
+            return tuned_plan(plan, tunings[0], subjects)
+
         if plan is not None:
-            result = apply_plan(source.hub, plan, data=data, progress=progress)
+            result = apply_plan(source.hub, revise(plan), data=data, progress=progress)
         else:
             result = compress(
                 source.hub,
@@ -68,12 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
                 data=data,
                 method=arguments.method or "kronecker",
                 rule=rule,
+                fill=register_fill(arguments) if arguments.tune else 1,
+                revise=revise,
                 progress=progress,
             )
+    for tuning in tunings:
+        result.report["tuning"] = tuning.to_json()
     artifact.write(result, arguments.output, force=arguments.force)
     if arguments.json:
         print_json(result.report)
     else:
+        for tuning in tunings:
+            print_tuning(tuning)
         print_layers(result.report)
         say(f"written to {arguments.output}")
     return 0

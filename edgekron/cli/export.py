@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 
 from ._output import print_json, say
-from ._sources import add_model, open_model
+from ._sources import add_data, add_model, calibration, open_model
 
 FORMATS = ("onnx", "tflite")
+#: Those of ``exporters.quantize``, which is too heavy to be asked here.
+DTYPES = ("float32", "float16", "int8-dynamic", "int8")
+#: Calibration images unless the user says how many.
+IMAGES = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
     parser.add_argument("--opset", type=int, default=20, help="ONNX operator set (default: 20)")
     parser.add_argument("--batch", type=int, default=1, help="batch of a TFLite file, which is fixed (default: 1)")
+    parser.add_argument(
+        "--layout",
+        choices=("nhwc", "nchw"),
+        default="nhwc",
+        help="axes of a TFLite file's images, inputs and outputs (default: nhwc)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="float32 (default); float16: weights; int8-dynamic: weights; int8: weights and activations, needs --data",
+    )
+    parser.add_argument("--integer-io", action="store_true", help="inputs and outputs of an int8 file are integers too")
+    add_data(parser, IMAGES)
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
@@ -31,18 +49,31 @@ def run(arguments: argparse.Namespace) -> int:
     if path.suffix != f".{arguments.to}":
         raise UserError(f"{path} should end in .{arguments.to}; runtimes go by the name.")
     refuse_existing(path, arguments.force)
+    if arguments.data and not arguments.dtype.startswith("int8"):
+        raise UserError(f"a {arguments.dtype} file needs no images; leave --data out, or give --dtype int8.")
+    if arguments.layout != "nhwc" and (arguments.to != "tflite" or arguments.dtype != "float32"):
+        raise UserError(f"--layout {arguments.layout} is for float32 TFLite files; leave it out.")
     hub = open_model(arguments.model, arguments).hub
-    if arguments.to == "onnx":
-        from edgekron.exporters.onnx import export_onnx
+    notices: list[str] = []
+    if arguments.dtype != "float32" or arguments.integer_io:
+        from edgekron.exporters.quantize import Quantization, export
+
+        how = Quantization(arguments.dtype, calibration(arguments, hub.input_shape), arguments.integer_io)
+        notices = export(hub, path, how, opset=arguments.opset, batch=arguments.batch, force=arguments.force)
+    elif arguments.to == "onnx":
+        from edgekron.exporters.onnx import export_onnx, size_notice
 
         export_onnx(hub, path, opset=arguments.opset, force=arguments.force)
+        notices = size_notice(hub)
     else:
         from edgekron.exporters.tflite import export_tflite
 
-        export_tflite(hub, path, batch=arguments.batch, force=arguments.force)
+        export_tflite(hub, path, batch=arguments.batch, layout=arguments.layout, force=arguments.force)
     size = path.stat().st_size
     if arguments.json:
-        print_json({"file": str(path), "bytes": size})
+        print_json({"file": str(path), "bytes": size, "dtype": arguments.dtype, "notices": notices})
     else:
+        for notice in notices:
+            say(f"note: {notice}")
         say(f"{path}: {size:,} bytes")
     return 0

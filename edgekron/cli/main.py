@@ -18,6 +18,7 @@ COMMANDS = {
     "models": "bundled networks: parameters, MACs, accuracy",
     "inspect": "a model's layers, their cost, and what can be factorized",
     "compress": "factorize a trained model within a ratio",
+    "tune": "the fastest form of each layer of a compressed folder, by measurement",
     "export": "write a model as standard ONNX or TFLite",
     "verify": "compare two versions of a network, end to end and by layer",
     "evaluate": "top-1 accuracy of exported files, in the runtime that runs them",

@@ -6,6 +6,7 @@ import math
 
 import onnx_ir as ir
 
+from .control_flow import reads
 from .hub import Hub
 
 
@@ -18,8 +19,8 @@ def peak_activations(hub: Hub) -> tuple[int, str]:
     nodes = list(graph)
     last = {value: len(nodes) for value in graph.outputs}
     for index, node in enumerate(nodes):
-        for value in node.inputs:
-            if value is not None and not value.is_initializer():
+        for value in reads(node):
+            if not value.is_initializer():
                 last[value] = max(last.get(value, 0), index)
     alive = list(graph.inputs)
     peak, where = 0, ""

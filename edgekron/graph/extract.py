@@ -12,6 +12,8 @@ import onnx_ir as ir
 
 from edgekron.errors import UserError
 
+from .control_flow import reads
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,5 +65,5 @@ def _needed(
             )
         if node not in nodes:
             nodes.add(node)
-            pending.extend(v for v in node.inputs if v is not None)
+            pending.extend(reads(node))
     return nodes, initializers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from edgekron.files import write_file
 
 from .extract import extract
 from .factorized import Factorized, is_factorized, read_node
-from .from_onnx import FORMAT, MARK, is_hub, read_onnx
+from .from_onnx import FORMAT, MARK, deserialize, is_hub, read_onnx
 from .layers import Layer, describe, layer_names
 from .nodes import replace_by_dense, replace_by_factorized
 
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
     import onnx
 
+#: The metadata in which a hub, and the files made of it, carry the hash of the plan.
+PLAN_KEY = "edgekron.plan"
+
 
 class Hub:
     """A network between import and export; see ``edgekron.graph.load``.
 
     ``model`` is an ``onnx_ir.Model`` of opset 20 with one image input [N, C, H, W] (or [N, C]), N dynamic, explicit
-    pads and no batch normalisation behind a convolution. It may be edited in place.
+    pads and no batch normalisation behind a convolution. It may be edited in place. H and W are known, also where the
+    file left them open (see ``edgekron.graph.axes``); then no node depends on what they are.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -36,10 +41,14 @@ class Hub:
     @classmethod
     def open(cls, path: str | Path) -> Hub:
         """Reads a file written by ``save``. Raises ``UserError`` when it is none."""
-        proto = read_onnx(Path(path))
+        return cls.read(read_onnx(Path(path)), Path(path))
+
+    @classmethod
+    def read(cls, proto: onnx.ModelProto, path: Path) -> Hub:
+        """The hub of a file that was read already; see ``open``."""
         if not is_hub(proto):
             raise UserError(f"{path} is not a hub file of EdgeKron; load it as an ordinary ONNX model")
-        hub = cls(ir.serde.deserialize_model(proto))
+        hub = cls(deserialize(proto, path))
         for node in hub.model.graph:
             if is_factorized(node):
                 read_node(node)
@@ -56,6 +65,15 @@ class Hub:
     def copy(self) -> Hub:
         """An independent hub; the tensors, which are never changed in place, are shared."""
         return Hub(self.model.clone())
+
+    @property
+    def plan_hash(self) -> str | None:
+        """SHA-256 of the plan that compressed the network, written into exported files; None where there is none."""
+        return self.model.metadata_props.get(PLAN_KEY)
+
+    @plan_hash.setter
+    def plan_hash(self, digest: str) -> None:
+        self.model.metadata_props[PLAN_KEY] = digest
 
     @property
     def input_name(self) -> str:
@@ -100,6 +118,23 @@ class Hub:
         if given != wanted:
             raise UserError(f"the factors are those of {given}; the layer is {wanted}")
         replace_by_factorized(self.model, layer.node, factorized)
+
+    def restore(self, layer_name: str, original: Layer) -> None:
+        """Replaces a factorized layer by the ordinary one with the kernel and bias of ``original``.
+
+        Raises ``UserError`` when the layer is not factorized, or ``original`` has another kernel shape or geometry.
+        """
+        layer = self.layer(layer_name)
+        factorized = layer.factorized
+        if factorized is None:
+            raise UserError(f"layer {layer_name} is not factorized")
+        kernel = original.kernel
+        given = None if kernel is None else (kernel.shape, original.groups, original.geometry)
+        wanted = (factorized.network.kernel_shape, layer.groups, layer.geometry)
+        if kernel is None or given != wanted:
+            raise UserError(f"layer {layer_name} is {wanted}; the layer {original.name} to restore it from is {given}")
+        self.model.functions.pop(layer.node.op_identifier(), None)
+        replace_by_dense(layer.node, replace(factorized, bias=original.bias), kernel)
 
     def dense(self) -> Hub:
         """A copy in which every factorized layer is the ordinary Conv or Gemm of its expanded kernel."""

@@ -10,6 +10,7 @@ from edgekron.errors import UserError
 from .from_onnx import import_onnx, is_hub, read_onnx
 from .hub import Hub
 from .nodes import IR_VERSION
+from .opsets import first_line
 from .passes import run_import_passes
 
 if TYPE_CHECKING:
@@ -39,8 +40,15 @@ def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None 
     if path.suffix == ".onnx":
         proto = read_onnx(path)
         if is_hub(proto):
-            return Hub.open(path)
-        return _finish(import_onnx(proto, str(path)), str(path), shape)
+            return Hub.read(proto, path)
+        try:
+            return _finish(import_onnx(proto, path), str(path), shape)
+        except UserError:
+            raise
+        except Exception as error:
+            # A file can pass the ONNX checker and still be damaged in ways that other libraries meet as any error.
+            line = first_line(error)
+            raise UserError(f"{path} cannot be imported ({type(error).__name__}: {line}); export it again") from error
     raise UserError(f"{path} is neither a .onnx nor a .pt2 file; export the model to one of them")
 
 

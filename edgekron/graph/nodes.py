@@ -70,7 +70,8 @@ def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     while unique in graph.initializers or unique in taken:
         count += 1
         unique = f"{name}_{count}"
-    contiguous = np.ascontiguousarray(array)
+    # Not ascontiguousarray, which makes a vector of a scalar.
+    contiguous = np.asarray(array, order="C")
     value = ir.Value(
         name=unique,
         type=ir.TensorType(ir.DataType.from_numpy(contiguous.dtype)),
@@ -104,10 +105,12 @@ def remove_node(node: ir.Node) -> None:
             graph.initializers.pop(value.name or "", None)
 
 
-def replace_by_dense(node: ir.Node, factorized: Factorized) -> None:
-    """Puts the ordinary Conv or Gemm of the expanded kernel in the place of a factorized node."""
+def replace_by_dense(node: ir.Node, factorized: Factorized, kernel: np.ndarray | None = None) -> None:
+    """Puts the ordinary Conv or Gemm of ``kernel``, the expanded one if none is given, in the place of a factorized
+    node.
+    """
     graph, x, name = _graph(node), node.inputs[0], node.name
-    kernel = factorized.kernel()
+    kernel = factorized.kernel() if kernel is None else kernel
     if factorized.kind == "linear":
         kernel = kernel.reshape(kernel.shape[:2])
     elif factorized.geometry.transposed:

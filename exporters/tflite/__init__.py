@@ -2,7 +2,8 @@
 
     data = export_tflite(hub, "network.tflite")
 
-Inputs and outputs with four axes are [N, H, W, C] in the file, all others as in ONNX; the batch is fixed. Each ONNX
+Inputs and outputs with four axes are [N, H, W, C] in the file unless asked for otherwise, all others as in ONNX; the
+batch is fixed. Each ONNX
 operator has one translator in ``operators``; factorized layers are rendered by ``factorized``.
 """
 
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from edgekron.files import write_file
 
-from .convert import convert
+from .convert import DEFAULT_LAYOUT, LAYOUTS, convert
 from .translation import UnsupportedError
 from .writer import pack
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
-__all__ = ["UnsupportedError", "export_tflite"]
+__all__ = ["LAYOUTS", "UnsupportedError", "export_tflite"]
 
 
 def export_tflite(
@@ -31,14 +32,17 @@ def export_tflite(
     force: bool = False,
     forms: Mapping[str, Sequence[str]] | None = None,
     batch: int = 1,
+    layout: str = DEFAULT_LAYOUT,
 ) -> bytes:
     """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
 
     ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for
-    the layer), in place of those in the hub. Raises ``UnsupportedError`` naming every node without an exact
+    the layer), in place of those in the hub. ``layout`` is that of inputs and outputs with four axes, "nhwc" or "nchw".
+    Raises ``UnsupportedError`` naming every node without an exact
     translation, and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
     """
-    data = pack(convert(hub.model, batch=batch, forms=forms))
+    program = convert(hub.model, batch=batch, forms=forms, layout=layout)
+    data = pack(program, plan=hub.plan_hash)
     if path is not None:
         write_file(path, data, force)
     return data

@@ -14,29 +14,40 @@ from edgekron.graph.factorized import is_factorized, read_node
 
 from . import operators as _operators  # noqa: F401  fills the table of translators
 from .factorized import factorized
-from .folding import fold
+from .folding import SHAPES, fold
+from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .layout import Value, standard
 from .program import Program, Tensor
 from .registry import TRANSLATORS
-from .translation import Call, Translation, UnsupportedError, describe, layer_name
+from .translation import Call, Translation, UnsupportedError, describe, layer_name, used
 from .unstride import unstride
 
 Forms = Mapping[str, Sequence[str]]
 
+#: The largest rank whose operators every runtime has.
+MAX_RANK = 5
+_MOVES = {"RESHAPE": 8, "TRANSPOSE": 6}
+#: How feature maps lie in the inputs and outputs of a file: as runtimes want them, or as in ONNX.
+LAYOUTS = ("nhwc", "nchw")
+DEFAULT_LAYOUT = "nhwc"
 
-def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None) -> Program:
+
+def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layout: str = DEFAULT_LAYOUT) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
-    ``forms`` maps names of factorized layers to the forms of their stages. Raises ``UnsupportedError`` with every
-    node that has no exact translation, and ``UserError`` for an input or a batch that does not fit.
+    ``forms`` maps names of factorized layers to the forms of their stages; ``layout`` is that of feature maps among
+    the inputs and outputs, one of ``LAYOUTS``. Raises ``UnsupportedError`` with every node that has no exact
+    translation, and ``UserError`` for an input, a layout or a batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
+    if layout not in LAYOUTS:
+        raise UserError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
     translation = Translation(Program(), model.opset_imports.get("", 1))
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:
-            _enter(translation, value, batch)
+            _enter(translation, value, batch, layout)
     _check_forms(model, forms or {})
     problems = []
     for node in model.graph:
@@ -47,32 +58,39 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None) -> P
     if problems:
         raise UnsupportedError(_sentence(problems))
     for value in model.graph.outputs:
-        _leave(translation, value)
+        _leave(translation, value, layout)
     translation.program.prune()
     fuse(translation.program)
     unstride(translation.program)
     translation.program.prune()
+    _check_ranks(translation.program)
     return translation.program
 
 
-def _enter(translation: Translation, value: ir.Value, batch: int) -> None:
-    """An input of the file: NHWC where it has four axes, with the batch in front."""
+def _enter(translation: Translation, value: ir.Value, batch: int, layout: str) -> None:
+    """An input of the file, with the batch in front; where it has four axes, in ``layout``.
+
+    Only the first input must have the batch: a fixed size of another one is kept.
+    """
     name = value.name or "input"
     if value.dtype not in (ir.DataType.FLOAT, None):
         raise UserError(f"input {name!r} is {value.dtype}, but a TFLite export is float32; cast inside the network")
     dims = list(value.shape or ())
-    if not dims or any(not isinstance(d, int) for d in dims[1:]):
+    if value.shape is None or any(not isinstance(d, int) for d in dims[1:]):
         raise UserError(
             f"input {name!r} has shape {[str(d) for d in dims]}; TFLite needs every size but the batch: "
             "give the input shape when loading the network"
         )
-    if isinstance(dims[0], int) and dims[0] != batch:
+    first = not translation.program.inputs
+    if first and dims and isinstance(dims[0], int) and dims[0] != batch:
         raise UserError(
             f"the batch of input {name!r} is fixed to {dims[0]}; export with batch={dims[0]} or load a network with "
             "a dynamic batch"
         )
-    shape = (batch, *(d for d in dims[1:] if isinstance(d, int)))
-    order = standard(len(shape))
+    shape = tuple(d if isinstance(d, int) else batch for d in dims)
+    if 0 in shape:
+        raise UserError(f"input {name!r} has shape {list(shape)}, which holds no values; give it at least one")
+    order = standard(len(shape)) if layout == DEFAULT_LAYOUT else tuple(range(len(shape)))
     tensor = Tensor(name, tuple(shape[a] for a in order))
     translation.program.inputs[name] = tensor
     translation.values[value] = Value(tensor, order)
@@ -83,30 +101,42 @@ def _translate(translation: Translation, node: ir.Node, forms: Forms) -> None:
     layer = layer_name(node)
     if known and fold(translation, node):
         return
-    special = is_factorized(node)
-    if not special and (node.domain or node.op_type not in TRANSLATORS):
+    if known and is_factorized(node):
+        factorized(Call(translation, node, layer), forms)
+    elif known and _has_translator(node, translation.opset):
+        call = Call(translation, node, layer)
+        TRANSLATORS[node.op_type](call)
+        if missing := [value.name for value in node.outputs if used(value) and not translation.known(value)]:
+            call.refuse(f"its outputs {missing} have no TFLite operator", "use the first output alone")
+    elif known and expand(translation, node, layer, lambda inner: _translate(translation, inner, forms)):
+        return
+    elif known or not (is_factorized(node) or _may_be_translated(node, translation.opset)):
+        # Where an input comes from a node that was refused, that node is reported, and this one if it would be too.
         raise UnsupportedError(
             f"{describe(node, layer)}: the TFLite exporter has no translation for it; "
             "replace it in the network, or export to ONNX"
         )
-    if not known:
-        # An input comes from a node that was refused; that node is reported.
-        return
-    call = Call(translation, node, layer)
-    if special:
-        factorized(call, forms)
-    else:
-        TRANSLATORS[node.op_type](call)
 
 
-def _leave(translation: Translation, value: ir.Value) -> None:
-    """An output of the file, a tensor of its own in the standard order."""
+def _has_translator(node: ir.Node, opset: int) -> bool:
+    """Whether a translator takes the node: it gives the first output, and a body in the standard gives the others."""
+    more = any(map(used, node.outputs[1:])) and has_body(node.op_type, opset)
+    return not node.domain and node.op_type in TRANSLATORS and not more
+
+
+def _may_be_translated(node: ir.Node, opset: int) -> bool:
+    return node.op_type in SHAPES or translatable(node.op_type, node.domain, opset)
+
+
+def _leave(translation: Translation, value: ir.Value, layout: str) -> None:
+    """An output of the file, a tensor of its own in the order of ``layout``."""
     name, program = value.name or "output", translation.program
     array = translation.constant(value)
     if array is not None:
         raise UserError(f"output {name!r} does not depend on the input; remove it from the network's outputs")
     given = translation.values[value]
-    tensor = translation.arranged(given, standard(len(given.order))).tensor
+    rank = len(given.order)
+    tensor = translation.arranged(given, standard(rank) if layout == DEFAULT_LAYOUT else tuple(range(rank))).tensor
     if tensor in program.inputs.values() or tensor in program.outputs.values():
         shape = program.integers(f"{name}/shape", tensor.shape)
         tensor = program.emit("RESHAPE", [tensor, shape], tensor.shape, name, newShape=list(tensor.shape))
@@ -118,6 +148,20 @@ def _check_forms(model: ir.Model, forms: Forms) -> None:
     names = [read_node(node).layer for node in model.graph if is_factorized(node)]
     if unknown := sorted(set(forms) - set(names)):
         raise UserError(f"forms are given for {unknown}, which are no factorized layers; those are {names or 'none'}")
+
+
+def _check_ranks(program: Program) -> None:
+    """Refuses operators on more axes than every runtime has; what only moves values may have more on its way."""
+    limits = {tensor: MAX_RANK for operator in program.operators for tensor in operator.outputs}
+    for operator in program.operators:
+        if operator.code in _MOVES and operator.outputs[0] not in program.outputs.values():
+            limits[operator.outputs[0]] = _MOVES[operator.code]
+    for tensor, limit in limits.items():
+        if len(tensor.shape) > limit:
+            raise UnsupportedError(
+                f"cannot export to TFLite: {tensor.name!r} has {len(tensor.shape)} axes, more than {limit}; "
+                "write it with fewer axes"
+            )
 
 
 def _sentence(problems: list[str]) -> str:

@@ -6,6 +6,8 @@ a constant.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -13,13 +15,22 @@ from onnx.reference import ReferenceEvaluator
 
 from .translation import Translation
 
+#: Operators that ask for a shape alone.
+SHAPES = ("Shape", "Size")
+_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def fold(translation: Translation, node: ir.Node) -> bool:
     """Computes a node from constants and known shapes; False if it needs the network's input."""
     if node.domain:
         return False
-    if node.op_type == "Shape" and node.inputs[0] in translation.values:
+    if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
+        return False
+    if node.op_type in SHAPES and node.inputs[0] in translation.values:
         shape = translation.values[node.inputs[0]].shape
+        if node.op_type == "Size":
+            translation.constants[node.outputs[0]] = np.array(math.prod(shape), np.int64)
+            return True
         start, end = (node.attributes.get(name) for name in ("start", "end"))
         taken = shape[start.value if start else 0 : end.value if end else len(shape)]
         translation.constants[node.outputs[0]] = np.array(taken, np.int64)

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,29 @@ import numpy as np
 Shape = tuple[int, ...]
 
 
+FLOAT, INTEGER, BOOLEAN = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
+_TYPE_NAMES = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """What the schema calls the type of a tensor."""
+    return _TYPE_NAMES[dtype]
+
+
 @dataclass(eq=False)
 class Tensor:
-    """A value of a program: constant where it has ``data``, else written by one operator or an input."""
+    """A value of a program: constant where it has ``data``, whose type it then is, else written by one operator or an
+    input.
+    """
 
     name: str
     shape: Shape
     data: np.ndarray | None = None
+    dtype: np.dtype[Any] = FLOAT
+
+    def __post_init__(self) -> None:
+        if self.data is not None:
+            self.dtype = self.data.dtype
 
 
 @dataclass(eq=False)
@@ -46,9 +63,18 @@ class Program:
     operators: list[Operator] = field(default_factory=list)
     _writers: dict[Tensor, Operator] = field(default_factory=dict)
 
-    def emit(self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], name: str, **options: Any) -> Tensor:
-        """Appends an operator with one output of ``shape`` and returns that output."""
-        output = Tensor(name, tuple(int(n) for n in shape))
+    def emit(
+        self,
+        code: str,
+        inputs: Sequence[Tensor],
+        shape: Sequence[int],
+        name: str,
+        *,
+        dtype: np.dtype[Any] | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Appends an operator with one output of ``shape``, of its first input's type unless said, and returns it."""
+        output = Tensor(name, tuple(int(n) for n in shape), dtype=dtype or inputs[0].dtype)
         operator = Operator(code, list(inputs), [output], options)
         self.operators.append(operator)
         self._writers[output] = operator
@@ -64,7 +90,7 @@ class Program:
         self._writers[tensor] = operator
 
     def constant(self, name: str, data: np.ndarray) -> Tensor:
-        """A constant tensor: float32, or int32 for shapes and axes."""
+        """A constant tensor: float32, int32 (shapes and axes among them) or bool."""
         return Tensor(name, tuple(data.shape), np.ascontiguousarray(data))
 
     def integers(self, name: str, values: Any) -> Tensor:
@@ -84,11 +110,20 @@ class Program:
         return self.emit("RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted))
 
     def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
-        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape where only axes of size one move."""
+        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape where only axes of size one move.
+
+        More than four axes are written as fewer where some stay together.
+        """
         shape = tuple(x.shape[a] for a in order)
         moved = [a for a in order if x.shape[a] > 1]
         if moved == sorted(moved):
             return self.reshape(x, shape, name)
+        if len(shape) > 4:
+            sizes, fewer = _together(x.shape, moved)
+            y = self.reshape(x, sizes, f"{name}/together")
+            result = [sizes[a] for a in fewer]
+            y = self.emit("TRANSPOSE", [y, self.integers(f"{name}/order", fewer)], result, f"{name}/moved")
+            return self.reshape(y, shape, name)
         return self.emit("TRANSPOSE", [x, self.integers(f"{name}/order", order)], shape, name)
 
     def pad(self, x: Tensor, padding: Sequence[tuple[int, int]], name: str, value: float = 0.0) -> Tensor:
@@ -117,3 +152,20 @@ class Program:
                 needed.update(operator.inputs)
                 kept.append(operator)
         self.operators = kept[::-1]
+
+
+def _together(shape: Shape, order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The sizes of the axes when those that stay neighbours are one, and the order of these.
+
+    ``order`` is that of the axes of more than one value; the others are left out.
+    """
+    large = [a for a, n in enumerate(shape) if n > 1]
+    following = dict(pairwise(large))
+    runs: list[list[int]] = []
+    for axis in order:
+        if runs and following.get(runs[-1][-1]) == axis:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    placed = sorted(runs)
+    return [math.prod(shape[a] for a in run) for run in placed], [placed.index(run) for run in runs]

@@ -11,6 +11,16 @@ from ai_edge_litert import schema_py_generated as schema
 
 _CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
+#: Bytes of one value of each type that is written.
+_SIZES = {
+    schema.TensorType.FLOAT32: 4,
+    schema.TensorType.FLOAT16: 2,
+    schema.TensorType.INT64: 8,
+    schema.TensorType.INT32: 4,
+    schema.TensorType.INT8: 1,
+    schema.TensorType.BOOL: 1,
+}
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -56,7 +66,7 @@ class Contents:
         found += [f"output {names[i]!r} is never written" for i in graph.outputs if i not in written]
         for tensor in graph.tensors:
             buffer = self.model.buffers[tensor.buffer].data
-            if buffer is not None and len(buffer) != 4 * int(np.prod(tensor.shape)):
+            if buffer is not None and len(buffer) != _SIZES[tensor.type] * int(np.prod(tensor.shape)):
                 found.append(f"tensor {tensor.name!r} has a buffer of {len(buffer)} bytes")
         start = np.frombuffer(self.data, np.uint8).ctypes.data
         for index, buffer in enumerate(self.model.buffers):

@@ -19,8 +19,9 @@ from edgekron.graph.factorized import is_factorized
 from .layout import Order, Value, arrange, standard
 from .program import Program, Tensor
 
-#: The largest rank whose operators every runtime has.
-MAX_RANK = 5
+#: Kinds of values as numpy writes them: float32, integers (int32 in the file) and booleans.
+FLOATS, NUMBERS, ANY = "f", "fi", "fib"
+_INT32 = np.iinfo(np.int32)
 
 
 class UnsupportedError(UserError):
@@ -110,30 +111,51 @@ class Call:
         given = self.attribute(attribute or what)
         return None if given is None else [int(i) for i in given]
 
-    def value(self, index: int = 0, order: Order | None = None) -> Value:
-        """An input in the file, in ``order`` if one is asked for; a constant becomes a tensor."""
+    def parameter(self, index: int, what: str, kinds: str = FLOATS) -> np.ndarray:
+        """A constant input as the file holds it: float32, int32 or bool, whichever of ``kinds`` it is."""
+        array = self.constant(index, what)
+        if kinds == FLOATS or array.dtype.kind not in kinds or array.dtype.kind == "f":
+            return self.numbers(index, what)
+        if array.dtype.kind == "i":
+            if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
+                self.refuse(f"its {what} has values beyond int32", "use smaller integers")
+            return array.astype(np.int32)
+        return array
+
+    def value(self, index: int = 0, order: Order | None = None, kinds: str = FLOATS) -> Value:
+        """An input in the file, in ``order`` if one is asked for; a constant becomes a tensor.
+
+        Refuses a type that is not of ``kinds``.
+        """
         given = self.node.inputs[index]
         if given is not None and given in self.translation.values:
             value = self.translation.values[given]
+            if value.tensor.dtype.kind not in kinds:
+                self.refuse(f"its input {index} is {value.tensor.dtype}, not float32", "cast it to float32 before")
             return value if order is None else self.translation.arranged(value, order)
-        array = self.numbers(index, f"input {index}")
+        array = self.parameter(index, f"input {index}", kinds)
         order = order or standard(array.ndim)
         return Value(self.program.constant(self.input_name(index), array.transpose(order)), order)
 
     def rank(self, index: int = 0) -> int:
         """Number of axes of an input."""
         array = self.array(index)
-        return array.ndim if array is not None else len(self.value(index).order)
+        return array.ndim if array is not None else len(self.value(index, kinds=ANY).order)
 
     def result(self, value: Value, index: int = 0) -> None:
         """Declares an output."""
-        if len(value.order) > MAX_RANK:
-            self.refuse(f"its result has {len(value.order)} axes, more than {MAX_RANK}", "write it with fewer axes")
+        if 0 in value.tensor.shape:
+            self.refuse(f"its result {list(value.shape)} has no values", "remove the node")
         self.translation.values[self.node.outputs[index]] = value
 
     def finish(self, tensor: Tensor, order: Order) -> None:
         """Declares the only output."""
         self.result(Value(tensor, order))
+
+
+def used(value: ir.Value) -> bool:
+    """Whether anything reads a node's output."""
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def describe(node: ir.Node, layer: str) -> str:

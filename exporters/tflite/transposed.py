@@ -6,7 +6,8 @@ Its output is the image whose ordinary convolution would give the input. Without
 
 pixels along an axis; ONNX's padding cuts pixels off at both ends, and its ``output_padding`` appends some that no
 window reaches. TFLite's SAME is one such cut, and everything else is the whole image and a slice of it. Dilation is
-written into the kernel as zeros, and each group is a transposed convolution of its own.
+written into the kernel as zeros. A few groups are a transposed convolution each. Many are one ordinary convolution, for
+which TFLite has groups, of the image spread by its stride: zeros between the pixels, which two paddings write.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekron.algebra import Geometry
+from edgekron.graph.nodes import adjoint_kernel
 
+from .convolution import convolve
 from .operators.slicing import strided_slice
 from .program import Program, Tensor
+
+#: From this many groups on they are one convolution of the spread image, whose zeros are multiplied too.
+_MANY = 5
 
 
 def transpose_convolve(
@@ -44,6 +50,10 @@ def transpose_convolve(
     output = [f - sum(p) + e for f, p, e in zip(full, geometry.padding, output_padding, strict=True)]
     if min(output) < 1:
         raise ValueError(f"the padding {geometry.padding} leaves nothing of {full[0]}x{full[1]}")
+    if groups >= _MANY:
+        drawn = [max(f, c + out) for f, c, out in zip(full, before, output, strict=True)]
+        y = _spread(program, x, kernel, drawn, geometry.stride, groups, name, kernel_name)
+        return _finish(program, y, before, output, bias, name)
     same = all(
         out == n * s and k >= s and cut == (k - s) // 2
         for out, n, s, k, cut in zip(output, size, geometry.stride, window, before, strict=True)
@@ -58,12 +68,49 @@ def transpose_convolve(
     if groups > 1:
         shape = (*y.shape[:3], kernel.shape[1] * groups)
         y = program.emit("CONCATENATION", parts, shape, f"{name}/groups", axis=3)
-    if not same:
-        cut_out = {i + 1: (cut, 1, out) for i, (cut, out) in enumerate(zip(before, output, strict=True))}
-        y = strided_slice(program, y, cut_out, f"{name}/cut")
+    return _finish(program, y, [0, 0] if same else before, output, bias, name)
+
+
+def _finish(
+    program: Program, y: Tensor, before: Sequence[int], output: Sequence[int], bias: np.ndarray | None, name: str
+) -> Tensor:
+    """Cuts the whole image, and adds the bias."""
+    cut_out = {i + 1: (cut, 1, out) for i, (cut, out) in enumerate(zip(before, output, strict=True))}
+    y = strided_slice(program, y, cut_out, f"{name}/cut")
     if bias is not None:
         y = program.emit("ADD", [y, program.constant(f"{name}/bias", bias)], y.shape, name)
     return y
+
+
+def _spread(
+    program: Program,
+    x: Tensor,
+    kernel: np.ndarray,
+    drawn: Sequence[int],
+    stride: tuple[int, int],
+    groups: int,
+    name: str,
+    kernel_name: str,
+) -> Tensor:
+    """The whole image of ``drawn`` pixels as the ordinary convolution of ``x`` with zeros between its pixels."""
+    n, height, width, channels = x.shape
+    rows = program.reshape(x, (n * height, 1, width, channels), f"{name}/rows")
+    rows = program.pad(rows, ((0, 0), (0, stride[0] - 1), (0, 0), (0, 0)), f"{name}/between_rows")
+    columns = program.reshape(rows, (n * height * stride[0] * width, 1, channels), f"{name}/columns")
+    columns = program.pad(columns, ((0, 0), (0, stride[1] - 1), (0, 0)), f"{name}/between_columns")
+    image = program.reshape(columns, (n, height * stride[0], width * stride[1], channels), f"{name}/spread")
+    kh, kw = kernel.shape[2:]
+    # Behind the last pixel the image has stride - 1 zeros already; a negative rest is cut off before.
+    rest = [d - (k - 1) - s for d, k, s in zip(drawn, (kh, kw), image.shape[1:3], strict=True)]
+    kept = {i + 1: (0, 1, s + min(r, 0)) for i, (s, r) in enumerate(zip(image.shape[1:3], rest, strict=True))}
+    image = strided_slice(program, image, kept, f"{name}/kept")
+    after = [k - 1 + max(r, 0) for k, r in zip((kh, kw), rest, strict=True)]
+    padding = (kh - 1, after[0]), (kw - 1, after[1])
+    weight = adjoint_kernel(kernel, groups)
+    geometry = Geometry((1, 1), (1, 1), padding)
+    return convolve(
+        program, image, weight, None, geometry, groups=groups, name=f"{name}/whole", kernel_name=kernel_name
+    )
 
 
 def _one(
@@ -83,7 +130,14 @@ def _one(
         x,
     ]
     return program.emit(
-        "TRANSPOSE_CONV", inputs, shape, f"{name}/whole", padding=padding, strideH=stride[0], strideW=stride[1]
+        "TRANSPOSE_CONV",
+        inputs,
+        shape,
+        f"{name}/whole",
+        dtype=x.dtype,
+        padding=padding,
+        strideH=stride[0],
+        strideW=stride[1],
     )
 
 

@@ -25,6 +25,12 @@ class Axis:
     before: int
     after: int
     ceil: bool = False
+    dilation: int = 1
+
+    @property
+    def places(self) -> int:
+        """Values of the input that one window reads."""
+        return (self.window - 1) // self.dilation + 1
 
     @property
     def output(self) -> int:

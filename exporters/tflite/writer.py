@@ -14,20 +14,26 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .program import Operator, Program, Tensor
+from .program import Operator, Program, Tensor, type_name
 from .versions import version
 
 SIGNATURE = "serving_default"
-METADATA = "edgekron_version"
+#: Names of the metadata: which EdgeKron wrote the file, and the SHA-256 of the plan of a compressed network.
+METADATA, PLAN_METADATA = "edgekron_version", "edgekron_plan"
 _ALIGNMENT = 16
 _SCHEMA_VERSION = 3
 
 #: The options table of each operator that has one.
 _OPTIONS = {
     "ADD": "AddOptions",
+    "ARG_MAX": "ArgMaxOptions",
+    "ARG_MIN": "ArgMinOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
+    "CUMSUM": "CumsumOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DEPTH_TO_SPACE": "DepthToSpaceOptions",
     "DIV": "DivOptions",
@@ -35,6 +41,7 @@ _OPTIONS = {
     "GATHER": "GatherOptions",
     "GELU": "GeluOptions",
     "LEAKY_RELU": "LeakyReluOptions",
+    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MAXIMUM": "MaximumMinimumOptions",
     "MEAN": "ReducerOptions",
@@ -46,6 +53,7 @@ _OPTIONS = {
     "POW": "PowOptions",
     "REDUCE_MAX": "ReducerOptions",
     "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
     "RESHAPE": "ReshapeOptions",
     "RESIZE_BILINEAR": "ResizeBilinearOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
@@ -63,9 +71,10 @@ _ENUMERATIONS = {
     "fusedActivationFunction": schema.ActivationFunctionType,
     "padding": schema.Padding,
     "mode": schema.MirrorPadMode,
+    "inDataType": schema.TensorType,
+    "outDataType": schema.TensorType,
+    "outputType": schema.TensorType,
 }
-
-_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
 
 
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
@@ -109,7 +118,7 @@ class _Tables:
             entry.name = self._unique(tensor.name)
             entry.shape = list(tensor.shape)
             entry.hasRank = True
-            entry.type = _TYPES[np.dtype(np.float32) if tensor.data is None else tensor.data.dtype]
+            entry.type = getattr(schema.TensorType, type_name(tensor.dtype))
             entry.buffer = 0 if tensor.data is None else self.buffer(tensor.data.tobytes())
             self._tensor_index[tensor] = len(self.tensors)
             self.tensors.append(entry)
@@ -135,8 +144,8 @@ class _Tables:
         return unique
 
 
-def pack(program: Program, description: str = "") -> bytes:
-    """The bytes of the TFLite file of ``program``."""
+def pack(program: Program, description: str = "", plan: str | None = None) -> bytes:
+    """The bytes of the TFLite file of ``program``; ``plan`` is the hash of the plan that made the network."""
     tables = _Tables()
     graph = schema.SubGraphT()
     graph.name = "main"
@@ -146,19 +155,27 @@ def pack(program: Program, description: str = "") -> bytes:
     graph.operators = [_operator(tables, operator) for operator in program.operators]
     graph.tensors = tables.tensors
 
-    metadata = schema.MetadataT()
-    metadata.name = METADATA
-    metadata.buffer = tables.buffer(package_version("edgekron").encode())
-
+    said = {METADATA: package_version("edgekron"), **({PLAN_METADATA: plan} if plan else {})}
     model = schema.ModelT()
     model.version = _SCHEMA_VERSION
     model.description = description
     model.subgraphs = [graph]
     model.operatorCodes = tables.codes
     model.signatureDefs = [_signature(program, graph)]
-    model.metadata = [metadata]
+    model.metadata = [_metadata(tables, name, text) for name, text in said.items()]
     model.buffers = tables.buffers
 
+    return _finish(model)
+
+
+def repack(model: Any) -> bytes:
+    """The bytes of a file whose tables (``schema.ModelT``) another tool made: all buffers inside, aligned."""
+    arrays = [None if b.data is None else np.frombuffer(b.data, np.uint8) for b in model.buffers]
+    model.buffers = [_AlignedBuffer(data=array) for array in arrays]
+    return _finish(model)
+
+
+def _finish(model: Any) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -180,6 +197,12 @@ def _operator(tables: _Tables, operator: Operator) -> Any:
         if not hasattr(entry.builtinOptions, key):
             raise AssertionError(f"{table} has no field {key}")
         setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value)
+    return entry
+
+
+def _metadata(tables: _Tables, name: str, text: str) -> Any:
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = name, tables.buffer(text.encode())
     return entry
 
 

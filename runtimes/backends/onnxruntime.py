@@ -2,17 +2,22 @@
 
 Spinning is off: a pool that waits for work in a busy loop takes the cores from whatever is measured next. Sizes that a
 file leaves open (the batch) stay open.
+
+ONNX has no scale for an integer input or output. A file that stands for real numbers by one has it in its metadata,
+under ``QUANTIZATION``, as JSON: {name: [scale, zero point]}.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from edgekron.runtimes.backends.session import Description, Tensor, only_input
 from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Element types whose name is not numpy's.
 _TYPES = {"float": "float32", "double": "float64"}
+
+#: The metadata entry with the scales of integer inputs and outputs.
+QUANTIZATION = "edgekron.quantization"
 
 
 def import_runtime() -> ModuleType:
@@ -60,8 +68,9 @@ class OnnxSession:
             raise RuntimeFailure(
                 f"{path} cannot be opened by ONNX Runtime {runtime.__version__} ({reason}); export it again."
             ) from None
-        self.input = only_input(path, [_tensor(value) for value in self._session.get_inputs()])
-        self.outputs = [_tensor(value) for value in self._session.get_outputs()]
+        scales = scales_of(path, self._session.get_modelmeta().custom_metadata_map)
+        self.input = only_input(path, [_tensor(value, scales) for value in self._session.get_inputs()])
+        self.outputs = [_tensor(value, scales) for value in self._session.get_outputs()]
         self._threads = threads
 
     def run(self, array: np.ndarray) -> list[np.ndarray]:
@@ -87,7 +96,17 @@ class OnnxSession:
         del self._session
 
 
-def _tensor(value: Any) -> Tensor:
+def scales_of(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[float, int]]:
+    """(scale, zero point) of a file's integer inputs and outputs by name, from its metadata."""
+    try:
+        found = json.loads(metadata.get(QUANTIZATION, "{}"))
+        return {str(name): (float(scale), int(zero)) for name, (scale, zero) in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RuntimeFailure(f"{path}: its metadata {QUANTIZATION} is damaged ({error}); export it again.") from None
+
+
+def _tensor(value: Any, scales: Mapping[str, tuple[float, int]]) -> Tensor:
     name = str(value.type).removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
-    return Tensor(value.name, shape, _TYPES.get(name, name), "NCHW" if len(shape) == 4 else "plain")
+    layout = "NCHW" if len(shape) == 4 else "plain"
+    return Tensor(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))

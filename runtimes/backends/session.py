@@ -141,16 +141,26 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     if dtype.kind in "iu":
         if tensor.quantization is None:
             raise RuntimeFailure(f"{session.file}: input {tensor.name} is {dtype} without a scale; export it as float.")
-        scale, zero = tensor.quantization
-        limits = np.iinfo(dtype)
-        x = np.clip(np.round(x / np.float32(scale)) + zero, limits.min, limits.max)
+        x = to_integers(x, dtype, tensor.quantization)
     return np.ascontiguousarray(x, dtype=dtype)
+
+
+def to_integers(x: np.ndarray, dtype: np.dtype[Any], quantization: tuple[float, int]) -> np.ndarray:
+    """Real numbers as the nearest integers of (scale, zero point); saturates at the ends of the type."""
+    scale, zero = quantization
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(x / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+
+
+def to_real(y: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    """The float32 numbers that integers of (scale, zero point) stand for."""
+    scale, zero = quantization
+    return (y.astype(np.float32) - zero) * np.float32(scale)
 
 
 def _from_output(y: np.ndarray, tensor: Tensor) -> np.ndarray:
     if tensor.quantization is not None:
-        scale, zero = tensor.quantization
-        y = (y.astype(np.float32) - zero) * np.float32(scale)
+        y = to_real(y, tensor.quantization)
     if tensor.layout == "NHWC" and y.ndim == 4:
         y = y.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(y, dtype=np.float32)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from .check_finite import check_finite
+from .check_shapes import check_shapes
 from .drop_expand import drop_expand
-from .dynamic_batch import make_batch_dynamic
+from .dynamic_batch import BATCH, make_batch_dynamic
 from .explicit_padding import make_padding_explicit
 from .fold_batch_norm import fold_batch_norm
 from .fold_batch_shapes import fold_batch_shapes
@@ -19,6 +20,7 @@ from .fold_constants import fold_constants
 from .gemm_from_matmul import gemm_from_matmul
 from .infer_shapes import infer_shapes
 from .keep_batch import keep_batch
+from .known_sizes import know_sizes
 from .pixels_from_pools import pixels_from_pools
 from .remove_dropout import remove_dropout
 from .rows_as_images import rows_as_images
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_finite",
+    "check_shapes",
     "drop_expand",
     "fold_batch_norm",
     "fold_batch_shapes",
@@ -38,6 +41,7 @@ __all__ = [
     "gemm_from_matmul",
     "infer_shapes",
     "keep_batch",
+    "know_sizes",
     "make_batch_dynamic",
     "make_padding_explicit",
     "pixels_from_pools",
@@ -54,13 +58,14 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     """Turns an imported model into the graph of a hub, in place.
 
     ``source`` names the model in error messages; ``input_shape`` is [C, H, W] or None for the model's own. Raises
-    ``UserError`` for values that are not finite, and for a batch or an input that cannot be made to fit.
+    ``UserError`` for values that are not finite, for a batch or an input that cannot be made to fit, and for nodes that
+    do not fit together.
     """
     common.InlinePass()(model)
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     check_finite(model, source)
-    make_batch_dynamic(model, source, input_shape)
+    sizes = make_batch_dynamic(model, source, input_shape)
     common.IdentityEliminationPass()(model)
     remove_dropout(model)
     make_padding_explicit(model)
@@ -77,5 +82,6 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     infer_shapes(model)
     keep_batch(model)
     common.RemoveUnusedNodesPass()(model)
-    infer_shapes(model)
+    know_sizes(model, [BATCH, *sizes])
+    check_shapes(model, source)
     check_finite(model, source)

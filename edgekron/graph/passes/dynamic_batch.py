@@ -18,14 +18,16 @@ from .keep_batch import keep_batch
 BATCH = "N"
 
 
-def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> None:
-    """Makes the first dimension of the one input, and with it of the outputs, the symbol N.
+def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Makes the first dimension of the one input, and with it of the outputs, the symbol N; gives the sizes behind it.
 
-    Raises ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
+    Sizes that the file leaves open stay open in the graph, so that nothing is computed for those of ``input_shape``
+    alone. Raises ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
     ``input_shape``, and for outputs that do not follow the batch.
     """
     value = _only_input(model, source)
-    size = _input_size(value, source, input_shape)
+    known = _input_size(value, source, input_shape)
+    size = _open_size(value, known)
     batch = value.shape[0] if value.shape is not None and len(value.shape) else None
     # Folded with an open batch first, so that no size of the file's own batch gets into a constant.
     value.shape = ir.Shape([BATCH, *size])
@@ -45,6 +47,15 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
                 f"{source}: the output {output.name} has the shape {list(output.shape)}, whose first size does not "
                 "follow the batch; export the model again with a dynamic first dimension"
             )
+    return known
+
+
+def _open_size(value: ir.Value, known: tuple[int, ...]) -> list[int | str]:
+    """The sizes behind the batch, with a symbol for each that the file leaves open."""
+    if value.shape is None or len(value.shape) != len(known) + 1:
+        return list(known)
+    given = enumerate(zip(list(value.shape)[1:], known, strict=True), 1)
+    return [size if isinstance(d, int) else f"size{axis}" for axis, (d, size) in given]
 
 
 def _only_input(model: ir.Model, source: str) -> ir.Value:
@@ -62,13 +73,18 @@ def _only_input(model: ir.Model, source: str) -> ir.Value:
 def _input_size(value: ir.Value, source: str, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     if value.shape is None or len(value.shape) < 2:
         if wanted is None:
-            raise UserError(f"{source}: the input {value.name} has no shape [N, C, H, W]; say it when loading")
+            raise UserError(
+                f"{source}: the input {value.name} has no shape [N, C, H, W]; say it by --input-shape C,H,W"
+            )
         return wanted
     given = list(value.shape)[1:]
     if wanted is None:
         if any(not isinstance(d, int) for d in given):
             text = ", ".join(str(d) for d in value.shape)
-            raise UserError(f"{source}: the input {value.name} has open sizes, [{text}]; say its shape when loading")
+            raise UserError(
+                f"{source}: the input {value.name} has open sizes, [{text}]; "
+                "say the size to plan for by --input-shape C,H,W"
+            )
         return tuple(d for d in given if isinstance(d, int))
     if len(wanted) != len(given) or any(isinstance(d, int) and d != w for d, w in zip(given, wanted, strict=True)):
         raise UserError(f"{source}: the input {value.name} has the shape {given} without batch, not {list(wanted)}")

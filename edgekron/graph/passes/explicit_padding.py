@@ -59,9 +59,13 @@ def _same(node: ir.Node, window: Sequence[int], *, upper: bool) -> list[int] | N
     dilations = node.attributes.get_ints("dilations", ones)
     before, after = [], []
     for n, k, stride, dilation in zip(list(x.shape)[2:], window, strides, dilations, strict=True):
-        if not isinstance(n, int):
+        if stride == 1:
+            # The same for every n, an open one too.
+            total = dilation * (k - 1)
+        elif isinstance(n, int):
+            total = max((-(-n // stride) - 1) * stride + dilation * (k - 1) + 1 - n, 0)
+        else:
             return None
-        total = max((-(-n // stride) - 1) * stride + dilation * (k - 1) + 1 - n, 0)
         small, large = total // 2, total - total // 2
         before.append(small if upper else large)
         after.append(large if upper else small)

@@ -11,6 +11,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.graph.nodes import add_initializer
+
 
 def keep_batch(model: ir.Model) -> None:
     """Rewrites every reshape to a constant shape that keeps the first dimension. Needs inferred shapes."""
@@ -38,13 +40,6 @@ def _kept(node: ir.Node) -> list[int] | None:
 
 def set_shape(graph: ir.Graph, node: ir.Node, target: list[int]) -> None:
     """Gives a reshape the constant target ``target``, in which 0 means "as before"."""
-    name = f"{node.outputs[0].name}.shape"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.INT64),
-        shape=ir.Shape([len(target)]),
-        const_value=ir.tensor(np.array(target, dtype=np.int64), name=name),
-    )
-    graph.register_initializer(value)
+    value = add_initializer(graph, f"{node.outputs[0].name}.shape", np.array(target, dtype=np.int64))
     node.attributes.pop("allowzero", None)
     node.replace_input_with(1, value)

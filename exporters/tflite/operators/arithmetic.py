@@ -4,52 +4,54 @@ from __future__ import annotations
 
 from functools import reduce
 
-import numpy as np
-
-from edgekron.exporters.tflite.layout import NHWC, Order, Value, arrange_constant, free, reshape
+from edgekron.exporters.tflite.formula import Formula
+from edgekron.exporters.tflite.operands import aligned, broadcast, finish
 from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.translation import NUMBERS, Call
 
-_CODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAXIMUM", "Min": "MINIMUM"}
+_CODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Max": "MAXIMUM", "Min": "MINIMUM", "Sum": "ADD"}
 
 
 @translates(*_CODES)
 def arithmetic(call: Call) -> None:
-    """All operands in one order; constants are transposed here, activations only where their order differs."""
-    count = len(call.node.inputs)
-    rank = max(call.rank(i) for i in range(count))
-    values = {i: _raised(call, i, rank) for i in range(count) if call.array(i) is None}
-    order = _common_order(list(values.values()), rank)
+    """The operator of TFLite, repeated where there are more than two operands."""
+    tensors, order = aligned(call, kinds=NUMBERS)
+    finish(call, _combined(call, _CODES[call.node.op_type], tensors), order)
 
-    def operand(index: int) -> Tensor:
-        if index in values:
-            return call.translation.arranged(values[index], order).tensor
-        array = arrange_constant(call.numbers(index, f"input {index}"), order)
-        return call.program.constant(call.input_name(index), array)
 
-    operands = list(map(operand, range(count)))
-    code = _CODES[call.node.op_type]
+@translates("Div")
+def divide(call: Call) -> None:
+    """DIV of float32 operands."""
+    tensors, order = aligned(call)
+    finish(call, broadcast(call, "DIV", tensors), order)
+
+
+@translates("Mean")
+def mean(call: Call) -> None:
+    """The sum of the operands over their number."""
+    tensors, order = aligned(call)
+    total = _combined(call, "ADD", tensors)
+    finish(call, Formula(call)("MUL", total, 1 / len(tensors)), order)
+
+
+@translates("Mod")
+def modulo(call: Call) -> None:
+    """The remainder with the sign of the dividend (fmod=1, the only one for float32): sign(a) (|a| mod |b|)."""
+    if not call.attribute("fmod", 0):
+        call.refuse("fmod is 0, which ONNX defines for integers only", "use fmod=1")
+    (a, b), order = aligned(call)
+    f = Formula(call)
+    rest = f("FLOOR_MOD", f("ABS", a), f("ABS", b))
+    finish(call, f("MUL", rest, f("SIGN", a)), order)
+
+
+def _combined(call: Call, code: str, tensors: list[Tensor]) -> Tensor:
+    kinds = {t.dtype for t in tensors}
+    if len(kinds) > 1:
+        call.refuse(f"its operands are of types {sorted(map(str, kinds))}", "cast them to one type")
 
     def combine(a: Tensor, b: Tensor) -> Tensor:
-        return call.program.emit(code, [a, b], np.broadcast_shapes(a.shape, b.shape), call.name)
+        return broadcast(call, code, [a, b])
 
-    y = reduce(combine, operands)
-    missing = rank - len(y.shape)
-    call.finish(call.program.reshape(y, (1,) * missing + y.shape, f"{call.name}/full"), order)
-
-
-def _raised(call: Call, index: int, rank: int) -> Value:
-    """An activation with axes of size one in front, up to ``rank``."""
-    value = call.value(index)
-    missing = rank - len(value.order)
-    if not missing:
-        return value
-    return reshape(call.program, value, (1,) * missing + value.shape, f"{value.tensor.name}/rank{rank}")
-
-
-def _common_order(values: list[Value], rank: int) -> Order:
-    """The order in which the fewest values move: NHWC if one has it, else that of the largest."""
-    if rank == 4 and any(free(value, NHWC) for value in values):
-        return NHWC
-    return max(values, key=lambda value: np.prod(value.shape)).order
+    return reduce(combine, tensors)

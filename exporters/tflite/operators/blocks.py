@@ -22,8 +22,13 @@ def depth_to_space(call: Call) -> None:
 
 @translates("SpaceToDepth")
 def space_to_depth(call: Call) -> None:
-    """Pixel (i, j) of a block becomes channel (i b + j) C + c."""
+    """Pixel (i, j) of a block becomes channel (i b + j) C + c (mode DCR, TFLite's) or c b b + i b + j (mode CRD)."""
     x, block = call.value(0, NHWC).tensor, int(call.attribute("blocksize"))
     n, h, w, c = x.shape
     shape = (n, h // block, w // block, c * block**2)
-    call.finish(call.program.emit("SPACE_TO_DEPTH", [x], shape, call.name, blockSize=block), NHWC)
+    y = call.program.emit("SPACE_TO_DEPTH", [x], shape, call.name, blockSize=block)
+    if call.attribute("mode", "DCR") == "CRD":
+        y = call.program.reshape(y, (*shape[:3], block**2, c), f"{call.name}/blocks")
+        y = call.program.transpose(y, (0, 1, 2, 4, 3), f"{call.name}/ordered")
+        y = call.program.reshape(y, shape, f"{call.name}/channels")
+    call.finish(y, NHWC)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from edgekron.algebra import Geometry
+from edgekron.algebra import Geometry, Padding
 from edgekron.exporters.tflite.layout import NHWC
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 from edgekron.exporters.tflite.transposed import transpose_convolve
-
-#: Groups are slices, convolutions and a concatenation; more than this many would be slower than anything else.
-_MOST_GROUPS = 64
 
 
 @translates("ConvTranspose")
@@ -18,14 +15,7 @@ def conv_transpose(call: Call) -> None:
     kernel = call.numbers(1, "weight")
     if kernel.ndim != 4:
         call.refuse(f"a {kernel.ndim - 2}-D transposed convolution is not supported", "use 2-D convolutions")
-    if call.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.attribute("output_shape") is not None:
-        call.refuse("its padding follows from an output shape", "give explicit pads and output_padding")
     groups = int(call.attribute("group", 1))
-    if groups > _MOST_GROUPS:
-        call.refuse(
-            f"TFLite has no grouped transposed convolution, and {groups} single ones are too many",
-            "resize and use an ordinary depthwise convolution",
-        )
     bias = call.numbers(2, "bias") if call.has(2) else None
     stride, dilation, extra = (
         (int(a), int(b))
@@ -35,9 +25,9 @@ def conv_transpose(call: Call) -> None:
             call.attribute("output_padding", (0, 0)),
         )
     )
-    top, left, bottom, right = (int(p) for p in call.attribute("pads", (0, 0, 0, 0)))
-    padding = (top, bottom), (left, right)
-    if min(top, left, bottom, right) < 0:
+    x = call.value(0, NHWC).tensor
+    padding = _padding(call, x.shape[1:3], kernel.shape[2:], stride, dilation, extra)
+    if min(sum(padding, ())) < 0:
         call.refuse(f"negative padding {padding} is not supported", "pad the output with Pad instead")
     if any(e >= s for e, s in zip(extra, stride, strict=True)):
         call.refuse(
@@ -46,7 +36,7 @@ def conv_transpose(call: Call) -> None:
     try:
         y = transpose_convolve(
             call.program,
-            call.value(0, NHWC).tensor,
+            x,
             kernel,
             bias,
             Geometry(stride, dilation, padding),
@@ -58,3 +48,26 @@ def conv_transpose(call: Call) -> None:
     except ValueError as error:
         call.refuse(str(error), "cut less")
     call.finish(y, NHWC)
+
+
+def _padding(
+    call: Call,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    extra: tuple[int, ...],
+) -> Padding:
+    """((top, bottom), (left, right)) that is cut: as given, or what leaves the shape that is asked for."""
+    mode, shape = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        shape = [n * s for n, s in zip(size, stride, strict=True)]
+    if shape is None:
+        top, left, bottom, right = (int(p) for p in call.attribute("pads", (0, 0, 0, 0)))
+        return (top, bottom), (left, right)
+    pairs = []
+    for n, k, s, d, e, wanted in zip(size, window, stride, dilation, extra, list(shape)[-2:], strict=True):
+        total = (n - 1) * s + e + d * (k - 1) + 1 - int(wanted)
+        less, more = total // 2, total - total // 2
+        pairs.append((less, more) if mode == "SAME_UPPER" else (more, less))
+    return pairs[0], pairs[1]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from edgekron.exporters.tflite.layout import NHWC, free
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.translation import ANY, Call
 
 
 @translates("Concat")
 def concat(call: Call) -> None:
     """Parts in one order, joined along the axis where it lies."""
     count = len(call.node.inputs)
-    moving = [call.value(i) for i in range(count) if call.array(i) is None]
+    moving = [call.value(i, kinds=ANY) for i in range(count) if call.array(i) is None]
     rank = len(moving[0].order)
     order = NHWC if rank == 4 and any(free(v, NHWC) for v in moving) else moving[0].order
-    parts = [call.value(i, order) for i in range(count)]
+    parts = [call.value(i, order, ANY) for i in range(count)]
     axis = parts[0].axis(int(call.attribute("axis")))
     shape = list(parts[0].tensor.shape)
     shape[axis] = sum(part.tensor.shape[axis] for part in parts)

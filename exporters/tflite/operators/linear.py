@@ -1,10 +1,10 @@
-"""Gemm, and MatMul by a constant: FULLY_CONNECTED on the last axis."""
+"""Gemm and MatMul: FULLY_CONNECTED on the last axis where one factor is a constant matrix, else BATCH_MATMUL."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgekron.exporters.tflite.layout import Value
+from edgekron.exporters.tflite.layout import Value, reshape
 from edgekron.exporters.tflite.program import Program, Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
@@ -32,20 +32,14 @@ def gemm(call: Call) -> None:
 
 @translates("MatMul")
 def matmul(call: Call) -> None:
-    """X @ W, or W @ X, with a constant matrix W."""
-    left, right = call.array(0), call.array(1)
-    if left is None and right is None:
-        call.refuse(
-            "the product of two activations is not supported (its int8 form is wrong in the runtimes)",
-            "keep this layer out of the network to export, or export to ONNX",
-        )
-    side = 0 if right is not None else 1
+    """X @ W, or W @ X, with a constant matrix W; else a product of matrices by matrices, batch axes broadcast."""
+    constants = [call.array(0), call.array(1)]
+    side = 0 if constants[1] is not None else 1
+    matrix = constants[1 - side]
+    if matrix is None or matrix.ndim != 2 or call.rank(side) < 2:
+        _batched(call)
+        return
     matrix = call.numbers(1 - side, "matrix")
-    if matrix.ndim != 2 or call.rank(side) < 2:
-        call.refuse(
-            f"the constant has shape {matrix.shape}, which is no matrix for an input of rank {call.rank(side)}",
-            "multiply by one matrix",
-        )
     rank = call.rank(side)
     # W @ X is X with its last two axes swapped, times W transposed, swapped back: swapping costs nothing here.
     order = (*range(rank - 2), rank - 2, rank - 1) if side == 0 else (*range(rank - 2), rank - 1, rank - 2)
@@ -54,6 +48,32 @@ def matmul(call: Call) -> None:
     name = call.input_name(1 - side)
     y = fully_connected(call.program, x.tensor, weight, None, call.name, name)
     call.result(Value(y, order))
+
+
+def _batched(call: Call) -> None:
+    """BATCH_MATMUL; a vector is a matrix of one row on the left, of one column on the right."""
+    ranks = [call.rank(0), call.rank(1)]
+    left, right = (call.value(i, tuple(range(rank))) for i, rank in enumerate(ranks))
+    if ranks[0] == 1:
+        left = reshape(call.program, left, (1, *left.shape), f"{call.name}/row")
+    if ranks[1] == 1:
+        right = reshape(call.program, right, (*right.shape, 1), f"{call.name}/column")
+    y = Value(batch_matmul(call, left.tensor, right.tensor), tuple(range(max(2, *ranks))))
+    shape = list(y.shape)
+    if ranks[1] == 1:
+        del shape[-1]
+    if ranks[0] == 1:
+        del shape[-2 if ranks[1] > 1 else -1]
+    call.result(reshape(call.program, y, shape, call.name))
+
+
+def batch_matmul(call: Call, left: Tensor, right: Tensor) -> Tensor:
+    """[..., m, k] times [..., k, n]: [..., m, n]."""
+    if max(len(left.shape), len(right.shape)) > 5:
+        call.refuse("it multiplies tensors of more than five axes", "write it with fewer axes")
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    shape = (*batch, left.shape[-2], right.shape[-1])
+    return call.program.emit("BATCH_MATMUL", [left, right], shape, call.name)
 
 
 def fully_connected(

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekron.exporters.tflite.layout import Order, Value, arrange_constant
+from edgekron.exporters.tflite.formula import Formula
+from edgekron.exporters.tflite.layout import NHWC, Order, Value, arrange_constant
 from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.translation import ANY, Call, used
 
 
 @translates("BatchNormalization")
@@ -38,9 +39,9 @@ def identity(call: Call) -> None:
     training = call.array(2) if call.node.op_type == "Dropout" else None
     if training is not None and bool(training):
         call.refuse("it is in training mode", "export the network in evaluation mode (model.eval())")
-    if len(call.node.outputs) > 1 and call.node.outputs[1].uses():
+    if any(map(used, call.node.outputs[1:])):
         call.refuse("its mask is used", "export the network in evaluation mode (model.eval())")
-    call.result(call.value())
+    call.result(call.value(kinds=ANY))
 
 
 @translates("InstanceNormalization")
@@ -56,13 +57,46 @@ def instance_normalization(call: Call) -> None:
 @translates("LayerNormalization")
 def layer_normalization(call: Call) -> None:
     """All values from ``axis`` on by their mean and variance, then scale and bias."""
-    if any(value.uses() for value in call.node.outputs[1:]):
-        call.refuse("its mean or deviation is used", "compute it again where it is needed")
     x = call.value()
     rank = len(x.order)
     y = _normalized(call, x, range(int(call.attribute("axis", -1)) % rank, rank))
     bias = call.numbers(2, "bias") if call.has(2) else None
     call.finish(_affine(call, y, x.order, call.numbers(1, "scale"), bias), x.order)
+
+
+@translates("LpNormalization")
+def lp_normalization(call: Call) -> None:
+    """The input over its norm along one axis, zero where the norm is."""
+    x, f, p = call.value(), Formula(call), int(call.attribute("p", 2))
+    places = [x.axis(int(call.attribute("axis", -1)))]
+    if p not in (1, 2):
+        call.refuse(f"p is {p}", "use p=1 or p=2")
+    total = f.reduce("SUM", f("ABS", x.tensor) if p == 1 else f("MUL", x.tensor, x.tensor), places)
+    norm = total if p == 1 else f("SQRT", total)
+    # Zero over the smallest number is zero; any other norm of float32 is at least as large.
+    call.finish(f("DIV", x.tensor, f("MAXIMUM", norm, float(np.finfo(np.float32).tiny))), x.order)
+
+
+@translates("LRN")
+def local_response_normalization(call: Call) -> None:
+    """X / (bias + alpha / size * (squares of the neighbouring channels, summed)) ^ beta."""
+    size = int(call.attribute("size"))
+    if size % 2 == 0:
+        call.refuse(f"a window of {size} channels has no middle", "use an odd size")
+    if call.rank() != 4:
+        call.refuse(f"an input of rank {call.rank()} is not supported", "use 2-D feature maps")
+    x = call.value(0, NHWC).tensor
+    y = call.program.emit(
+        "LOCAL_RESPONSE_NORMALIZATION",
+        [x],
+        x.shape,
+        call.name,
+        radius=size // 2,
+        bias=float(call.attribute("bias", 1.0)),
+        alpha=float(call.attribute("alpha", 1e-4)) / size,
+        beta=float(call.attribute("beta", 0.75)),
+    )
+    call.finish(y, NHWC)
 
 
 def _normalized(call: Call, x: Value, axes: range) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pad: constant and reflecting."""
+"""Pad in every mode: constant, reflect, edge and wrap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .slicing import strided_slice
 
 @translates("Pad")
 def pad(call: Call) -> None:
-    """PAD, PADV2 or MIRROR_PAD; a negative padding crops."""
+    """PAD, PADV2, MIRROR_PAD, or copies of slices joined to the input; a negative padding crops."""
     x = call.value()
     rank = len(x.order)
     pads = call.vector(1, "pads") or []
@@ -35,8 +35,31 @@ def pad(call: Call) -> None:
     elif mode == "reflect":
         y = _reflect(call, y, padding)
     else:
-        call.refuse(f"mode {mode!r} has no TFLite operator", "pad with zeros or by reflection")
+        for axis, pair in enumerate(padding):
+            y = _repeat(call, y, axis, pair, mode)
     call.finish(y, x.order)
+
+
+def _repeat(call: Call, y: Tensor, axis: int, pair: tuple[int, int], mode: str) -> Tensor:
+    """Along one axis: the outermost values again and again (edge), or those of the other end (wrap)."""
+    size, (before, after) = y.shape[axis], pair
+    if not (before or after):
+        return y
+    if mode == "edge":
+        first, last = (
+            strided_slice(call.program, y, {axis: (i, 1, 1)}, f"{call.name}/edge{axis}") for i in (0, size - 1)
+        )
+        parts = [first] * before + [y] + [last] * after
+    else:
+        runs = [(-before % size, size), *[(0, size)] * (-(-before // size) - 1)] if before else []
+        runs += [(0, size), *[(0, size)] * (after // size), (0, after % size)]
+        parts = [
+            strided_slice(call.program, y, {axis: (start, 1, end - start)}, f"{call.name}/run{axis}")
+            for start, end in runs
+            if end > start
+        ]
+    shape = [n + before + after if i == axis else n for i, n in enumerate(y.shape)]
+    return call.program.emit("CONCATENATION", parts, shape, f"{call.name}/joined{axis}", axis=axis)
 
 
 def _reflect(call: Call, y: Tensor, padding: list[tuple[int, int]]) -> Tensor:

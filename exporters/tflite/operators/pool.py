@@ -1,28 +1,50 @@
-"""MaxPool, AveragePool and global pools."""
+"""MaxPool, AveragePool, LpPool and global pools."""
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
+from edgekron.algebra import Geometry
+from edgekron.exporters.tflite.convolution import convolve
+from edgekron.exporters.tflite.formula import Formula
 from edgekron.exporters.tflite.layout import NHWC
 from edgekron.exporters.tflite.program import Program, Tensor
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.translation import Call, used
 from edgekron.exporters.tflite.windows import Axis, Placement, place
 
 from .conv import explicit_padding
+from .slicing import strided_slice
 
 
 @translates("MaxPool")
 def max_pool(call: Call) -> None:
     """Padding is never the greatest: -inf, or zero where the input is known to be at least zero."""
-    if len(call.node.outputs) > 1 and call.node.outputs[1].uses():
+    if any(map(used, call.node.outputs[1:])):
         call.refuse("its indices are used", "use the values alone")
     x, axes = _axes(call)
     placement = place(*axes)
     fill = 0.0 if _nonnegative(call.program, x) else -np.inf
+    if any(axis.dilation > 1 for axis in axes):
+        call.finish(_dilated_maximum(call, x, axes, fill), NHWC)
+        return
     x = call.program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{call.name}/padded", fill)
     call.finish(_pool(call, "MAX_POOL_2D", x, axes, placement), NHWC)
+
+
+def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float) -> Tensor:
+    """The greatest of as many slices as the window has places, one axis after the other."""
+    padding = ((0, 0), *((axis.before, axis.needed) for axis in axes), (0, 0))
+    y, f = call.program.pad(x, padding, f"{call.name}/padded", fill), Formula(call)
+    for along, axis in enumerate(axes, start=1):
+        parts = [
+            strided_slice(call.program, y, {along: (i * axis.dilation, axis.stride, axis.output)}, f"{call.name}/{i}")
+            for i in range(axis.places)
+        ]
+        y = reduce(lambda a, b: f("MAXIMUM", a, b), parts)
+    return y
 
 
 @translates("AveragePool")
@@ -34,6 +56,13 @@ def average_pool(call: Call) -> None:
     """
     x, axes = _axes(call)
     included = bool(call.attribute("count_include_pad", 0))
+    if any(axis.dilation > 1 for axis in axes):
+        total = _window_sum(call, x, axes)
+        h, w = (_counted(axis, included) for axis in axes)
+        factor = (1 / np.outer(h, w)).astype(np.float32)[None, :, :, None]
+        constant = call.program.constant(f"{call.name}/counts", factor)
+        call.finish(call.program.emit("MUL", [total, constant], total.shape, call.name), NHWC)
+        return
     placement = place(*axes)
     padded = any(axis.before or axis.needed for axis in axes)
     if placement.padding == "SAME" and included:
@@ -47,6 +76,44 @@ def average_pool(call: Call) -> None:
             correction = call.program.constant(f"{call.name}/correction", factor[None, :, :, None])
             y = call.program.emit("MUL", [y, correction], y.shape, call.name)
     call.finish(y, NHWC)
+
+
+@translates("LpPool")
+def lp_pool(call: Call) -> None:
+    """(|x|^p summed over the window) ^ (1/p)."""
+    p = int(call.attribute("p", 2))
+    x, axes = _axes(call)
+    f = Formula(call)
+    total = _window_sum(call, _powered(f, x, p), axes)
+    call.finish(_root(f, total, p), NHWC)
+
+
+@translates("GlobalLpPool")
+def global_lp_pool(call: Call) -> None:
+    """(|x|^p summed over all pixels) ^ (1/p)."""
+    p, x, f = int(call.attribute("p", 2)), call.value(), Formula(call)
+    places = [x.axis(a) for a in range(2, len(x.order))]
+    call.finish(_root(f, f.reduce("SUM", _powered(f, x.tensor, p), places), p), x.order)
+
+
+def _powered(f: Formula, x: Tensor, p: int) -> Tensor:
+    return f("MUL", x, x) if p == 2 else f("ABS", x) if p == 1 else f("POW", f("ABS", x), float(p))
+
+
+def _root(f: Formula, x: Tensor, p: int) -> Tensor:
+    return f("SQRT", x) if p == 2 else x if p == 1 else f("POW", x, 1 / p)
+
+
+def _window_sum(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
+    """The sum of each window: a depthwise convolution by ones."""
+    h, w = axes
+    ones = np.ones((x.shape[3], 1, h.places, w.places), np.float32)
+    padding = (h.before, h.needed), (w.before, w.needed)
+    geometry = Geometry((h.stride, w.stride), (h.dilation, w.dilation), padding)
+    name = f"{call.name}/sum"
+    return convolve(
+        call.program, x, ones, None, geometry, groups=x.shape[3], name=name, kernel_name=f"{call.name}/ones"
+    )
 
 
 @translates("GlobalAveragePool", "GlobalMaxPool")
@@ -66,17 +133,17 @@ def _axes(call: Call) -> tuple[Tensor, tuple[Axis, Axis]]:
     if len(window) != 2 or call.rank() != 4:
         call.refuse(f"a {len(window)}-D pool is not supported", "use 2-D pools")
     dilation = tuple(int(d) for d in call.attribute("dilations", (1, 1)))
-    if any(d > 1 and k > 1 for d, k in zip(dilation, window, strict=True)):
-        call.refuse(f"dilations {dilation} are not supported by TFLite's pools", "use a pool without dilation")
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, window, strict=True))
     stride = tuple(int(s) for s in call.attribute("strides", (1, 1)))
     x = call.value(0, NHWC).tensor
-    padding = explicit_padding(call, x.shape[1:3], window, stride, (1, 1))
-    if any(p < 0 or p >= k for pair, k in zip(padding, window, strict=True) for p in pair):
+    padding = explicit_padding(call, x.shape[1:3], window, stride, dilation)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True)]
+    if any(p < 0 or p >= span for pair, span in zip(padding, spans, strict=True) for p in pair):
         call.refuse(f"padding {padding} is not between zero and the window {window}", "make it less than the window")
     ceil = bool(call.attribute("ceil_mode", 0))
     h, w = (
-        Axis(n, k, s, before, after, ceil)
-        for n, k, s, (before, after) in zip(x.shape[1:3], window, stride, padding, strict=True)
+        Axis(n, span, s, before, after, ceil, d)
+        for n, span, s, (before, after), d in zip(x.shape[1:3], spans, stride, padding, dilation, strict=True)
     )
     if h.output < 1 or w.output < 1:
         call.refuse(f"a window of {window} does not fit an input of {x.shape[1]}x{x.shape[2]}", "use a larger input")
@@ -102,7 +169,8 @@ def _counted(axis: Axis, included: bool) -> np.ndarray:
     """How many pixels of each window count along one axis; what a partial last window lacks never does."""
     start = np.arange(axis.output) * axis.stride
     first, last = (0, axis.before + axis.size + axis.after) if included else (axis.before, axis.before + axis.size)
-    return np.minimum(start + axis.window, last) - np.maximum(start, first)
+    places = start[:, None] + axis.dilation * np.arange(axis.places)
+    return ((places >= first) & (places < last)).sum(axis=1)
 
 
 def _nonnegative(program: Program, x: Tensor) -> bool:

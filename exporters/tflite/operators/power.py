@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekron.exporters.tflite.layout import arrange_constant
+from edgekron.exporters.tflite.operands import aligned, broadcast, finish
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -12,10 +13,12 @@ from edgekron.exporters.tflite.translation import Call
 @translates("Pow")
 def power(call: Call) -> None:
     """A product for a square, SQRT for a root, POW for every other exponent."""
-    exponent = call.constant(1, "exponent").astype(np.float32)
-    x = call.value()
-    if exponent.ndim > len(x.order):
-        call.refuse(f"its exponents have shape {exponent.shape}, more axes than the input", "use one exponent")
+    exponent = call.array(1)
+    if exponent is None or call.array(0) is not None or exponent.ndim > call.rank():
+        tensors, order = aligned(call)
+        finish(call, broadcast(call, "POW", tensors), order)
+        return
+    exponent, x = exponent.astype(np.float32), call.value()
     only = float(exponent.reshape(-1)[0]) if exponent.size == 1 else None
     if only == 1.0:
         call.result(x)

@@ -1,4 +1,4 @@
-"""Resize of feature maps: nearest and linear.
+"""Resize in every mode.
 
 TFLite scales by (size of the input) / (size of the output), with three ways to place pixels:
 
@@ -6,7 +6,8 @@ TFLite scales by (size of the input) / (size of the output), with three ways to 
     half      x_in = (x_out + 1/2) * in / out - 1/2           ONNX: half_pixel, pytorch_half_pixel
     aligned   x_in = x_out * (in - 1) / (out - 1)             ONNX: align_corners
 
-What ONNX would read for every pixel of the output is computed here, and the way that reads the same is taken.
+What ONNX would read for every pixel of the output is computed here, and the way that reads the same is taken. Where
+there is none (cubic, antialiasing, other coordinates), each axis is interpolated by ``resampling``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import numpy as np
 
 from edgekron.exporters.tflite.layout import NHWC
 from edgekron.exporters.tflite.registry import translates
+from edgekron.exporters.tflite.resampling import interpolation, resample
 from edgekron.exporters.tflite.translation import Call, axes_of
 
 #: Options of the operators for each way.
-_WAYS: dict[str, dict[str, bool]] = {
+_WAYS: dict[str, dict[str, Any]] = {
     "corner": {},
     "half": {"halfPixelCenters": True},
     "aligned": {"alignCorners": True},
 }
+#: The coordinates among which those ways are.
+_PLACED = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
 _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor,
     "ceil": np.ceil,
@@ -37,41 +41,53 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @translates("Resize")
 def resize(call: Call) -> None:
-    """[N, C, H, W] to another H and W."""
+    """One operator where it reads the same pixels, else each axis by the matrix of its interpolation."""
+    if call.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        call.refuse("it crops as it resizes", "crop with Slice before")
+    shape = call.value().shape
+    sizes, scales = _target(call, shape)
+    changed = [axis for axis, (n, size, s) in enumerate(zip(shape, sizes, scales, strict=True)) if (n, s) != (size, 1)]
+    way = _way(call, shape[2:], sizes[2:], scales[2:]) if len(shape) == 4 and not {0, 1} & set(changed) else None
+    if way is not None:
+        x = call.value(0, NHWC).tensor
+        inputs = [x, call.program.integers(f"{call.name}/size", sizes[2:])]
+        code = "RESIZE_NEAREST_NEIGHBOR" if call.attribute("mode", "nearest") == "nearest" else "RESIZE_BILINEAR"
+        y = call.program.emit(code, inputs, (x.shape[0], *sizes[2:], x.shape[3]), call.name, **_WAYS[way])
+        call.finish(y, NHWC)
+        return
+    value = call.value()
+    y = value.tensor
+    # The axis that shrinks most first: the others then have less to do.
+    for axis in sorted(changed, key=lambda a: sizes[a] / shape[a]):
+        matrix = interpolation(call, shape[axis], sizes[axis], scales[axis])
+        y = resample(call.program, y, value.axis(axis), matrix, call.name)
+    call.finish(y, value.order)
+
+
+def _way(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> str | None:
+    """The way of TFLite that reads the same pixels, if one does."""
     mode = call.attribute("mode", "nearest")
-    if call.rank() != 4 or mode not in ("nearest", "linear"):
-        call.refuse(f"a resize of rank {call.rank()} in mode {mode!r} has no TFLite operator", "use nearest or linear")
-    if call.attribute("antialias", 0):
-        call.refuse("TFLite has no antialiasing", "resize without it, or pool before")
-    x = call.value(0, NHWC).tensor
-    sizes, scales = _target(call, (x.shape[0], x.shape[3], x.shape[1], x.shape[2]))
-    if sizes[:2] != [x.shape[0], x.shape[3]]:
-        call.refuse(f"it resizes the batch or the channels, to {sizes}", "resize height and width only")
-    if mode == "nearest":
-        code, ways = "RESIZE_NEAREST_NEIGHBOR", _nearest_ways(call, x.shape[1:3], sizes[2:], scales[2:])
-    else:
-        code, ways = "RESIZE_BILINEAR", _linear_ways(call, x.shape[1:3], sizes[2:], scales[2:])
-    if not ways:
-        wanted = call.attribute("coordinate_transformation_mode", "half_pixel")
-        call.refuse(
-            f"{mode} from {list(x.shape[1:3])} to {sizes[2:]} with {wanted!r} coordinates, scales {scales[2:]}, reads "
-            "other pixels than any of TFLite's ways",
-            "resize by whole factors, or to given sizes",
-        )
-    inputs = [x, call.program.integers(f"{call.name}/size", sizes[2:])]
-    y = call.program.emit(code, inputs, (x.shape[0], *sizes[2:], x.shape[3]), call.name, **_WAYS[ways[0]])
-    call.finish(y, NHWC)
+    coordinates = call.attribute("coordinate_transformation_mode", "half_pixel")
+    if mode not in ("nearest", "linear") or call.attribute("antialias", 0) or coordinates not in _PLACED:
+        return None
+    find = _nearest_ways if mode == "nearest" else _linear_ways
+    return next(iter(find(call, sizes, outputs, scales)), None)
 
 
 def _target(call: Call, shape: tuple[int, ...]) -> tuple[list[int], list[float]]:
     """The sizes of the output, and how many times larger it is, by the file's own scales where it has some."""
-    axes = axes_of(call.attribute("axes") or range(4), 4)
-    sizes, scales = list(shape), [1.0] * 4
+    rank = len(shape)
+    axes = axes_of(call.attribute("axes") or range(rank), rank)
+    sizes, scales = list(shape), [1.0] * rank
     if call.has(3) and call.constant(3, "sizes").size:
-        if call.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-            call.refuse("it keeps the aspect ratio", "give the sizes that it results in")
-        for axis, size in zip(axes, call.constant(3, "sizes").ravel(), strict=True):
-            sizes[axis], scales[axis] = int(size), int(size) / shape[axis]
+        given = [int(size) for size in call.constant(3, "sizes").ravel()]
+        factors = [size / shape[axis] for axis, size in zip(axes, given, strict=True)]
+        policy = call.attribute("keep_aspect_ratio_policy", "stretch")
+        if policy != "stretch":
+            factors = [min(factors) if policy == "not_larger" else max(factors)] * len(axes)
+            given = [math.floor(factor * shape[axis] + 0.5) for axis, factor in zip(axes, factors, strict=True)]
+        for axis, size, factor in zip(axes, given, factors, strict=True):
+            sizes[axis], scales[axis] = size, factor
     else:
         for axis, scale in zip(axes, call.constant(2, "scales").ravel(), strict=True):
             sizes[axis], scales[axis] = math.floor(shape[axis] * float(scale)), float(scale)
@@ -87,12 +103,9 @@ def _coordinates(call: Call, size: int, output: int, scale: float) -> np.ndarray
     if mode == "asymmetric":
         return x / scale
     if mode == "align_corners":
-        return x * (size - 1) / (output - 1) if output > 1 else np.zeros(1)
-    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and output > 1):
-        return (x + 0.5) / scale - 0.5
-    if mode == "pytorch_half_pixel":
-        return np.zeros(1)
-    return call.refuse(f"coordinates {mode!r} have no TFLite operator", "use half_pixel, align_corners or asymmetric")
+        # The last pixel lies where the scale puts it, which is not the last one of a size that is rounded down.
+        return x * (size - 1) / (size * scale - 1) if output > 1 else np.zeros(1)
+    return (x + 0.5) / scale - 0.5 if mode == "half_pixel" or output > 1 else np.zeros(1)
 
 
 def _places(way: str, size: int, output: int) -> np.ndarray:

@@ -6,13 +6,13 @@ import math
 
 from edgekron.exporters.tflite.layout import Value, reshape
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call, axes_of
+from edgekron.exporters.tflite.translation import ANY, Call, axes_of
 
 
 @translates("Reshape")
 def reshape_to(call: Call) -> None:
     """The order of the values is ONNX's: data moves where NHWC would change it."""
-    source = call.value().shape
+    source = call.value(kinds=ANY).shape
     wanted = call.vector(1, "shape") or []
     if not call.attribute("allowzero", 0):
         wanted = [source[i] if n == 0 else n for i, n in enumerate(wanted)]
@@ -30,7 +30,7 @@ def reshape_to(call: Call) -> None:
 @translates("Flatten")
 def flatten(call: Call) -> None:
     """Two axes: those before ``axis``, and the rest."""
-    shape = call.value().shape
+    shape = call.value(kinds=ANY).shape
     axis = int(call.attribute("axis", 1))
     axis = axis + len(shape) if axis < 0 else axis
     _reshape(call, [math.prod(shape[:axis]), math.prod(shape[axis:])])
@@ -39,7 +39,7 @@ def flatten(call: Call) -> None:
 @translates("Squeeze")
 def squeeze(call: Call) -> None:
     """Without the given axes of size one, or without any."""
-    shape = call.value().shape
+    shape = call.value(kinds=ANY).shape
     axes = call.vector(1, "axes")
     dropped = axes_of(axes, len(shape)) if axes else [a for a, n in enumerate(shape) if n == 1]
     if any(shape[a] != 1 for a in dropped):
@@ -50,7 +50,7 @@ def squeeze(call: Call) -> None:
 @translates("Unsqueeze")
 def unsqueeze(call: Call) -> None:
     """With axes of size one at the given places."""
-    shape = list(call.value().shape)
+    shape = list(call.value(kinds=ANY).shape)
     axes = call.vector(1, "axes") or []
     for axis in sorted(axes_of(axes, len(shape) + len(axes))):
         shape.insert(axis, 1)
@@ -60,11 +60,11 @@ def unsqueeze(call: Call) -> None:
 @translates("Transpose")
 def transpose(call: Call) -> None:
     """Renames axes; whoever needs another order moves the data."""
-    x = call.value()
+    x = call.value(kinds=ANY)
     rank = len(x.order)
     order = [int(a) for a in call.attribute("perm", tuple(reversed(range(rank))))]
     call.result(Value(x.tensor, tuple(order.index(a) for a in x.order)))
 
 
 def _reshape(call: Call, shape: list[int]) -> None:
-    call.result(reshape(call.program, call.value(), shape, call.name))
+    call.result(reshape(call.program, call.value(kinds=ANY), shape, call.name))

@@ -9,7 +9,7 @@ import numpy as np
 from edgekron.exporters.tflite.layout import Value
 from edgekron.exporters.tflite.program import Operator, Program, Tensor
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call, axes_of
+from edgekron.exporters.tflite.translation import ANY, Call, axes_of
 
 #: Along one axis: first index, step, and number of values.
 Range = tuple[int, int, int]
@@ -19,7 +19,7 @@ Range = tuple[int, int, int]
 def slice_axes(call: Call) -> None:
     """Clamps as ONNX does; consecutive slices of different axes become one."""
     starts, ends = call.vector(1, "starts") or [], call.vector(2, "ends") or []
-    x = call.value()
+    x = call.value(kinds=ANY)
     axes = axes_of(call.vector(3, "axes") or range(len(starts)), len(x.order))
     steps = call.vector(4, "steps") or [1] * len(starts)
     ranges: dict[int, Range] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekron.exporters.tflite.layout import Value
 from edgekron.exporters.tflite.registry import translates
-from edgekron.exporters.tflite.translation import Call
+from edgekron.exporters.tflite.translation import ANY, Call
 
 from .slicing import strided_slice
 
@@ -12,7 +12,7 @@ from .slicing import strided_slice
 @translates("Split")
 def split(call: Call) -> None:
     """Parts of given sizes, or of equal ones with the last one smaller."""
-    x = call.value()
+    x = call.value(kinds=ANY)
     axis = x.axis(int(call.attribute("axis", 0)))
     size, count = x.tensor.shape[axis], len(call.node.outputs)
     sizes = call.vector(1, "sizes", "split")

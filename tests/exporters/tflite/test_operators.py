@@ -415,3 +415,133 @@ def test_layer_normalization(agree_one: Check, shape: tuple[int, ...], axis: int
     size = shape[axis:]
     constants = [floats(*size), floats(*size, seed=2)] if bias else [floats(*size)]
     agree_one("LayerNormalization", shape, *constants, axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("shape", "equation", "constant"),
+    [
+        ((3, 5), "nc,cf->nf", (5, 4)),
+        ((3, 5), "nc,fc->fn", (4, 5)),
+        ((2, 3, 5), "nac,ncb->nab", (2, 5, 4)),
+        ((2, 3, 4, 5), "nchw,cf->nfhw", (3, 6)),
+        ((2, 3, 4, 5), "nchw,nchv->nhwv", (2, 3, 4, 6)),
+        ((2, 3, 4, 5), "nchw->nwc", None),
+        ((2, 3, 4, 5), "nchw,k->nck", (6,)),
+    ],
+)
+def test_einsum(agree: Check, shape: tuple[int, ...], equation: str, constant: tuple[int, ...] | None) -> None:
+    """With a constant, and with the same computed."""
+    nodes = [helper.make_node("Einsum", ["x"] if constant is None else ["x", "c"], ["y"], equation=equation)]
+    if constant is None:
+        agree(nodes, {}, shape)
+        return
+    nodes += [
+        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+        helper.make_node("Add", ["c", "m"], ["d"]),
+        helper.make_node("Einsum", ["x", "d"], ["z"], equation=equation),
+    ]
+    agree(nodes, {"c": floats(*constant)}, shape, ["y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5)), ((2, 3, 4, 6), (3, 6, 5)), ((2, 4), (4,)), ((4,), (4, 3))],
+)
+def test_product_of_two_activations(agree: Check, left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+        helper.make_node("Add", ["a", "m"], ["left"]),
+        helper.make_node("Mul", ["b", "m"], ["right"]),
+        helper.make_node("MatMul", ["left", "right"], ["y"]),
+        helper.make_node("MatMul", ["a", "right"], ["z"]),
+        helper.make_node("MatMul", ["left", "b"], ["w"]),
+    ]
+    agree(nodes, {"a": floats(*left), "b": floats(*right, seed=2)}, (2, 3), ["y", "z", "w"])
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("started", [False, True])
+def test_recurrent(agree: Check, operator: str, direction: str, before: int, started: bool) -> None:
+    """Seven steps of a batch of three; all outputs."""
+    if before and operator != "GRU":
+        pytest.skip("only GRU has it")
+    gates, ways = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator], 2 if direction == "bidirectional" else 1
+    constants = {
+        "w": floats(ways, gates * 6, 4) / 2,
+        "r": floats(ways, gates * 6, 6, seed=2) / 2,
+        "b": floats(ways, 2 * gates * 6, seed=3),
+        "h": floats(ways, 3, 6, seed=4),
+        "c": floats(ways, 3, 6, seed=5),
+    }
+    inputs = ["x", "w", "r", "b"]
+    if started:
+        inputs += ["", "h", "c"] if operator == "LSTM" else ["", "h"]
+    outputs = ["y", "last", "cell"] if operator == "LSTM" else ["y", "last"]
+    attributes = {"linear_before_reset": 1} if before else {}
+    node = helper.make_node(operator, inputs, outputs, direction=direction, hidden_size=6, **attributes)
+    agree([node], constants, (7, 3, 4), outputs)
+
+
+@pytest.mark.parametrize("mode", ["edge", "wrap", "reflect"])
+@pytest.mark.parametrize("pads", [(0, 0, 1, 2, 0, 0, 3, 0), (0, 2, 0, 0, 0, 1, 5, 6), (0, 0, -1, 3, 0, 0, 2, -2)])
+def test_pad_by_its_own_values(agree_one: Check, mode: str, pads: tuple[int, ...]) -> None:
+    agree_one("Pad", IMAGE, ints(*pads), mode=mode)
+
+
+def test_wrap_more_than_once_around(agree_one: Check) -> None:
+    agree_one("Pad", (2, 3, 3, 2), ints(0, 0, 7, 4, 0, 0, 8, 5), mode="wrap")
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 2, 1)])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_dilated_pools(
+    agree_one: Check, operator: str, stride: tuple[int, int], pads: tuple[int, ...], ceil: int
+) -> None:
+    attributes = {"count_include_pad": 1} if operator == "AveragePool" and sum(pads) else {}
+    agree_one(
+        operator,
+        (2, 3, 9, 11),
+        kernel_shape=[3, 2],
+        dilations=[2, 3],
+        strides=stride,
+        pads=pads,
+        ceil_mode=ceil,
+        opset=22,
+        **attributes,
+    )
+
+
+@pytest.mark.parametrize("operator", ["ArgMax", "ArgMin"])
+@pytest.mark.parametrize("attributes", [{"axis": 1}, {"axis": -1, "keepdims": 0}, {"axis": 2, "select_last_index": 1}])
+def test_indices_of_the_greatest(agree: Check, operator: str, attributes: dict[str, int]) -> None:
+    """Of rounded values, among which many are equal."""
+    nodes = [
+        helper.make_node("Round", ["x"], ["r"]),
+        helper.make_node(operator, ["r"], ["i"], **attributes),
+        helper.make_node("Cast", ["i"], ["y"], to=1),
+    ]
+    agree(nodes, {}, IMAGE)
+
+
+@pytest.mark.parametrize("operator", ["Erf", "Softplus", "Mish", "Selu", "Celu", "Softsign", "ThresholdedRelu"])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_formulas(agree_one: Check, operator: str, scale: float) -> None:
+    agree_one(operator, IMAGE, scale=scale)
+
+
+@pytest.mark.parametrize("operator", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
+@pytest.mark.parametrize("axes", [(1,), (2, 3), None])
+def test_reductions_by_formula(agree_one: Check, operator: str, axes: tuple[int, ...] | None) -> None:
+    inputs = [] if axes is None else [ints(*axes)]
+    for keep in (0, 1):
+        agree_one(operator, (2, 3, 4, 5), *inputs, keepdims=keep, scale=30.0 if operator == "ReduceLogSumExp" else 1.0)
+
+
+def test_an_operator_that_the_standard_defines(agree_one: Check) -> None:
+    agree_one("MeanVarianceNormalization", IMAGE)
+    agree_one("Shrink", IMAGE, lambd=0.4, bias=0.1)
+    agree_one("GroupNormalization", (2, 4, 5, 6), floats(4), floats(4, seed=2), num_groups=2, opset=21)

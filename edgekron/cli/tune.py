@@ -1,0 +1,53 @@
+"""``edgekron tune``: the fastest form of every layer of a compressed folder, by measurement on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from ._output import print_json, progress_bars, say
+from ._sources import add_factory, open_model
+from ._tuning import add_tuning, print_tuning, run_tuning
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """DIR, where to, and for which runtimes."""
+    parser.add_argument("folder", metavar="DIR", help="a folder written by compress")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder to write (default: the same one, with --force)")
+    parser.add_argument(
+        "--original",
+        metavar="MODEL",
+        help="the network before it was compressed, for the kernels of layers that stay dense (default: the one that "
+        "the plan names, if it is a bundled one; without it they keep the product of their factors)",
+    )
+    add_tuning(parser)
+    parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
+    add_factory(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, writes the folder, and prints what was tried and chosen."""
+    from edgekron import artifact, models
+    from edgekron.compressor import Compression
+    from edgekron.errors import UserError
+    from edgekron.exporters.tuning import subjects_of_hub, tuned_compression
+    from edgekron.files import refuse_existing
+
+    output = arguments.output or arguments.folder
+    hub, plan = artifact.read_hub(arguments.folder), artifact.read_plan(arguments.folder)
+    refuse_existing(output, arguments.force, artifact.FILES)
+    old = Compression(hub, plan, artifact.read_report(arguments.folder))
+    name = arguments.original or (plan.model if plan.model in models.NETWORKS else None)
+    original = open_model(name, arguments).hub if name else None
+    if original is not None and [x.name for x in original.layers()] != [x.name for x in hub.layers()]:
+        raise UserError(f"{name} has other layers than {arguments.folder}; name the model that was compressed.")
+    subjects = subjects_of_hub(hub)
+    with progress_bars() as progress:
+        tuning = run_tuning(original or hub.dense(), subjects, arguments, progress)
+    result = tuned_compression(old, tuning, subjects, original)
+    artifact.write(result, output, force=arguments.force)
+    if arguments.json:
+        print_json(result.report)
+    else:
+        print_tuning(tuning)
+        say(f"written to {output}")
+    return 0

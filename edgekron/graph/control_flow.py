@@ -1,0 +1,32 @@
+"""What nodes with graphs inside them (If, Loop, Scan) read: their inputs, and outer values that the inner nodes use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """Every value of the node's own graph, or of one around it, that it or a graph inside it uses; none twice."""
+    values = [value for value in node.inputs if value is not None]
+    for graph in _inner(node):
+        made = {*graph.inputs, *graph.initializers.values()}
+        for part in ir.traversal.RecursiveGraphIterator(graph):
+            made |= set(part.outputs)
+            for deeper in _inner(part):
+                made |= {*deeper.inputs, *deeper.initializers.values()}
+            values += [value for value in part.inputs if value is not None and value not in made]
+        values += [value for value in graph.outputs if value not in made]
+    return list(dict.fromkeys(values))
+
+
+def _inner(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

@@ -1,0 +1,99 @@
+"""TFLite files with smaller types, by ai-edge-quantizer.
+
+    float16        weights as float16 behind a DEQUANTIZE, which XNNPACK takes as half-precision weights
+    int8-dynamic   weights int8, one scale for each output channel; kernels quantize the activations as they come
+    int8           activations int8 too, one scale for each, from the smallest to the largest value on the images
+
+The quantizer's own file keeps large buffers behind the flatbuffer, where older runtimes do not look, and does not
+align the others; it is written again as ``exporters.tflite`` writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekron.errors import UserError
+from edgekron.exporters.tflite.read import read
+from edgekron.exporters.tflite.writer import SIGNATURE, repack
+
+from .types import LARGEST_FLOAT16, Quantization
+
+
+def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
+    """A float32 file, whose input is called ``input_name``, in the type of ``how``."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        # The quantizer shows bars of its own, and its interpreter warns that it keeps all tensors, as it means to.
+        warnings.simplefilter("ignore")
+        return _quantized(data, how, input_name)
+
+
+def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import read_model
+
+    work = quantizer.Quantizer(bytearray(data))
+    ranges = None
+    if how.dtype == "float16":
+        _refuse_beyond_float16(data)
+        work.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif how.dtype == "int8-dynamic":
+        work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    else:
+        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        if not how.integer_io:
+            for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+                work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        # Its integer kernels are wrong.
+        work.update_quantization_recipe(".*", TFLOperationName.BATCH_MATMUL, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        ranges = _ranges(data, work.get_quantization_recipe(), how.images, input_name)
+    result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return repack(read_model(result.quantized_model))
+
+
+def _refuse_beyond_float16(data: bytes) -> None:
+    """The quantizer would write infinity."""
+    contents = read(data)
+    for tensor in contents.graph.tensors:
+        buffer = contents.model.buffers[tensor.buffer].data
+        if buffer is None or tensor.type != schema.TensorType.FLOAT32:
+            continue
+        largest = float(np.abs(np.frombuffer(buffer, np.float32)).max(initial=0.0))
+        if largest > LARGEST_FLOAT16:
+            name = tensor.name.decode()
+            raise UserError(f"the weight {name} has values up to {largest:g}, beyond float16; use --dtype float32.")
+
+
+def _ranges(data: bytes, recipe: object, images: Sequence[np.ndarray], input_name: str) -> object:
+    """The smallest and largest value of every activation; the quantizer's default would forget early images."""
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    work = calibrator.Calibrator(bytearray(data), num_threads=1, qsv_update_func=min_max_update)
+    work.calibrate({SIGNATURE: _Images(input_name, images)}, manager)
+    return work.get_model_qsvs()
+
+
+class _Images:
+    """Calibration images one by one, as the file takes them."""
+
+    def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
+        self._name, self._images = name, images
+
+    def __len__(self) -> int:
+        return sum(map(len, self._images))
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for batch in self._images:
+            x = batch.transpose(0, 2, 3, 1) if batch.ndim == 4 else batch
+            for i in range(len(x)):
+                yield {self._name: np.ascontiguousarray(x[i : i + 1], np.float32)}

@@ -1,0 +1,47 @@
+"""The types that an exported file can have.
+
+float32        as trained
+float16        weights in float16, arithmetic in float32: half the bytes
+int8-dynamic   weights in int8, activations float between the layers: a quarter of the bytes. TFLite's kernels
+               quantize them as they come and compute in integers; an ONNX file computes in float32
+int8           weights and activations in int8, the activations' ranges taken from calibration images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekron.errors import UserError
+
+DTYPES = ("float32", "float16", "int8-dynamic", "int8")
+
+#: What float16 can hold.
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What to write: one of ``DTYPES``, the calibration ``images`` (float32 [n, C, H, W] each) that "int8" needs, and
+    whether its inputs and outputs are integers too.
+
+    ``rebalanced`` says whether the factors of int8 files are rescaled first. Raises ``UserError`` for what does not go
+    together.
+    """
+
+    dtype: str
+    images: Sequence[np.ndarray] = ()
+    integer_io: bool = False
+    rebalanced: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"there is no type {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        if self.integer_io and self.dtype != "int8":
+            raise UserError(f"inputs and outputs of a {self.dtype} file are float32; integers need --dtype int8.")
+        if self.dtype == "int8" and not len(self.images):
+            raise UserError("--dtype int8 needs calibration images for the ranges of its activations; give --data.")
+        if not all(np.isfinite(batch).all() for batch in self.images):
+            raise UserError("the calibration images contain NaN or infinite values; give others.")

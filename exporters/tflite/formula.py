@@ -1,0 +1,49 @@
+"""Formulas of elementwise operators, for what TFLite has no operator of its own.
+
+    f = Formula(call)
+    y = f("MUL", x, f("LOGISTIC", x))
+
+Numbers among the operands become constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .program import Tensor
+from .translation import Call
+
+
+class Formula:
+    """Writes operators whose names say which node they are a part of."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, code: str, *operands: Tensor | float, dtype: Any = None, **options: Any) -> Tensor:
+        """One operator on operands that broadcast; its result is named by the node and the operator."""
+        name = f"{self._call.name}/{code.lower()}"
+        tensors = [x if isinstance(x, Tensor) else self.number(x) for x in operands]
+        shape = np.broadcast_shapes(*(t.shape for t in tensors))
+        return self._call.program.emit(code, tensors, shape, name, dtype=dtype, **options)
+
+    def number(self, value: float) -> Tensor:
+        """A float32 constant that broadcasts with everything."""
+        return self._call.program.constant(f"{self._call.name}/number", np.array([value], np.float32))
+
+    def view(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """The same values in another shape."""
+        return self._call.program.reshape(x, shape, f"{self._call.name}/view")
+
+    def reduce(self, code: str, x: Tensor, axes: list[int], *, keep: bool = True) -> Tensor:
+        """A reduction over axes of the tensor."""
+        name = f"{self._call.name}/{code.lower()}"
+        places = sorted(axes)
+        shape = [1 if i in places else n for i, n in enumerate(x.shape)]
+        if not keep:
+            shape = [n for i, n in enumerate(x.shape) if i not in places]
+        inputs = [x, self._call.program.integers(f"{name}/axes", places)]
+        return self._call.program.emit(code, inputs, shape, name, keepDims=keep)

@@ -1,0 +1,100 @@
+"""From a tuning to the plan and the hub that follow it.
+
+A layer that gains on none of the runtimes is left dense, with its *original* kernel: multiplying factors out again
+would keep their error and save nothing. Where it gains on one runtime and not on another, the other runs the product
+of the factors, so that the files of all runtimes stay the same network and can be checked against each other; tune
+for one runtime alone to have its dense layers exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edgekron.compressor import Compression, cost, totals
+from edgekron.lowering import default_forms
+from edgekron.plan import CompressionPlan, LayerPlan
+
+from .results import Choice, Result, Trial
+
+if TYPE_CHECKING:
+    from edgekron.graph import Hub
+
+    from .subject import Subject
+    from .tuner import Tuning
+
+
+def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -> CompressionPlan:
+    """The plan with the orders and forms that were chosen and what was measured."""
+    lines = dict(plan.layers)
+    for subject in subjects:
+        lines[subject.name] = _line(lines[subject.name], subject, tuning)
+    return CompressionPlan(plan.model, lines)
+
+
+def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject], original: Hub | None) -> Compression:
+    """A finished compression as the tuning wants it: factors are neither fitted again nor lost.
+
+    Without the ``original`` network, layers that gain nothing keep their factors, and their files hold the product.
+    """
+    hub = old.hub.copy()
+    plan = tuned_plan(old.plan, tuning, subjects)
+    rows: dict[str, Any] = {name: dict(row) for name, row in old.report["layers"].items()}
+    for subject in subjects:
+        name, choice = subject.name, tuning.choices[subject.name]
+        if choice.dense and original is not None:
+            hub.restore(name, original.layer(name))
+            kept = {key: rows[name][key] for key in ("kernel", "dense")}
+            rows[name] = kept | {"method": "dense", "reason": plan.layers[name].reason}
+            continue
+        forms = _forms(subject, choice)
+        layer = hub.layer(name)
+        if layer.factorized is None:
+            raise AssertionError(f"{name} was tuned, so it is factorized")
+        hub.factorize(name, replace(layer.factorized, order=choice.order, forms=forms))
+        if choice.dense:
+            line = old.plan.layers[name]
+            measured = plan.layers[name].measured
+            plan = CompressionPlan(
+                plan.model, {**plan.layers, name: replace(line, order=choice.order, forms=forms, measured=measured)}
+            )
+        rows[name]["compressed"] = cost(hub.layer(name))
+    report = {**old.report, "layers": rows, "totals": totals(rows), "tuning": tuning.to_json()}
+    return Compression(hub, plan, report)
+
+
+def _line(line: LayerPlan, subject: Subject, tuning: Tuning) -> LayerPlan:
+    choice = tuning.choices[subject.name]
+    measured = {
+        target: _sentence(result, choice, target, tuning.machine[target])
+        for target, result in tuning.results[subject.name].items()
+    }
+    if choice.dense:
+        return LayerPlan(reason=f"{line.method} of {line.shape} is not faster than dense", measured=measured)
+    return replace(line, order=choice.order, forms=_forms(subject, choice), measured=measured)
+
+
+def _forms(subject: Subject, choice: Choice) -> dict[str, tuple[str, ...]]:
+    """The chosen forms; for a target that was not measured its present ones, or the defaults of the new order."""
+    stages = subject.network.stages(choice.order, subject.geometry)
+    if choice.order == subject.order:
+        others = dict(subject.forms)
+    else:
+        others = {target: default_forms(stages, target) for target in subject.forms}
+    return others | choice.forms
+
+
+def _sentence(result: Result, choice: Choice, target: str, machine: Mapping[str, Any]) -> str:
+    trial = choice.trials[target]
+    where = f"{machine['runtime']} {machine['version']}, {machine['type']}, threads: {machine['threads']}"
+    where += f", {machine['processor']}"
+    if trial is not None:
+        return f"{1e3 * trial.seconds:.3g} ms, {_times(trial)}, {where}"
+    best = result.finalists[0]
+    return f"dense in {1e3 * result.dense_seconds:.3g} ms; {best.candidate} is {_times(best)}, {where}"
+
+
+def _times(trial: Trial) -> str:
+    ratio = trial.ratio
+    return f"{ratio.value:.2f} times as fast as dense [{ratio.low:.2f}, {ratio.high:.2f}]"

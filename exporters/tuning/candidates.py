@@ -1,0 +1,110 @@
+"""The ways to run a factorized layer that are worth measuring: contraction orders with a form for each stage.
+
+Every pair of an order and valid forms is exact, and there are up to thousands of them. They are ranked by a rough cost
+in multiply-accumulates, from what ``edgekron.lowering`` says that each would execute,
+
+    sum over convolutions and products of  MACs / fill + TOUCH * output values   +   over shuffles of  MOVE * values
+
+where ``fill`` is the share of a vector register that the outputs of one group fill, and only the first ones are
+measured. The cost decides what is tried, never what is chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgekron.algebra import dense_macs
+from edgekron.lowering import Conv, ConvTranspose, MatMul, Shuffle, Step, default_forms, lower, valid_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgekron.algebra import Pair, Stage
+
+    from .subject import Subject
+
+#: How many are measured at most.
+LIMIT = 10
+#: Orders of more MACs than this many times the fewest are not tried.
+_COSTLIER = 1.5
+_ORDERS = 4
+#: More forms than this are not enumerated one by one.
+_ENUMERATED = 64
+#: Output channels of a group that fill a register: ONNX Runtime's blocks, XNNPACK's tiles.
+FILL = {"onnx": 16, "tflite": 32}
+_TOUCH, _MOVE = 10, 50
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A contraction order and a form for each of its stages."""
+
+    order: tuple[int, ...]
+    forms: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "+".join(self.forms)
+
+
+def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[Candidate]:
+    """At most ``limit`` different ways for ``target`` ("onnx" or "tflite"), what the layer does now first."""
+    stages = subject.network.stages(subject.order, subject.geometry)
+    defaults = default_forms(stages, target)
+    present = Candidate(subject.order, tuple(subject.forms.get(target, defaults)))
+    found: dict[tuple[Step, ...], Candidate] = {}
+    for one in (present, Candidate(subject.order, defaults)):
+        found.setdefault(_steps(subject, one), one)
+    fixed = len(found)
+    for order in _orders(subject):
+        for forms in _forms(subject.network.stages(order, subject.geometry), target):
+            one = Candidate(order, forms)
+            found.setdefault(_steps(subject, one), one)
+    ranked = sorted(list(found)[fixed:], key=lambda steps: _estimate(steps, subject, target))
+    return [found[steps] for steps in [*list(found)[:fixed], *ranked][:limit]]
+
+
+def _orders(subject: Subject) -> list[tuple[int, ...]]:
+    """The orders with the fewest MACs, all with fewer than the dense layer."""
+    network, size = subject.network, subject.size
+    dense = dense_macs(network.kernel_shape, size, subject.geometry)
+    costs = {order: network.macs(order, size, subject.geometry) for order in network.orders()}
+    most = min(dense, _COSTLIER * min(costs.values()))
+    return sorted((order for order in costs if costs[order] <= most), key=costs.__getitem__)[:_ORDERS]
+
+
+def _forms(stages: Sequence[Stage], target: str) -> Iterator[tuple[str, ...]]:
+    """All combinations; where they are too many, those in which stages agree as far as they can."""
+    valid = [valid_forms(stage, target) for stage in stages]
+    if math.prod(map(len, valid)) <= _ENUMERATED:
+        yield from itertools.product(*valid)
+        return
+    names = sorted({form for forms in valid for form in forms})
+    for wishes in itertools.permutations(names):
+        yield tuple(min(forms, key=wishes.index) for forms in valid)
+
+
+def _steps(subject: Subject, candidate: Candidate) -> tuple[Step, ...]:
+    return lower(subject.network, candidate.order, subject.geometry, candidate.forms, bias=subject.bias)
+
+
+def _estimate(steps: Sequence[Step], subject: Subject, target: str) -> float:
+    size: Pair = subject.size
+    total = 0.0
+    for step in steps:
+        match step:
+            case Conv() | ConvTranspose():
+                outputs = step.weight.shape[0] if isinstance(step, Conv) else step.outputs
+                fill = min(1.0, outputs / step.groups / FILL[target])
+                total += step.macs(size) / fill
+                size = step.geometry.output_size(size, (step.weight.shape[2], step.weight.shape[3]))
+                total += _TOUCH * math.prod(size) * outputs * step.fold
+            case MatMul():
+                total += step.macs(size) + _TOUCH * math.prod(size) * step.trailing * step.weight.shape[0]
+            case Shuffle():
+                total += _MOVE * math.prod(size) * math.prod(step.shape)
+            case _:
+                pass
+    return total

@@ -1,0 +1,46 @@
+"""The ONNX project's own node tests judge the translator: each is right in LiteRT, or refused in one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert.interpreter import Interpreter
+
+from edgekron.errors import UserError
+from edgekron.exporters.tflite.convert import convert
+from edgekron.exporters.tflite.read import read
+from edgekron.exporters.tflite.writer import SIGNATURE, pack
+
+
+def to_file(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+def from_file(array: np.ndarray) -> np.ndarray:
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
+def judge(vector: Any) -> str:
+    """ "right", "refused", or what is wrong."""
+    first = next(iter(vector.inputs.values()))
+    try:
+        file = pack(convert(ir.serde.deserialize_model(vector.model), batch=first.shape[0] if first.ndim else 1))
+    except UserError as error:
+        return "refused" if "\n" not in str(error) else f"refused in many lines: {error}"
+    if problems := read(file).problems():
+        return str(problems)
+    runner = Interpreter(model_content=file, num_threads=1).get_signature_runner(SIGNATURE)
+    given = runner(**{name: to_file(array) for name, array in vector.inputs.items()})
+    found = (vector.difference(name, from_file(given[name])) for name in vector.outputs)
+    return next((difference for difference in found if difference), "right")
+
+
+def test_every_vector_is_right_or_refused(vectors: list[Any]) -> None:
+    verdicts = {vector.name: judge(vector) for vector in vectors}
+    assert {name: verdict for name, verdict in verdicts.items() if verdict not in {"right", "refused"}} == {}
+    counts = Counter(verdicts.values())
+    # A change that refuses what was translated before has to say so here.
+    assert counts["right"] >= 1270, counts
