@@ -48,7 +48,7 @@ TOLERANCE = 1e-4
 ROUNDINGS = 10
 SECONDS, GIGABYTES = 240, 12
 #: Side lengths that are tried, smallest first. Before 64, networks for CIFAR only.
-SIDES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 480)
+SIDES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 331, 384, 448, 480)
 #: The compressor searches shapes and ranks in networks up to this size; larger ones get one shape for all layers.
 SEARCHED = 3_000_000
 #: Layers with more weights than this stay dense: their decomposition alone would take most of the time.
