@@ -90,8 +90,8 @@ def _markdown(
         f"is a largest error of an output of at most {tolerance:g} of its largest value, in every comparison. Some",
         "random networks amplify rounding beyond that, most of them on the extreme images (zeros, one pixel, a hundred",
         f"times too large): there a pass is at most {roundings} times what float32 does to the module itself, in",
-        "brackets (its distance from float64, what the last bit of each weight changes, or torch's own ONNX file). Made by",
-        "`python benchmarks/sweep.py`.",
+        "brackets (its distance from float64, what the last bit of each weight changes, or torch's own ONNX file).",
+        "Made by `python benchmarks/sweep.py`.",
         "",
     ]
     for target, title in TARGETS.items():
