@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekron import artifact, graph, models
+from edgekron import graph, models
 from edgekron.compressor import compress
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
@@ -52,7 +52,6 @@ def main() -> int:
     parser.add_argument("model", help="a bundled trained network, such as sixconv")
     parser.add_argument("--ratio", type=float, default=4.0, metavar="R", help="R times fewer MACs (default: 4)")
     parser.add_argument("--params", type=float, default=4.0, metavar="R", help="R times fewer parameters (default: 4)")
-    parser.add_argument("--compressed", metavar="DIR", help="a folder that was compressed so, to save the time")
     parser.add_argument("--calibration", type=int, default=256, help="images for the ranges of int8 (default: 256)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
@@ -62,9 +61,7 @@ def main() -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    # The folder holds nothing that the two ratios would not give again.
-    words = [word for word in sys.argv[1:] if word not in ("--compressed", arguments.compressed)]
-    result["command"] = shlex.join(["python", "benchmarks/quantized.py", *words])
+    result["command"] = shlex.join(["python", "benchmarks/quantized.py", *sys.argv[1:]])
     write_file(ROOT / "benchmarks" / "results" / "quantized.json", json.dumps(result, indent=1) + "\n", force=True)
     write_file(ROOT / "docs" / "quantized.md", table(result), force=True)
     print(table(result))
@@ -78,12 +75,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
     dense = graph.load(models.load(name), input_shape=models.NETWORKS[name].input_shape)
     everything = datasets.load(CALIBRATION)
-    if arguments.compressed:
-        compressed = artifact.read_hub(arguments.compressed)
-    else:
-        data = [x for x, _ in everything.batches(32)]
-        ratios = {"macs": arguments.ratio, "parameters": arguments.params}
-        compressed = compress(dense, model=name, ratios=ratios, data=data).hub
+    data = [x for x, _ in everything.batches(32)]
+    ratios = {"macs": arguments.ratio, "parameters": arguments.params}
+    compressed = compress(dense, model=name, ratios=ratios, data=data).hub
     ranges = [x for x, _ in everything.subset(arguments.calibration).batches(32)]
     test = datasets.load(TEST).subset(arguments.images)
     rows: list[dict[str, Any]] = []

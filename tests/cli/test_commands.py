@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,8 @@ import torch
 from torch import nn
 
 from edgekron import models
-from edgekron.cli.main import main
 
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -52,32 +48,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("source", ["net.pt2", "net.onnx"])
-def test_files_go_the_whole_way(folder: Path, tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_go_the_whole_way(folder: Path, tmp_path: Path, source: str, run: Run) -> None:
     out, data = tmp_path / "small", folder / "images.npz"
-    code, text, _ = run(capsys, "compress", folder / source, "--ratio", 1.5, "--data", data, "-o", out, "--json")
+    code, text, _ = run("compress", folder / source, "--ratio", 1.5, "--data", data, "-o", out, "--json")
     assert code == 0
     assert json.loads(text)["totals"]["macs"]["ratio"] >= 1.5
     for kind in ("onnx", "tflite"):
         file = tmp_path / f"small.{kind}"
-        assert run(capsys, "export", out, "--to", kind, "-o", file)[0] == 0
-        code, text, _ = run(capsys, "verify", out, file, "--tolerance", 1e-4, "--data", data, "--json")
+        assert run("export", out, "--to", kind, "-o", file)[0] == 0
+        code, text, _ = run("verify", out, file, "--tolerance", 1e-4, "--data", data, "--json")
         verdict = json.loads(text)
         assert (code, verdict["passed"]) == (0, True)
         assert 0 <= verdict["worst_relative"] <= 1e-4
         # The original is another network, and the tolerance says so.
-        assert run(capsys, "verify", folder / source, file, "--tolerance", 1e-4)[0] == 1
-        code, text, _ = run(capsys, "evaluate", file, "--data", data)
+        assert run("verify", folder / source, file, "--tolerance", 1e-4)[0] == 1
+        code, text, _ = run("evaluate", file, "--data", data)
         assert code == 0
         assert "64" in text
     again = tmp_path / "again"
-    assert run(capsys, "compress", folder / source, "--plan", out / "plan.toml", "--data", data, "-o", again)[0] == 0
+    assert run("compress", folder / source, "--plan", out / "plan.toml", "--data", data, "-o", again)[0] == 0
     first, second = (json.loads((path / "report.json").read_text()) for path in (out, again))
     assert first["totals"] == second["totals"]
 
 
-def test_exported_files_run_without_edgekron(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_files_run_without_edgekron(tmp_path: Path, run: Run) -> None:
     for kind in ("onnx", "tflite"):
-        assert run(capsys, "export", "resnet20", "--to", kind, "-o", tmp_path / f"r.{kind}")[0] == 0
+        assert run("export", "resnet20", "--to", kind, "-o", tmp_path / f"r.{kind}")[0] == 0
     code = """
 import sys; sys.modules["edgekron"] = None
 import numpy as np, onnxruntime
@@ -112,9 +108,7 @@ def unsupported(path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bad_input_is_one_sentence_and_leaves_nothing(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_sentence_and_leaves_nothing(folder: Path, tmp_path: Path, run: Run) -> None:
     data = (folder / "net.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(data[: len(data) // 2])
     (tmp_path / "cut.pt2").write_bytes((folder / "net.pt2").read_bytes()[:1000])
@@ -160,7 +154,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     ]
     before = sorted(tmp_path.iterdir())
     for words, said in cases:
-        code, text, error = run(capsys, *words)
+        code, text, error = run(*words)
         assert code == 2, words
         assert said in error, (words, error)
         assert error.startswith("edgekron: error: ")
@@ -169,8 +163,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_every_model_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, _ = run(capsys, "models", "--json")
+def test_every_model_is_listed(run: Run) -> None:
+    code, text, _ = run("models", "--json")
     rows = {row["name"]: row for row in json.loads(text)["models"]}
     assert code == 0
     assert set(rows) == set(models.NETWORKS)
@@ -178,8 +172,8 @@ def test_every_model_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["resnet32-cifar"]["macs"] == 68_862_592
 
 
-def test_inspect_says_what_stays_dense(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, _ = run(capsys, "inspect", "mobilenetv2-cifar", "--json")
+def test_inspect_says_what_stays_dense(run: Run) -> None:
+    code, text, _ = run("inspect", "mobilenetv2-cifar", "--json")
     report = json.loads(text)
     assert code == 0
     frozen = [row for row in report["layers"] if row["frozen"]]

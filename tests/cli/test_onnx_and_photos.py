@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgekron.cli.main import main
+Run = Callable[..., tuple[int, str, str]]
 
 AS_TRAINED = ("--fit", "pad", "--pixels", "byte", "--channels", "bgr")
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +52,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_detector_and_photos_go_the_whole_way(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_detector_and_photos_go_the_whole_way(folder: Path, tmp_path: Path, run: Run) -> None:
     out, data = tmp_path / "small", ("--data", folder / "photos", *AS_TRAINED)
-    code, text, _ = run(capsys, "compress", folder / "net.onnx", "--ratio", 2, *data, "-o", out, "--json")
+    code, text, _ = run("compress", folder / "net.onnx", "--ratio", 2, *data, "-o", out, "--json")
     assert code == 0
     report = json.loads(text)
     assert report["calibration_images"] == 12
     assert report["totals"]["macs"]["ratio"] >= 2
     for kind in ("onnx", "tflite"):
         file = tmp_path / f"small.{kind}"
-        assert (
-            run(capsys, "export", out, "--to", kind, "-o", file, *(["--opset", 17] if kind == "onnx" else []))[0] == 0
-        )
-        code, text, _ = run(capsys, "verify", out, file, "--tolerance", 1e-4, *data, "--json")
+        assert run("export", out, "--to", kind, "-o", file, *(["--opset", 17] if kind == "onnx" else []))[0] == 0
+        code, text, _ = run("verify", out, file, "--tolerance", 1e-4, *data, "--json")
         assert code == 0
         assert "12 images" in {row["case"] for row in json.loads(text)["outputs"]}
     proto = onnx.load(tmp_path / "small.onnx")
@@ -81,22 +72,20 @@ def test_a_detector_and_photos_go_the_whole_way(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_open_size_needs_one_to_plan_for_and_stays_open(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_open_size_needs_one_to_plan_for_and_stays_open(folder: Path, tmp_path: Path, run: Run) -> None:
     words = ("compress", folder / "open.onnx", "--ratio", 2, "-o", tmp_path / "small")
-    code, _, error = run(capsys, *words)
+    code, _, error = run(*words)
     assert code == 2
     assert "--input-shape" in error
-    assert run(capsys, *words, "--input-shape", "3,20,24")[0] == 0
-    assert run(capsys, "export", tmp_path / "small", "--to", "onnx", "-o", tmp_path / "s.onnx")[0] == 0
+    assert run(*words, "--input-shape", "3,20,24")[0] == 0
+    assert run("export", tmp_path / "small", "--to", "onnx", "-o", tmp_path / "s.onnx")[0] == 0
     proto = onnx.load(tmp_path / "s.onnx")
     assert [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim] == [1, 3, "h", "w"]
-    assert run(capsys, "verify", tmp_path / "small", tmp_path / "s.onnx", "--tolerance", 1e-4)[0] == 0
+    assert run("verify", tmp_path / "small", tmp_path / "s.onnx", "--tolerance", 1e-4)[0] == 0
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, run: Run) -> None:
     np.savez(tmp_path / "size.npz", images=np.zeros((3, 9, 9, 3), np.uint8))
     np.savez(tmp_path / "channels.npz", images=np.zeros((3, 20, 24, 1), np.uint8))
     np.savez(tmp_path / "inputs.npz", inputs=np.zeros((3, 20, 24, 3), np.float32))
@@ -116,7 +105,7 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.
         (net, ("--pixels", "byte"), "give --data too"),
         (tmp_path / "apart.onnx", (), "apart.bin, which is missing"),
     ]:
-        code, text, error = run(capsys, "compress", source, "--ratio", 2, "-o", out, *options)
+        code, text, error = run("compress", source, "--ratio", 2, "-o", out, *options)
         assert code == 2, options
         assert said in error, error
         assert error.startswith("edgekron: error: ")

@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekron.cli.main import main
 from edgekron.exporters.tuning import layer, network, race
 from edgekron.plan import CompressionPlan
 
@@ -48,15 +47,9 @@ def model(tmp_path) -> Path:
     return path
 
 
-def run(capsys, *words: object) -> tuple[int, str, str]:
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_tuned_while_compressed_and_again_later(model, tmp_path, capsys):
+def test_tuned_while_compressed_and_again_later(model, tmp_path, run):
     out = tmp_path / "small"
-    code, text, _ = run(capsys, "compress", model, "--ratio", 2, "--tune", "-o", out)
+    code, text, _ = run("compress", model, "--ratio", 2, "--tune", "-o", out)
     assert code == 0
     for words in ("Tuned for onnxruntime", "Tuned for litert", "dense ms", "whole network, dense in", "measured now"):
         assert words in text
@@ -70,15 +63,15 @@ def test_tuned_while_compressed_and_again_later(model, tmp_path, capsys):
             assert all(one["interval"][0] <= one["ratio"] <= one["interval"][1] for one in result["trials"])
     again = tmp_path / "again"
     words = ("tune", out, "--runtime", "litert", "--original", model, "-o", again)
-    code, text, _ = run(capsys, *words, "--json")
+    code, text, _ = run(*words, "--json")
     assert code == 0
     assert set(json.loads(text)["tuning"]["machine"]) == {"tflite"}
-    assert run(capsys, *words, "--force")[0] == 0
+    assert run(*words, "--force")[0] == 0
     for folder in (out, again):
         for kind in ("onnx", "tflite"):
             file = folder.with_suffix(f".{kind}")
-            assert run(capsys, "export", folder, "--to", kind, "-o", file)[0] == 0
-            assert run(capsys, "verify", folder, file, "--tolerance", 1e-4)[0] == 0
+            assert run("export", folder, "--to", kind, "-o", file)[0] == 0
+            assert run("verify", folder, file, "--tolerance", 1e-4)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -91,17 +84,17 @@ def test_tuned_while_compressed_and_again_later(model, tmp_path, capsys):
         (["tune", "nowhere"], "nowhere is not a folder that 'edgekron compress' wrote"),
     ],
 )
-def test_refusals(model, tmp_path, capsys, words, sentence):
+def test_refusals(model, tmp_path, run, words, sentence):
     out = tmp_path / "out"
-    code, _, error = run(capsys, *(str(model) if word == "MODEL" else word for word in words), "-o", out)
+    code, _, error = run(*(str(model) if word == "MODEL" else word for word in words), "-o", out)
     assert (code, sentence in error, error.count("\n")) == (2, True, 1)
     assert not out.exists()
 
 
-def test_a_folder_is_replaced_only_if_asked(model, tmp_path, capsys):
+def test_a_folder_is_replaced_only_if_asked(model, tmp_path, run):
     out = tmp_path / "small"
-    assert run(capsys, "compress", model, "--ratio", 2, "-o", out)[0] == 0
-    code, _, error = run(capsys, "tune", out, "--runtime", "onnx")
+    assert run("compress", model, "--ratio", 2, "-o", out)[0] == 0
+    code, _, error = run("tune", out, "--runtime", "onnx")
     assert (code, "--force" in error) == (2, True)
-    assert run(capsys, "tune", out, "--runtime", "onnx", "--force")[0] == 0
+    assert run("tune", out, "--runtime", "onnx", "--force")[0] == 0
     assert "tuning" in json.loads((out / "report.json").read_text())
