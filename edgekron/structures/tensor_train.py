@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from edgekron.algebra import FactorNetwork
 
@@ -86,11 +88,24 @@ def train(tensor: Tensor, ranks: Ranks, first: int = 1) -> list[Tensor]:
     found, rest, left = [], tensor, first
     dims[0] //= first
     for size, rank in zip(dims, ranks, strict=False):
-        core, rest = split(rest.reshape(groups, left * size, -1), rank)
+        core, rest = _split_off(rest.reshape(groups, left * size, -1), rank)
         found.append(core.reshape(groups, left, size, core.shape[-1]))
         left = rank
     found.append(rest.reshape(groups, left, dims[-1], -1))
     return found
+
+
+def _split_off(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """``split``, but a rank that cuts nothing needs no eigenvectors: any orthonormal basis will do."""
+    rows, columns = m.shape[1:]
+    lack = rank - min(rows, columns)
+    if lack < 0:
+        return split(m, rank)
+    if rows <= columns:
+        left, right = torch.eye(rows, dtype=m.dtype).expand(len(m), -1, -1), m
+    else:
+        left, right = torch.linalg.qr(m)
+    return pad(left, (0, lack)), pad(right, (0, 0, 0, lack))
 
 
 def cores(chain: Chain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
