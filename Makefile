@@ -10,7 +10,7 @@ READY := .venv/.ready
 # Two runtimes and torch would each start a thread a core; tests are small, and oversubscription only slows them.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: setup demo test test-slow lint typecheck
+.PHONY: setup demo test test-slow test-emulator lint typecheck
 
 setup: $(READY)
 
@@ -31,6 +31,11 @@ test: lint
 
 test-slow: setup
 	$(PYTEST) -m slow
+
+# Downloads about 150 MB of packages the first time, to the user's cache folder.
+test-emulator: setup
+	$(BIN)/edgekron devices emulate pi4 --machine
+	$(PYTEST) -m emulator
 
 lint: setup
 	$(BIN)/ruff check

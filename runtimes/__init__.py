@@ -3,6 +3,7 @@
 Needs numpy and the runtime of the file, nothing else: neither torch nor the compressor.
 
     report = bench(["dense.onnx", "small.onnx"])        # latency with intervals, five memory numbers, environment
+    proof = prove_memory("small.onnx", 64 * 2**20)      # whether it runs under a hard limit
     accuracy = top1("small.tflite", batches)            # in the runtime that runs the file
     session = load("small.onnx"); run_nchw(session, x)  # in this process, outputs as NCHW arrays
 """
@@ -14,6 +15,7 @@ from edgekron.runtimes.errors import RuntimeFailure
 from edgekron.runtimes.evaluate import Accuracy, agreement, top1
 from edgekron.runtimes.measure import bench
 from edgekron.runtimes.memory import Memory
+from edgekron.runtimes.probes import Proof, node_times, prove_memory, tensor_arena
 from edgekron.runtimes.results import FileResult, Report
 from edgekron.runtimes.statistics import Interval, Summary
 
@@ -22,6 +24,7 @@ __all__ = [
     "FileResult",
     "Interval",
     "Memory",
+    "Proof",
     "Report",
     "RuntimeFailure",
     "Session",
@@ -30,6 +33,9 @@ __all__ = [
     "agreement",
     "bench",
     "load",
+    "node_times",
+    "prove_memory",
     "run_nchw",
+    "tensor_arena",
     "top1",
 ]

@@ -1,194 +1,234 @@
-"""The process that runs one model on the device: JSON requests on standard input, JSON answers on standard output.
+"""What runs on the device: one file, given its work on the command line, answering in JSON.
 
-It needs Python 3.9, numpy and a runtime. ``edgekron.runtimes.archive`` packs it with its four helpers into one file
-that is copied to a board and run as ``python agent.pyz``; the local device runs that very file.
+It needs Python 3.9; numpy and a runtime are needed by the processes that run models. ``edgekron.runtimes.archive``
+packs it with its helpers into one file that is copied to a board; the local device runs that very file. It is called as
+``python agent.pyz [--folder FOLDER] COMMAND ...``. Every line that it prints is a JSON object. One with ``step`` tells
+how far the work is: done, total, text. The last one has ``ok``, and ``error`` (a sentence) where ``ok`` is false.
 
-One line in, one line out. Every request is an object with ``do``; every answer has ``ok``, and ``error`` (a sentence)
-where ``ok`` is false.
+=========================  ==========================================================================================
+describe                   facts, state, runtimes, disk, python, protocol
+held NAME                  bytes of a file that are here, whole, path (NAME: the content's SHA-256 and the suffix)
+receive NAME OFFSET SIZE   takes the rest of a file from standard input
+remove NAME ...            removes files
+run                        carries out a request read from standard input; ends when standard input closes
+start ID                   the same in a process of its own, which needs neither this one nor the connection
+wait ID SEEN               prints what that process said, from message SEEN on, and follows it to its end
+drop ID                    ends that process, if it still runs, and removes what it left
+clean                      removes all that the agent keeps here, itself too
+work, join, limit          a worker (``edgekron.runtimes.worker``), and one under a limit of memory
+=========================  ==========================================================================================
 
-===========  =============================================  =======================================================
-do           takes                                          gives
-===========  =============================================  =======================================================
-hello                                                       protocol, python
-environment  threads                                        facts, state, cores (the ones to pin ``threads`` to)
-state                                                       state
-load         file, threads, cores (or null)                 import_ns, load_ns, input, outputs, runtime, memory, cores
-time         count, seed                                    nanoseconds of each of ``count`` inferences
-memory                                                      the five numbers of ``edgekron.runtimes.memory``
-run          shape, data (base64 of float32 NCHW)           the outputs, each with shape and data
-quit                                                        (the process ends)
-===========  =============================================  =======================================================
-
-The process ends by itself when its input closes, so it never outlives the program that started it. Whatever a runtime
-prints goes to standard error: the answers travel on a private copy of standard output.
+The requests are those of ``edgekron.runtimes.requests``.
 """
 
 from __future__ import annotations
 
-import base64
-import gc
-import importlib
+import contextlib
+import fcntl
+import inspect
 import json
 import os
 import platform
+import resource
+import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes import environment, memory
+from edgekron.runtimes import environment, worker
 from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.store import Store, default_folder, follow, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
-    from edgekron.runtimes.backends import Session
-
-#: Raised whenever a request or an answer changes its meaning.
-PROTOCOL = 1
-
 Message = dict[str, Any]
 
+#: Distributions that run model files, and what they need.
+RUNTIMES = ("onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "numpy")
 
-class Agent:
-    """Holds at most one open model; ``answer`` dispatches a request to the method of its name."""
-
-    def __init__(self) -> None:
-        self._session: Session | None = None
-        self._input: np.ndarray | None = None
-        self._memory: dict[str, int | None] = {}
-
-    def answer(self, request: Message) -> Message:
-        """The answer to one request; failures become answers too."""
-        verbs: dict[str, Callable[..., Message]] = {
-            "hello": self._hello,
-            "environment": self._environment,
-            "state": self._state,
-            "load": self._load,
-            "time": self._time,
-            "memory": self._memory_numbers,
-            "run": self._run,
-        }
-        arguments = dict(request)
-        verb = arguments.pop("do", None)
-        if verb not in verbs:
-            return {"ok": False, "error": f"unknown request {verb!r}; the agent knows {', '.join(verbs)} and quit."}
-        try:
-            return {"ok": True, **verbs[verb](**arguments)}
-        except RuntimeFailure as error:
-            return {"ok": False, "error": str(error)}
-        except Exception as error:  # noqa: BLE001 - the other side must get an answer whatever a runtime raises
-            where = f"{self._session.file}: " if self._session else ""
-            return {"ok": False, "error": f"{where}{verb} failed with {type(error).__name__}: {error}"}
-
-    def _hello(self) -> Message:
-        return {"protocol": PROTOCOL, "python": platform.python_version()}
-
-    def _environment(self, threads: int) -> Message:
-        facts = environment.describe()
-        return {"facts": facts, "state": environment.state(), "cores": environment.fastest_cores(threads)}
-
-    def _state(self) -> Message:
-        return {"state": environment.state()}
-
-    def _load(self, file: str, threads: int, cores: list[int] | None) -> Message:
-        if self._session:
-            raise RuntimeFailure(f"{self._session.file} is open already; start another process for {file}.")
-        if cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cores)  # before the runtime starts its threads, which inherit it
-        started = time.perf_counter_ns()
-        from edgekron.runtimes import backends
-
-        backend = backends.backend(file)
-        backend.import_runtime()
-        imported = time.perf_counter_ns() - started
-        importlib.import_module("numpy.random")  # used later for the input; it belongs to the baseline, not the model
-        baseline = memory.resident()
-        memory.reset_peak()
-        started = time.perf_counter_ns()
-        session = backends.load(file, threads)
-        loaded = time.perf_counter_ns() - started
-        self._session = session
-        self._memory = {"file": Path(file).stat().st_size, "runtime": baseline, "loaded": memory.resident()}
-        return {
-            "import_ns": imported,
-            "load_ns": loaded,
-            "input": asdict(session.input),
-            "outputs": [asdict(tensor) for tensor in session.outputs],
-            "runtime": dict(session.describe()),
-            "cores": environment.allowed_cores(),
-        }
-
-    def _time(self, count: int, seed: int) -> Message:
-        session = self._opened()
-        if self._input is None:
-            from edgekron.runtimes.backends import random_input
-
-            self._input = random_input(session, seed)
-            session.resize(len(self._input))
-        x = self._input
-        clock, run = time.perf_counter_ns, session.run
-        samples = []
-        gc.disable()
-        try:
-            for _ in range(count):
-                started = clock()
-                run(x)
-                samples.append(clock() - started)
-        finally:
-            gc.enable()
-        return {"nanoseconds": samples}
-
-    def _memory_numbers(self) -> Message:
-        self._opened()
-        return {"memory": {**self._memory, "peak": memory.peak(), "steady": memory.resident()}}
-
-    def _run(self, shape: list[int], data: str) -> Message:
-        import numpy as np
-
-        from edgekron.runtimes.backends import run_nchw
-
-        images = np.frombuffer(base64.b64decode(data), np.float32).reshape(shape)
-        outputs = run_nchw(self._opened(), images)
-        return {"outputs": [{"shape": y.shape, "data": base64.b64encode(y.tobytes()).decode()} for y in outputs]}
-
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise RuntimeFailure("no model is open; ask to load one first.")
-        return self._session
+_KILL_PATIENCE = 2.0
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answers requests until ``quit`` or the end of the input."""
-    agent = Agent()
-    for line in requests:
-        try:
-            request = json.loads(line)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            answer: Message = {"ok": False, "error": "a request must be one JSON object on one line."}
-        elif request.get("do") == "quit":
-            return
-        else:
-            answer = agent.answer(request)
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def main() -> None:
-    """Serves standard input; the only thing ever written to the real standard output is answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+def main(words: list[str] | None = None) -> None:
+    """Carries out one command; the exit code is 0 where the last line says ``ok``, else 1."""
+    words = sys.argv[1:] if words is None else words
+    folder = default_folder()
+    if words[:1] == ["--folder"]:
+        folder, words = Path(words[1]).expanduser(), words[2:]
+    command, arguments = " ".join(words[:1]), words[1:]
     try:
-        serve(sys.stdin, answers)
-    except (BrokenPipeError, KeyboardInterrupt):
-        # Nobody listens any more; the interpreter would complain while flushing at exit.
-        os._exit(0)
+        if command == "work":
+            worker.main()
+        elif command in ("join", "limit"):
+            _caged(command, arguments[0], arguments[1:])
+        else:
+            answer = _known(words)(Store(folder), *arguments)
+            if answer is not None:
+                _print({"ok": True, **answer})
+    except RuntimeFailure as error:
+        _print({"ok": False, "error": str(error)})
+        sys.exit(1)
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more; the interpreter would complain while flushing at exit
 
+
+def _known(words: list[str]) -> Callable[..., Message | None]:
+    """The function of a command that is given with as many words as it takes."""
+    command, *arguments = words or [""]
+    try:
+        inspect.signature(_COMMANDS[command]).bind(None, *arguments)
+    except (KeyError, TypeError):
+        raise RuntimeFailure(f"{' '.join(words)!r} is no command of the agent; copy it to the device again.") from None
+    return _COMMANDS[command]
+
+
+def _describe(store: Store) -> Message:
+    usage = shutil.disk_usage(store.folder)
+    return {
+        "facts": environment.describe(),
+        "state": environment.state(),
+        "runtimes": {name: _version(name) for name in RUNTIMES},
+        "disk": {"folder": str(store.folder), "free": usage.free},
+        "python": platform.python_version(),
+        "protocol": worker.PROTOCOL,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _held(store: Store, name: str) -> Message:
+    count, whole = store.held(name)
+    return {"bytes": count, "whole": whole, "path": str(store.file(name))}
+
+
+def _receive(store: Store, name: str, offset: str, size: str) -> Message:
+    store.receive(name, int(offset), int(size), sys.stdin.buffer)
+    return {"path": str(store.file(name))}
+
+
+def _remove(store: Store, *names: str) -> Message:
+    store.remove(list(names))
+    return {}
+
+
+def _clean(store: Store) -> Message:
+    store.clean()
+    return {}
+
+
+def _run(store: Store) -> None:
+    from edgekron.runtimes.requests import carry_out  # not needed by the small commands, and slow to start on a board
+
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    carry_out(store, request, _print)
+
+
+def _end_with_input() -> None:
+    # Not by sys.stdin: its lock would be held when the interpreter wants to end.
+    while os.read(0, 1 << 16):
+        pass
+    os._exit(1)  # the workers end with this process
+
+
+def _start(store: Store, identity: str) -> Message:
+    folder = store.job(identity)
+    if (folder / "messages").exists():
+        return {"job": identity}  # asked twice, because the first answer was lost
+    store.tidy()
+    with said(folder):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        (folder / "request.json").write_text(sys.stdin.readline())
+        with (folder / "log").open("wb") as log:
+            command = [sys.executable, sys.argv[0], "--folder", str(store.folder), "job", identity]
+            process = subprocess.Popen(  # noqa: S603 - ourselves
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+    while not (folder / "messages").exists():
+        if process.poll() is not None:
+            last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeFailure(f"the measurement cannot be started on the device ({' '.join(last)}).")
+        time.sleep(0.01)
+    return {"job": identity}
+
+
+def _job(store: Store, identity: str) -> None:
+    from edgekron.runtimes.requests import carry_out
+
+    folder = store.job(identity)
+    with (folder / "alive").open("a") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        if (folder / "messages").exists():
+            return  # started twice, because the first answer was lost
+        alive.write(str(os.getpid()))
+        alive.flush()
+        with (folder / "messages").open("a", encoding="utf-8") as messages:
+
+            def say(message: Message) -> None:
+                messages.write(json.dumps(message) + "\n")
+                messages.flush()
+
+            carry_out(store, json.loads((folder / "request.json").read_text()), say)
+
+
+def _wait(store: Store, identity: str, seen: str) -> None:
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    for message in follow(store, identity, int(seen)):
+        _print(message)
+
+
+def _drop(store: Store, identity: str) -> Message:
+    process = store.running(identity)
+    if process is not None:
+        deadline = time.monotonic() + _KILL_PATIENCE
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGTERM)
+            while store.running(identity) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if store.running(identity):
+                os.killpg(process, signal.SIGKILL)
+    shutil.rmtree(store.job(identity), ignore_errors=True)
+    return {}
+
+
+def _caged(how: str, where: str, command: list[str]) -> None:
+    """Becomes ``command`` under a limit of memory: the program begins anew, so nothing of it escapes the count."""
+    if how == "join":
+        (Path(where) / "cgroup.procs").write_text(str(os.getpid()))
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(where), int(where)))
+    os.execv(command[0], command)  # noqa: S606 - ourselves
+
+
+def _print(message: Message) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+_COMMANDS: dict[str, Callable[..., Message | None]] = {
+    "describe": _describe,
+    "held": _held,
+    "receive": _receive,
+    "remove": _remove,
+    "clean": _clean,
+    "run": _run,
+    "start": _start,
+    "job": _job,
+    "wait": _wait,
+    "drop": _drop,
+}
 
 if __name__ == "__main__":
     main()

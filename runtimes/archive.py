@@ -13,9 +13,17 @@ from pathlib import Path
 #: Modules of this package that run on the device; nothing else of the project does.
 MODULES = (
     "agent.py",
+    "arena.py",
+    "connection.py",
     "environment.py",
     "errors.py",
     "memory.py",
+    "profile.py",
+    "proof.py",
+    "requests.py",
+    "rounds.py",
+    "store.py",
+    "worker.py",
     "backends/__init__.py",
     "backends/litert.py",
     "backends/onnxruntime.py",
@@ -33,5 +41,5 @@ def archive() -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
         for name in sorted(sources):
-            file.writestr(zipfile.ZipInfo(name, _EPOCH), sources[name])
+            file.writestr(zipfile.ZipInfo(name, _EPOCH), sources[name], zipfile.ZIP_DEFLATED)
     return packed.getvalue()

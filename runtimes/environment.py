@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _CPUS = Path("/sys/devices/system/cpu")
 _THERMAL = Path("/sys/class/thermal")
 #: Raspberry Pi firmware: bits 0-3 say under-voltage, capped, throttled, soft limit now; bits 16-19 since boot.
 _PI_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 _PI_NOW = 0xF
+#: The firmware's own program, where the file is missing.
+_VCGENCMD = "/usr/bin/vcgencmd"
+#: A clock that falls below this share of its highest was throttled or scaled down.
+_STEADY_CLOCK = 0.85
 
 #: Instruction sets that decide which kernels a runtime picks.
 _FEATURES = re.compile(r"sse4_1|avx\w*|fma|f16c|amx\w*|neon|vfpv4|asimd\w*|fphp|i8mm|bf16|sve\w*")
@@ -43,6 +48,8 @@ def describe() -> Facts:
         "governor": _each_core("cpufreq/scaling_governor"),
         "memory": _meminfo("MemTotal"),
         "swap": _meminfo("SwapTotal"),
+        "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "clock": _clock(),
         "system": platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -55,7 +62,7 @@ def state() -> Facts:
     swap = dict(re.findall(r"^(pswp(?:in|out)) (\d+)$", _text("/proc/vmstat"), re.MULTILINE))
     steal = re.search(r"^cpu +(?:\d+ +){7}(\d+)", _text("/proc/stat"))
     quota = re.search(r"^nr_throttled (\d+)$", _text("/sys/fs/cgroup/cpu.stat"), re.MULTILINE)
-    throttled = _text(_PI_THROTTLED).strip()
+    throttled = _text(_PI_THROTTLED).strip() or _vcgencmd()
     facts: Facts = {
         "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "available": _meminfo("MemAvailable"),
@@ -71,13 +78,23 @@ def state() -> Facts:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def disturbances(facts: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Sentences about what may have spoilt a measurement between two states."""
+def disturbances(
+    facts: Mapping[str, Any],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    during: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Sentences about what may have spoilt a measurement between two states, and at the states between them."""
     found = []
+    if "clock" in facts:
+        found.append(f"the machine is emulated and its clock counts {facts['clock']}: 1 ms is a million, and no time")
     if any(governor != "performance" for governor in facts.get("governor", {}).values()):
         found.append("the frequency governor is not 'performance', so the clock may vary")
-    if (before.get("throttled", 0) | after.get("throttled", 0)) & _PI_NOW:
+    if any(state.get("throttled", 0) & _PI_NOW for state in (before, *during, after)):
         found.append("the board was throttled or under-voltage; cool it or change its power supply")
+    slowest, fastest = _clock_range(during)
+    if slowest < _STEADY_CLOCK * fastest:
+        found.append(f"the clock fell to {slowest / 1e6:.0f} MHz, from {fastest / 1e6:.0f} MHz, while measuring")
     counters = {
         "core_throttles": "the processor throttled because of heat",
         "quota_throttles": "the container ran out of its processor quota",
@@ -93,6 +110,18 @@ def disturbances(facts: Mapping[str, Any], before: Mapping[str, Any], after: Map
     if load and cores and load[0] > 0.5 * cores:
         found.append(f"the machine was busy before the start (load {load[0]:.1f} on {cores} cores)")
     return found
+
+
+def _clock() -> str | None:
+    """What the clock counts, where that is not time: the command line of an emulated machine's kernel says so."""
+    found = re.search(r"(?:^|\s)edgekron\.clock=(\w+)", _text("/proc/cmdline"))
+    return found.group(1) if found else None
+
+
+def _clock_range(states: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The lowest and the highest of each state's fastest clock, in hertz; zeros where none is told."""
+    clocks = [max(state["frequency"].values()) for state in states if state.get("frequency")]
+    return min(clocks, default=0), max(clocks, default=0)
 
 
 def allowed_cores() -> list[int] | None:
@@ -112,6 +141,20 @@ def fastest_cores(count: int) -> list[int] | None:
         return int(capacity or 0), core
 
     return sorted(sorted(allowed, key=speed, reverse=True)[:count])
+
+
+def _vcgencmd() -> str:
+    """The firmware's throttling bits in hexadecimal; nothing where its program is missing."""
+    if not Path(_VCGENCMD).exists():
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603 - the board's own program
+            [_VCGENCMD, "get_throttled"], capture_output=True, check=False, timeout=2
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    bits = re.search(rb"0x([0-9a-fA-F]+)", done.stdout)
+    return bits.group(1).decode() if bits else ""
 
 
 def _text(path: str | Path) -> str:

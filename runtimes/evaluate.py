@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekron.runtimes.backends import backend
-from edgekron.runtimes.devices import Device, open_device
+from edgekron.runtimes.devices import LocalDevice
 from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def top1(
     batches: Iterable[Batch],
     *,
     threads: int = 1,
-    device: Device | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Accuracy:
     """Runs every batch through the file; its first output must be one score a class.
@@ -64,13 +63,11 @@ def top1(
     correct = total = 0
     predictions = []
     with ExitStack() as stack:
-        if device is None:
-            device = stack.enter_context(closing(open_device("local")))
-        agent = stack.enter_context(device.start(str(path), threads))
-        loaded = agent.ask("load", file=device.put(Path(path)), threads=threads, cores=None)
+        worker = stack.enter_context(stack.enter_context(closing(LocalDevice())).start(str(path), threads))
+        loaded = worker.ask("load", file=str(path), threads=threads, cores=None)
         for images, labels in batches:
             x = np.ascontiguousarray(images, np.float32)
-            answer = agent.ask("run", shape=x.shape, data=base64.b64encode(x.tobytes()).decode())
+            answer = worker.ask("run", shape=x.shape, data=base64.b64encode(x.tobytes()).decode())
             predicted = _classes(path, answer["outputs"][0], total)
             if len(labels) != len(predicted) or np.any(np.asarray(labels) < 0):
                 raise RuntimeFailure(f"the data for {path} have images without a label; accuracy needs one for each.")
@@ -94,7 +91,7 @@ def agreement(first: Accuracy, second: Accuracy) -> float:
 
 
 def _classes(path: str | Path, output: Mapping[str, Any], done: int) -> np.ndarray:
-    """The class of each image, from the agent's first output."""
+    """The class of each image, from the worker's first output."""
     shape = output["shape"]
     if len(shape) < 2 or int(np.prod(shape[2:])) != 1 or shape[1] < 1:
         raise RuntimeFailure(f"{path} gives an output of shape {shape}, not one score a class [N, classes].")

@@ -1,41 +1,35 @@
-"""Latency and memory of model files, measured so that two files can be compared.
+"""Latency and memory of model files on a device, measured so that two files can be compared.
 
-Each file lives in a fresh process that is pinned to the same cores; all processes but one wait on their pipe. After a
-warm-up that lasts until the median no longer moves, the files take turns: in every round each has one turn, in a new
-random order. A turn starts with a few inferences that are not counted (they bring the caches back), then times
-back-to-back inferences on one input of seeded random normal numbers. This is the steady state of a busy application;
-the first inference, the load and the start of the process are reported beside it. One inference is one array in,
-arrays out, the runtime's own copies included.
+``edgekron.runtimes.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the runtime's
+own copies included. The warm inferences are the steady state of a busy application, the paced ones that of an
+application that waits in between; the first inference, the load and the start of the process are reported beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgekron.runtimes.backends import backend
-from edgekron.runtimes.devices import Connection, Device, open_device
+from edgekron.runtimes.devices import Device, open_device
 from edgekron.runtimes.environment import disturbances
 from edgekron.runtimes.errors import RuntimeFailure
 from edgekron.runtimes.memory import Memory
-from edgekron.runtimes.results import ColdStart, FileResult, Report
-from edgekron.runtimes.statistics import settled
+from edgekron.runtimes.results import ColdStart, FileResult, Paced, Report
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.devices import Listener
 
 #: (steps done, steps in all, what is being done now)
 Progress = Callable[[int, int, str], None]
 
-#: Warm-up: stretches of this many seconds are compared, at least three, at most this many.
-_STRETCH = 0.1
-_FEWEST_STRETCHES = 3
-_MOST_STRETCHES = 30
-#: A turn has at most this many inferences, and a tenth of its length before it that is not counted.
-_LONGEST_TURN = 10_000
-_LEAD_IN = 10
+#: Seconds: of work until it is given up, and of waiting for another measurement on the same machine.
+LIMIT = 3600.0
+PATIENCE = 60.0
+
+_PACED_SECONDS = 2.0
 
 
 def bench(
@@ -46,113 +40,99 @@ def bench(
     seconds: float = 4.0,
     pin: bool = True,
     seed: int = 0,
+    hertz: float = 0.0,
     device: Device | None = None,
     progress: Progress | None = None,
+    limit: float = LIMIT,
+    patience: float = PATIENCE,
 ) -> Report:
     """Measures files against the first of them.
 
-    ``seconds`` is the timed part for each file, spread over ``rounds``; warm-up comes on top. ``pin`` keeps every
-    process on ``threads`` cores, the fastest ones. ``device`` is this machine unless given; the caller closes it.
-    Raises ``RuntimeFailure`` for a file that cannot be run.
+    ``seconds`` is the timed part for each file, spread over ``rounds``; warm-up comes on top. With ``hertz``, each file
+    is also run at that rate for two seconds. ``pin`` keeps every process on ``threads`` cores, the fastest ones.
+    ``device`` is this machine unless given; the caller closes it. The work is given up after ``limit`` seconds; another
+    measurement on that machine is waited for up to ``patience`` seconds. Raises ``RuntimeFailure`` for a file that
+    cannot be run, and for a device that fails.
     """
     if not files:
         raise RuntimeFailure("no file to measure was given; name at least one .onnx or .tflite file.")
-    if threads < 1 or rounds < 1 or seconds <= 0:
+    if threads < 1 or rounds < 1 or seconds <= 0 or limit <= 0:
         raise RuntimeFailure(f"threads {threads}, rounds {rounds} and seconds {seconds} must all be positive.")
-    for file in files:
-        backend(file)
-        if not Path(file).is_file():
-            raise RuntimeFailure(f"{file} does not exist; check the path.")
-    report = progress or _silent
-    total = len(files) + rounds
-    with ExitStack() as stack:
-        if device is None:
-            device = stack.enter_context(closing(open_device("local")))
-        observer = stack.enter_context(device.start("the environment"))
-        machine = observer.ask("environment", threads=threads)
-        cores = machine["cores"] if pin else None
-        subjects = []
-        for index, file in enumerate(files):
-            report(index, total, f"warming up {Path(file).name}")
-            agent = stack.enter_context(device.start(str(file), threads))
-            subjects.append(_prepare(agent, str(file), device.put(Path(file)), threads, cores, seed))
-        random = np.random.default_rng(seed)
-        for turn in range(rounds):
-            report(len(files) + turn, total, f"round {turn + 1} of {rounds}")
-            for index in random.permutation(len(subjects)):
-                subjects[index].take_turn(seconds / rounds, seed)
-        results = tuple(subject.result() for subject in subjects)
-        after = observer.ask("state")["state"]
-    report(total, total, "done")
+    if hertz < 0 or patience < 0:
+        raise RuntimeFailure(f"the pace {hertz} and the patience {patience} must not be negative.")
+    request = {
+        "do": "measure",
+        "threads": threads,
+        "rounds": rounds,
+        "seconds": seconds,
+        "pin": pin,
+        "seed": seed,
+        "hertz": hertz,
+        "paced_seconds": _PACED_SECONDS,
+        "limit_s": limit,
+        "patience": patience,
+    }
+    with opened(device) as on:
+        answer = on.run_agent({**request, "files": [sent(on, file) for file in files]}, listener(progress))
+        return _report(on, threads, seed, answer)
+
+
+@contextmanager
+def opened(device: Device | None) -> Iterator[Device]:
+    """A device to use: the caller's own, which stays open, or this machine."""
+    if device is not None:
+        yield device
+        return
+    with closing(open_device("local")) as local:
+        yield local
+
+
+def sent(device: Device, file: str | Path) -> dict[str, str]:
+    """A file as requests name it, on the device; ``RuntimeFailure`` where it is none."""
+    backend(file)
+    if not Path(file).is_file():
+        raise RuntimeFailure(f"{file} does not exist; check the path.")
+    return {"path": device.put(Path(file)), "name": str(file)}
+
+
+def listener(progress: Progress | None) -> Listener | None:
+    """A device's steps as calls of ``progress``."""
+    return progress and (lambda step: progress(step["done"], step["total"], step["text"]))
+
+
+def _report(device: Device, threads: int, seed: int, answer: dict[str, Any]) -> Report:
+    results = tuple(_result(file) for file in answer["files"])
     warnings = [
         f"{result.file} had not settled after {result.warm_up} warm-up inferences"
         for result in results
         if not result.settled
     ]
-    warnings += disturbances(machine["facts"], machine["state"], after)
-    return Report(device.name, threads, seed, machine["facts"], machine["state"], after, results, tuple(warnings))
+    warnings += [
+        f"{result.file} takes longer than one inference at {result.paced.hertz:g} per second may"
+        for result in results
+        if result.paced and not result.paced.samples
+    ]
+    facts, before, during, after = (answer[key] for key in ("facts", "before", "during", "after"))
+    warnings += disturbances(facts, before, after, during)
+    return Report(device.name, threads, seed, facts, before, after, results, tuple(warnings), tuple(during))
 
 
-def _silent(done: int, total: int, text: str) -> None:
-    """The progress that nobody watches."""
+def _result(file: dict[str, Any]) -> FileResult:
+    cold = {name: None if value is None else value / 1e9 for name, value in file["cold"].items()}
+    paced = file["paced"]
+    return FileResult(
+        file=file["name"],
+        runtime=file["runtime"],
+        input=file["input"],
+        cores=tuple(file["cores"]) if file["cores"] else None,
+        cold=ColdStart(cold["process"], cold["runtime"], file["cold"]["load"] / 1e9, file["cold"]["first"] / 1e9),
+        warm_up=file["warm_up"],
+        settled=file["settled"],
+        rounds=tuple(_seconds(samples) for samples in file["rounds"]),
+        memory=Memory(**{name: file["memory"][name] for name in ("file", "runtime", "loaded", "peak", "steady")}),
+        paced=Paced(paced["hertz"], _seconds(paced["nanoseconds"])) if paced else None,
+    )
 
 
-@dataclass
-class _Subject:
-    """A file in its process, warm; collects the samples of its turns in seconds."""
-
-    agent: Connection
-    file: str
-    loaded: dict[str, Any]
-    cold: ColdStart
-    warm_up: int
-    settled: bool
-    typical: float
-    rounds: list[tuple[float, ...]] = field(default_factory=list)
-
-    def take_turn(self, seconds: float, seed: int) -> None:
-        """One turn of about ``seconds``, at least one inference."""
-        count = _count(seconds, self.typical)
-        _time(self.agent, max(1, count // _LEAD_IN), seed)
-        self.rounds.append(_time(self.agent, count, seed))
-
-    def result(self) -> FileResult:
-        """What was measured, with the memory as it is now."""
-        loaded = self.loaded
-        return FileResult(
-            file=self.file,
-            runtime=loaded["runtime"],
-            input=loaded["input"],
-            cores=tuple(loaded["cores"]) if loaded["cores"] else None,
-            cold=self.cold,
-            warm_up=self.warm_up,
-            settled=self.settled,
-            rounds=tuple(self.rounds),
-            memory=Memory(**self.agent.ask("memory")["memory"]),
-        )
-
-
-def _prepare(agent: Connection, file: str, path: str, threads: int, cores: list[int] | None, seed: int) -> _Subject:
-    """Loads a file and warms it up until two consecutive stretches have the same median."""
-    loaded = agent.ask("load", file=path, threads=threads, cores=cores)
-    (first,) = _time(agent, 1, seed)
-    cold = ColdStart(agent.start_seconds, loaded["import_ns"] / 1e9, loaded["load_ns"] / 1e9, first)
-    typical, warm_up, steady = first, 1, False
-    earlier: tuple[float, ...] = ()
-    for stretch in range(_MOST_STRETCHES):
-        later = _time(agent, _count(_STRETCH, typical), seed)
-        warm_up += len(later)
-        typical = float(np.median(later))
-        steady = stretch + 1 >= _FEWEST_STRETCHES and settled(earlier, later)
-        if steady:
-            break
-        earlier = later
-    return _Subject(agent, file, loaded, cold, warm_up, steady, typical)
-
-
-def _count(seconds: float, typical: float) -> int:
-    return min(max(1, round(seconds / typical)), _LONGEST_TURN)
-
-
-def _time(agent: Connection, count: int, seed: int) -> tuple[float, ...]:
-    return tuple(sample / 1e9 for sample in agent.ask("time", count=count, seed=seed)["nanoseconds"])
+def _seconds(nanoseconds: Sequence[int]) -> tuple[float, ...]:
+    return tuple(sample / 1e9 for sample in nanoseconds)

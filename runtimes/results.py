@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.statistics import Interval, Summary, speedup, summary
+from edgekron.runtimes.statistics import Interval, Summary, median_interval, speedup, summary
 
 if TYPE_CHECKING:
     from edgekron.runtimes.memory import Memory
@@ -27,18 +27,36 @@ class ColdStart:
     """The way from nothing to the first answer, measured once in the fresh process, in seconds.
 
     ``process`` is from starting the process to its first word; ``runtime`` imports the runtime, ``load`` opens the
-    model, ``first`` is the first inference.
+    model, ``first`` is the first inference. None: a device's own program that does not tell them apart.
     """
 
-    process: float
-    runtime: float
+    process: float | None
+    runtime: float | None
     load: float
     first: float
 
     @property
-    def total(self) -> float:
+    def total(self) -> float | None:
         """From starting the process to ready, without the first inference."""
+        if self.process is None or self.runtime is None:
+            return None
         return self.process + self.runtime + self.load
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Inferences begun at a fixed rate, asleep in between; no sample where one takes longer than the pause."""
+
+    hertz: float
+    samples: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The rate, the summary and the raw samples in whole nanoseconds."""
+        return {
+            "hertz": self.hertz,
+            "latency": asdict(summary(self.samples)) if self.samples else None,
+            "nanoseconds": [round(1e9 * sample) for sample in self.samples],
+        }
 
 
 @dataclass(frozen=True)
@@ -54,11 +72,17 @@ class FileResult:
     settled: bool
     rounds: Rounds
     memory: Memory
+    paced: Paced | None = None
 
     @cached_property
     def latency(self) -> Summary:
         """Summary of all warm inferences, in seconds."""
         return summary([sample for samples in self.rounds for sample in samples])
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The median over the rounds, with its interval."""
+        return median_interval(self.rounds)
 
     def to_json(self) -> dict[str, Any]:
         """All fields, the raw samples in whole nanoseconds."""
@@ -71,6 +95,8 @@ class FileResult:
             "warm_up": self.warm_up,
             "settled": self.settled,
             "latency": asdict(self.latency),
+            "interval": asdict(self.interval),
+            "paced": self.paced.to_json() if self.paced else None,
             "memory": self.memory.to_json(),
             "nanoseconds": [[round(1e9 * sample) for sample in samples] for samples in self.rounds],
         }
@@ -88,6 +114,8 @@ class Report:
     after: Facts
     files: tuple[FileResult, ...]
     warnings: tuple[str, ...] = field(default=())
+    #: The state of the machine after each round.
+    during: tuple[Facts, ...] = field(default=())
 
     @cached_property
     def speedups(self) -> tuple[Interval, ...]:
@@ -105,6 +133,7 @@ class Report:
             "seed": self.seed,
             "environment": dict(self.environment),
             "before": dict(self.before),
+            "during": [dict(state) for state in self.during],
             "after": dict(self.after),
             "warnings": list(self.warnings),
             "units": {"time": "second", "memory": "byte", "nanoseconds": "raw samples by round"},
@@ -126,10 +155,13 @@ class Report:
                 "mad": file.latency.mad,
                 "p5": file.latency.p5,
                 "p95": file.latency.p95,
+                "p99": file.latency.p99,
+                "interval": file.interval,
                 "speedup": interval,
                 "cold": file.cold.total,
                 "load": file.cold.load,
                 "first": file.cold.first,
+                "paced": summary(file.paced.samples) if file.paced and file.paced.samples else None,
                 "memory": file.memory,
             }
             for file, interval in zip(self.files, intervals, strict=True)

@@ -37,23 +37,24 @@ def say(text: str) -> None:
 
 
 class Steps:
-    """Progress bars by what is being done; called as ``steps(what, done, total)``."""
+    """Progress bars by what is being done; called as ``steps(what, done, total)``, with a ``note`` that may change."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
+        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Steps]:
     """Progress bars on standard error; silent when it is no terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    words = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (words[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words[1])
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield Steps(progress)
 

@@ -28,6 +28,8 @@ RUNTIMES = {
 _PACKAGES = ("edgekron", "torch", "onnx", "onnx-ir", "onnxsim", "onnxruntime", "ai-edge-litert", "numpy")
 _VERIFIED_IMAGES = 32
 _BATCH = 100
+#: Points of a latency's distribution that are kept: every percent.
+_QUANTILES = 101
 
 Progress = Callable[[str, int, int | None], None]
 Files = dict[str, tuple[Path, Path]]
@@ -197,6 +199,8 @@ def _bench(
     pair: tuple[Path, Path], effort: Effort, title: str, notes: list[str], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
     """Latency, memory and cold start of both files, and how many times as fast the second is."""
+    import numpy as np
+
     from edgekron.runtimes import bench
 
     if effort.seconds is None:
@@ -214,6 +218,7 @@ def _bench(
             "latency": {key: getattr(file.latency, key) for key in ("median", "p5", "p95")},
             "memory": file.memory.to_json(),
             "cold": file.cold.total,
+            "distribution": tuple(np.quantile(np.concatenate(file.rounds), np.linspace(0, 1, _QUANTILES)).tolist()),
         }
         for file in report.files
     ]
@@ -225,7 +230,9 @@ def _layer(name: str, row: Mapping[str, Any], seconds: tuple[float, float] | Non
     """A layer of the compressor's report in words."""
     dense, now = row["dense"], row.get("compressed", row["dense"])
     became, why = "stays dense", row["reason"]
-    if row["method"] != "dense":
+    if row["method"] != "dense" and "shape" not in row:
+        became, why = f"pruned by {row['method']}", row["reason"]
+    elif row["method"] != "dense":
         became = f"{row['method']} {row['shape']}, rank {row['rank']}"
         why = why or f"fitted to {row['fit']}"
     return LayerFindings(

@@ -1,30 +1,53 @@
-"""``edgekron bench``: latency and memory of model files, side by side."""
+"""``edgekron bench``: latency and memory of model files, side by side, on any device."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekron.files import refuse_existing
 
-from ._output import print_table, progress_bars
+from ._instructions import bench_instructions
+from ._measured import print_arenas, print_latency, print_layers, print_memory, print_proofs
+from ._output import progress_bars
 from .model_files import model_files, write_json
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Sequence
 
-    from edgekron.runtimes import Interval, Report
+    from edgekron.runtimes.devices import Device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILEs, and how long and where to measure."""
     parser.add_argument("files", nargs="+", metavar="FILE", help=".onnx or .tflite; the first is the reference")
+    parser.add_argument(
+        "--on",
+        default="local",
+        metavar="DEVICE",
+        help="local, ssh:user@host[:port], adb:serial, emulated:pi4, or a name (edgekron devices list)",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads and cores for each file (1)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="times that the files take turns (20)")
     parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="timed seconds for each file (4)")
-    parser.add_argument("--on", default="local", metavar="DEVICE", help="where to run: local")
+    parser.add_argument(
+        "--pace", type=float, default=0.0, metavar="HZ", help="also at this fixed rate, asleep in between, for 2 s"
+    )
+    parser.add_argument("--no-pin", action="store_true", help="do not keep the processes on fixed cores")
+    parser.add_argument("--layers", action="store_true", help="also the time of each layer")
+    parser.add_argument("--arena", action="store_true", help="also the tensor arenas of .tflite files")
+    parser.add_argument(
+        "--prove-memory",
+        metavar="SIZE",
+        help="run every file under this hard limit, such as 64MiB; exit code 1 when one does not live",
+    )
+    parser.add_argument("--limit", type=float, default=3600, metavar="S", help="give up after this time (3600)")
+    parser.add_argument(
+        "--patience", type=float, default=60, metavar="S", help="wait so long for another measurement there (60)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything, raw samples included")
     parser.add_argument("--force", action="store_true", help="replace OUT")
 
@@ -32,72 +55,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measures, prints one row a file, and writes the JSON report."""
     from edgekron.runtimes import bench
+    from edgekron.runtimes.check import units
     from edgekron.runtimes.devices import open_device
+    from edgekron.runtimes.devices.emulated import EmulatedDevice
 
+    proof = arguments.prove_memory and round(units.parse(arguments.prove_memory, "bytes", "--prove-memory"))
     files = model_files(arguments.files)
     if arguments.json:
         refuse_existing(arguments.json, arguments.force)
-    with closing(open_device(arguments.on)) as device, progress_bars() as bars:
-        report = bench(
-            files,
-            threads=arguments.threads,
-            rounds=arguments.rounds,
-            seconds=arguments.seconds,
-            device=device,
-            progress=lambda done, total, _: bars("measuring", done, total),
-        )
+    with closing(open_device(arguments.on)) as device:
+        if isinstance(device, EmulatedDevice):
+            return bench_instructions(device, files, arguments)
+        with progress_bars() as bars:
+            report = bench(
+                files,
+                threads=arguments.threads,
+                rounds=arguments.rounds,
+                seconds=arguments.seconds,
+                pin=not arguments.no_pin,
+                hertz=arguments.pace,
+                device=device,
+                progress=lambda done, total, _: bars("measuring", done, total),
+                limit=arguments.limit,
+                patience=arguments.patience,
+            )
+        extras, lived = _extras(arguments, files, device, proof)
     if arguments.json:
-        write_json(arguments.json, report.to_json(), arguments.force)
-    _print_latency(report)
-    _print_memory(report)
+        document = report.to_json() | {name: value for name, (value, _) in extras.items()}
+        write_json(arguments.json, document, arguments.force)
+    print_latency(report)
+    print_memory(report)
+    for _, show in extras.values():
+        show()
     for warning in report.warnings:
         sys.stderr.write(f"note: {warning}\n")
-    return 0
+    return 0 if lived else 1
 
 
-def _print_latency(report: Report) -> None:
-    rows = [
-        [
-            row["file"],
-            row["runtime"],
-            *(_duration(row[name]) for name in ("median", "mad", "p5", "p95")),
-            _speedup(row["speedup"]),
-        ]
-        for row in report.table()
-    ]
-    plural = "" if report.threads == 1 else "s"
-    print_table(
-        f"Latency, {report.threads} thread{plural}, {report.device}",
-        ["<file", "<runtime", "median", "MAD", "5 %", "95 %", "times as fast"],
-        rows,
-        "In brackets: 95 % interval. 5 % and 95 % are percentiles of single inferences.",
-    )
+def _extras(
+    arguments: argparse.Namespace, files: Sequence[Path], device: Device, limit: int | None
+) -> tuple[dict[str, Any], bool]:
+    """What was asked for beyond ``bench``, as (value for the JSON, how to print it); whether every file lived."""
+    from edgekron.runtimes.probes import prove_memory, tensor_arena
 
+    extras: dict[str, Any] = {}
+    lived = True
+    if arguments.layers:
+        from ._layer_times import layer_times
 
-def _print_memory(report: Report) -> None:
-    rows = []
-    for row in report.table():
-        memory = row["memory"]
-        numbers = (memory.file, memory.runtime, memory.loaded, memory.peak, memory.steady)
-        megabytes = ("-" if number is None else f"{number / 1e6:.2f}" for number in numbers)
-        rows.append([row["file"], _duration(row["cold"]), _duration(row["first"]), *megabytes])
-    print_table(
-        "Cold start, and memory in MB (1,000,000 bytes)",
-        ["<file", "ready in", "first run", "file", "runtime only", "loaded", "peak", "steady"],
-        rows,
-        "Resident memory of the whole process; the model's own share is steady less runtime only.",
-    )
-
-
-def _duration(seconds: float) -> str:
-    """Three significant digits in s, ms or us."""
-    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= scale:
-            return f"{seconds / scale:#.3g}".rstrip(".") + f" {unit}"
-    return f"{seconds * 1e6:#.3g}".rstrip(".") + " us"
-
-
-def _speedup(interval: Interval | None) -> str:
-    if interval is None:
-        return "reference"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+        tables = [layer_times(file, arguments.threads, not arguments.no_pin, device) for file in files]
+        layers = [table.to_json() for table in tables]
+        extras["layers"] = layers, lambda: print_layers(tables)
+    if arguments.arena:
+        arenas = {str(file): tensor_arena(file, device=device) for file in files if file.suffix == ".tflite"}
+        plain = {file: vars(arena) for file, arena in arenas.items()}
+        extras["arenas"] = plain, lambda: print_arenas(arenas)
+    if limit is not None:
+        proofs = [prove_memory(f, limit, threads=arguments.threads, device=device) for f in files]
+        lived = all(proof.lived for proof in proofs)
+        extras["proofs"] = [proof.to_json() for proof in proofs], lambda: print_proofs(proofs)
+    return extras, lived

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Stand-ins that matplotlib draws with, and what they become in the page.
-_DENSE, _COMPRESSED, _INK, _FAINT = "#0072b2", "#e69f00", "#010203", "#0a0b0c"
+_DENSE, _COMPRESSED, _INK, _FAINT, _PAPER = "#0072b2", "#e69f00", "#010203", "#0a0b0c", "#0d0e0f"
 _VARIABLES = {
     _DENSE: "var(--dense)",
     _COMPRESSED: "var(--compressed)",
     _INK: "currentColor",
     _FAINT: "var(--faint)",
+    _PAPER: "var(--paper)",
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "edgekron",
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _FAINT,
@@ -53,10 +54,13 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.pad": 7,
     "legend.frameon": False,
 }
-_WIDTH = 9.2
+#: Inches. A figure is as wide as a phone, where a point becomes a pixel and the words stay readable.
+_WIDTH = 4.7
+#: Longer names of layers lose their beginning.
+_LONGEST_NAME = 24
 _BAR = 0.38
-#: The latency axis ends at this many times the longest median; a whisker may go on beyond it.
-_ROOM = 1.6
+#: An axis of latencies ends at this many times the longest median; a whisker may go on beyond it.
+_ROOM = 1.9
 
 
 @dataclass(frozen=True)
@@ -72,26 +76,72 @@ class Bar:
 Pair = tuple[Bar, Bar]
 
 
-def before_and_after(latencies: Sequence[tuple[str, Pair]], accuracies: Sequence[tuple[str, Pair]]) -> str:
-    """Latency in milliseconds and top-1 in percent by runtime, dense and compressed; an empty list has no picture."""
-    parts = [part for part in (latencies, accuracies) if part]
+def latencies(rows: Sequence[tuple[str, Pair]]) -> str:
+    """Latency in milliseconds by runtime, dense and compressed."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.95 + 0.85 * max(map(len, parts))), layout="constrained")
-        axes = figure.subplots(1, len(parts), squeeze=False)[0]
-        if latencies:
-            _bars(axes[0], latencies)
-            axes[0].set(title="Latency of one image", xlabel="milliseconds (less is better)")
-        if accuracies:
-            _dots(axes[-1], accuracies)
-            axes[-1].set(title="Top-1 accuracy", xlabel="percent of the images (more is better)")
+        figure = Figure(figsize=(_WIDTH, 1.1 + 0.75 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        _bars(axes, rows)
+        axes.set(title="Latency of one image", xlabel="milliseconds (less is better)")
         _legend(figure)
-        return _svg(figure, "pairs", "Latency and top-1 accuracy of the dense and the compressed file in each runtime")
+        return _svg(figure, "latency", "Latency of the dense and the compressed file in each runtime")
+
+
+def accuracies(rows: Sequence[tuple[str, Pair]]) -> str:
+    """Top-1 in percent by runtime, dense and compressed."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 1.1 + 0.75 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        _dots(axes, rows)
+        axes.set(title="Top-1 accuracy", xlabel="percent of the images (more is better)")
+        _legend(figure)
+        return _svg(figure, "top1", "Top-1 accuracy of the dense and the compressed file in each runtime")
+
+
+def distributions(rows: Sequence[tuple[str, tuple[Sequence[float], Sequence[float]]]]) -> str:
+    """Quantiles of the latency in milliseconds, evenly spaced, by runtime: two lines of one plot."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 0.7 + 2.0 * len(rows)), layout="constrained")
+        for axes, (name, pair) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+            for quantiles, colour in zip(pair, (_DENSE, _COMPRESSED), strict=True):
+                shares = [100 * i / (len(quantiles) - 1) for i in range(len(quantiles))]
+                axes.plot(quantiles, shares, color=colour, linewidth=1.6)
+            # The slowest inferences are the machine's; on a linear axis they would squeeze all others.
+            axes.set_xlim(0, _ROOM * max(quantiles[len(quantiles) // 2] for quantiles in pair))
+            axes.set(title=f"Every latency, {name}", xlabel="milliseconds", ylabel="percent within", ylim=(0, 102))
+            axes.grid()
+        _legend(figure)
+        return _svg(figure, "spread", "Share of the inferences within each latency, dense and compressed")
+
+
+def memory_ladder(rows: Sequence[tuple[str, Sequence[tuple[str, tuple[float, float]]]]]) -> str:
+    """Memory in megabytes by runtime and rung (runtime only, loaded, ...), dense and compressed."""
+    rungs = max(len(ladder) for _, ladder in rows)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 0.7 + (0.6 + 0.42 * rungs) * len(rows)), layout="constrained")
+        for axes, (name, ladder) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+            _layer_axis(axes, [rung for rung, _ in ladder])
+            for index, (_, pair) in enumerate(ladder):
+                for value, offset, colour in zip(pair, (-_BAR / 2, _BAR / 2), (_DENSE, _COMPRESSED), strict=True):
+                    axes.barh(index + offset, value, 0.9 * _BAR, color=colour)
+                    axes.annotate(
+                        f"{value:.1f}",
+                        (value, index + offset),
+                        (4, 0),
+                        textcoords="offset points",
+                        va="center",
+                        fontsize=9,
+                    )
+            axes.set_xlim(0, 1.2 * max(value for _, pair in ladder for value in pair))
+            axes.set(title=f"Memory, {name}", xlabel="megabytes")
+        _legend(figure)
+        return _svg(figure, "memory", "Memory of the process from the runtime alone to the steady state")
 
 
 def by_layer(names: Sequence[str], before: Sequence[float], after: Sequence[float], title: str, unit: str) -> str:
     """One pair of bars a layer, the network's first layer on top; both series in ``unit``."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.9 + 0.4 * len(names)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 1.1 + 0.4 * len(names)), layout="constrained")
         axes = figure.subplots()
         _layer_axis(axes, names)
         at = range(len(names))
@@ -105,7 +155,7 @@ def by_layer(names: Sequence[str], before: Sequence[float], after: Sequence[floa
 def errors(names: Sequence[str], percent: Sequence[float | None]) -> str:
     """One bar a layer with its error in percent; a layer that stays dense says so."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.75 + 0.28 * len(names)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 0.9 + 0.28 * len(names)), layout="constrained")
         axes = figure.subplots()
         _layer_axis(axes, names)
         axes.barh(range(len(names)), [value or 0.0 for value in percent], 0.62, color=_COMPRESSED)
@@ -113,27 +163,32 @@ def errors(names: Sequence[str], percent: Sequence[float | None]) -> str:
         for index, value in enumerate(percent):
             text = "stays dense" if value is None else f"{value:.2f}"
             axes.annotate(text, (value or 0.0, index), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set(title="Output error by layer", xlabel="percent of the variance of the layer's outputs")
-        axes.set_xlim(0, 1.1 * top)
+        axes.set(title="Output error by layer", xlabel="percent of its outputs' variance")
+        axes.set_xlim(0, 1.25 * top)
         return _svg(figure, "errors", "Output error of each compressed layer")
 
 
 def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), list(names))
+    shown = [
+        name if len(name) <= _LONGEST_NAME else f"\N{HORIZONTAL ELLIPSIS}{name[-_LONGEST_NAME:]}" for name in names
+    ]
+    axes.set_yticks(range(len(names)), shown)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")
 
 
 def _bars(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:
     _layer_axis(axes, [name for name, _ in rows])
+    edge = _ROOM * max(bar.value for _, pair in rows for bar in pair)
     for index, (_, pair) in enumerate(rows):
         for bar, offset, colour in zip(pair, (-_BAR / 2, _BAR / 2), (_DENSE, _COMPRESSED), strict=True):
             axes.barh(index + offset, bar.value, 0.9 * _BAR, color=colour)
             _whisker(axes, bar, index + offset, _INK)
-            axes.annotate(
-                bar.label, (bar.value, index + offset), (6, 8), textcoords="offset points", va="center", fontsize=9
-            )
-    axes.set_xlim(0, _ROOM * max(bar.value for _, pair in rows for bar in pair))
+            # Beside the whisker, unless that goes on beyond the edge.
+            end = (min(bar.high, 0.75 * edge), index + offset)
+            paper = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1}
+            axes.annotate(bar.label, end, (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=paper)
+    axes.set_xlim(0, edge)
 
 
 def _dots(axes: Axes, rows: Sequence[tuple[str, Pair]]) -> None:

@@ -37,10 +37,12 @@ def render(findings: Findings) -> str:
         headlines=_headlines(findings),
         rows=_rows(findings),
         pictures=_pictures(findings),
+        captions=_captions(findings),
         facts=_facts(findings.environment),
         definitions=DEFINITIONS,
         other=None if findings.other_seconds is None else [microseconds(s) for s in findings.other_seconds],
         microseconds=microseconds,
+        without_version=_without_version,
     )
 
 
@@ -57,6 +59,17 @@ def microseconds(seconds: float) -> str:
 def megabytes(size: int | None) -> str:
     """Bytes in megabytes, or a dash."""
     return "-" if size is None else f"{size / 1e6:.1f}"
+
+
+def _captions(findings: Findings) -> dict[str, str]:
+    """What to know about a picture, by its place."""
+    threads = f"{findings.threads} thread{'' if findings.threads == 1 else 's'}"
+    return {
+        "latency": f"{threads}. Whiskers: 5 % to 95 % of the inferences; one that reaches the edge goes on beyond it.",
+        "spread": f"{threads}. What takes longer than the edge is not shown.",
+        "top1": f"{findings.images:,} images of {findings.data}. Whiskers: 95 % interval. The axis starts above zero.",
+        "memory": "Resident memory of the whole process; the model's own share is steady less runtime only.",
+    }
 
 
 def _headlines(findings: Findings) -> list[tuple[str, str]]:
@@ -135,10 +148,16 @@ def _pictures(findings: Findings) -> dict[str, Markup]:
     pictures = {}
     layers = findings.layers
     names = [layer.name for layer in layers]
-    latencies = [(r.title, pair) for r in findings.runtimes if (pair := _latency_bars(r))]
-    accuracies = [(r.title, pair) for r in findings.runtimes if (pair := _accuracy_bars(r, findings.images))]
-    if latencies or accuracies:
-        pictures["pairs"] = charts.before_and_after(latencies, accuracies)
+    if latencies := [(_without_version(r.title), pair) for r in findings.runtimes if (pair := _latency_bars(r))]:
+        pictures["latency"] = charts.latencies(latencies)
+    if spread := [(_without_version(r.title), both) for r in findings.runtimes if (both := _distributions(r))]:
+        pictures["spread"] = charts.distributions(spread)
+    if ladders := [(_without_version(r.title), ladder) for r in findings.runtimes if (ladder := _ladder(r))]:
+        pictures["memory"] = charts.memory_ladder(ladders)
+    if accuracies := [
+        (_without_version(r.title), pair) for r in findings.runtimes if (pair := _accuracy_bars(r, findings.images))
+    ]:
+        pictures["top1"] = charts.accuracies(accuracies)
     if any(layer.error is not None for layer in layers):
         pictures["errors"] = charts.errors(names, [None if e.error is None else 100 * e.error for e in layers])
     before, after = ([layer.macs[i] / 1e6 for layer in layers] for i in (0, 1))
@@ -151,6 +170,26 @@ def _pictures(findings: Findings) -> dict[str, Markup]:
         pictures["time"] = charts.by_layer(titles, before, after, "Time by layer, ONNX Runtime", "microseconds")
     # Drawn from escaped text by matplotlib: safe to place as it is.
     return {place: Markup(svg) for place, svg in pictures.items()}  # noqa: S704
+
+
+def _without_version(title: str) -> str:
+    """A runtime's name without its version."""
+    return title.rsplit(" ", 1)[0]
+
+
+def _distributions(runtime: RuntimeFindings) -> tuple[list[float], list[float]] | None:
+    dense, compressed = runtime.dense.distribution, runtime.compressed.distribution
+    if not dense or not compressed:
+        return None
+    return [1e3 * second for second in dense], [1e3 * second for second in compressed]
+
+
+def _ladder(runtime: RuntimeFindings) -> list[tuple[str, tuple[float, float]]]:
+    """The rungs that both files have, in megabytes."""
+    dense, compressed = runtime.dense.memory or {}, runtime.compressed.memory or {}
+    rungs = {"file": "file", "runtime": "runtime only", "loaded": "loaded", "peak": "peak", "steady": "steady"}
+    pairs = ((title, dense.get(name), compressed.get(name)) for name, title in rungs.items())
+    return [(title, (a / 1e6, b / 1e6)) for title, a, b in pairs if a is not None and b is not None]
 
 
 def _latency_bars(runtime: RuntimeFindings) -> tuple[Bar, Bar] | None:

@@ -18,6 +18,7 @@ from edgekron.runtimes.backends.session import Description, Tensor, only_input
 from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 #: (module, distribution, name in reports), the first that can be imported is used.
@@ -25,6 +26,9 @@ _RUNTIMES = (
     ("ai_edge_litert.interpreter", "ai-edge-litert", "litert"),
     ("tflite_runtime.interpreter", "tflite-runtime", "tflite-runtime"),
 )
+
+#: The interpreter's name of a node that stands for what a delegate took.
+_DELEGATE = "DELEGATE"
 
 
 def import_runtime() -> ModuleType:
@@ -41,21 +45,31 @@ def import_runtime() -> ModuleType:
     )
 
 
-def load(path: str | Path, threads: int = 1) -> LitertSession:
-    """Opens a TFLite file for inference with this many threads."""
-    return LitertSession(path, threads)
+def load(path: str | Path, threads: int = 1, *, delegate: bool = True) -> LitertSession:
+    """Opens a TFLite file for inference with this many threads; without its ``delegate`` on the plain kernels."""
+    return LitertSession(path, threads, delegate)
 
 
 class LitertSession:
-    """One ``Interpreter`` with its default XNNPACK delegate."""
+    """One ``Interpreter``, with its default XNNPACK delegate or without."""
 
-    def __init__(self, path: str | Path, threads: int) -> None:
+    def __init__(self, path: str | Path, threads: int, delegate: bool = True) -> None:
         self.file = str(path)
         _check_header(Path(path))
         self._module = import_runtime()
+        options: dict[str, Any] = {"model_path": self.file, "num_threads": threads}
         try:
-            self._interpreter = self._module.Interpreter(model_path=self.file, num_threads=threads)
+            if not delegate:
+                resolvers = self._module.OpResolverType
+                options["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            self._interpreter = self._module.Interpreter(**options)
             self._interpreter.allocate_tensors()
+        except (AttributeError, TypeError) as error:
+            name, version = _installed(self._module)
+            raise RuntimeFailure(
+                f"{name} {version} is too old, or does not work with numpy {np.__version__} ({error}); on the machine "
+                "that measures, run `pip install --upgrade ai-edge-litert`, or `pip install 'numpy<2'`."
+            ) from None
         except (ValueError, RuntimeError, SystemError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RuntimeFailure(f"{path} cannot be opened by LiteRT ({reason}); export it again.") from None
@@ -86,24 +100,65 @@ class LitertSession:
         return True
 
     def describe(self) -> Description:
-        """See ``Session.describe``; ``partitions`` counts the pieces of the graph that the delegate took."""
-        name = self._module.__name__
-        distribution, title = next((d, t) for module, d, t in _RUNTIMES if module == name)
-        described: dict[str, Any] = {
-            "runtime": title,
-            "version": metadata.version(distribution),
-            "threads": self._threads,
-        }
+        """See ``Session.describe``.
+
+        ``partitions`` counts the pieces of the graph that the delegate took, ``not_delegated`` lists the operators that
+        it left, in their order.
+        """
+        title, version = _installed(self._module)
+        described: dict[str, Any] = {"runtime": title, "version": version, "threads": self._threads}
         try:
-            operators = [detail["op_name"] for detail in self._interpreter._get_ops_details()]  # noqa: SLF001
+            operators = self._interpreter._get_ops_details()  # noqa: SLF001
         except AttributeError:  # not a public method; some versions may lack it
             return {**described, "delegate": "unknown"}
-        partitions = operators.count("DELEGATE")
-        return {**described, "delegate": "XNNPACK" if partitions else "none", "partitions": partitions}
+        partitions = sum(operator["op_name"] == _DELEGATE for operator in operators)
+        return {
+            **described,
+            "delegate": "XNNPACK" if partitions else "none",
+            "partitions": partitions,
+            "not_delegated": _not_delegated(operators),
+        }
+
+    def addresses(self) -> Iterator[tuple[int, int]]:
+        """(address, bytes) of every tensor that has memory, constants included."""
+        for detail in self._interpreter.get_tensor_details():
+            try:
+                array = self._interpreter.tensor(detail["index"])()
+            except ValueError:  # inside a delegate, or scratch that exists only while running
+                continue
+            yield array.__array_interface__["data"][0], array.nbytes
 
     def close(self) -> None:
         """See ``Session.close``."""
         del self._interpreter
+
+
+def _not_delegated(operators: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of operators in no partition.
+
+    The interpreter keeps the operators that a delegate took beside the node that stands for them. They are found by
+    walking from that node's outputs back to its inputs.
+    """
+    maker = {int(y): node for node in operators if node["op_name"] != _DELEGATE for y in node["outputs"]}
+    taken = set()
+    for piece in operators:
+        if piece["op_name"] != _DELEGATE:
+            continue
+        border = {int(x) for x in piece["inputs"]}
+        waiting = [int(y) for y in piece["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            node = maker.get(tensor)
+            if node is not None and tensor not in border and node["index"] not in taken:
+                taken.add(node["index"])
+                waiting += [int(x) for x in node["inputs"]]
+    return [node["op_name"] for node in operators if node["op_name"] != _DELEGATE and node["index"] not in taken]
+
+
+def _installed(module: ModuleType) -> tuple[str, str]:
+    """(name in reports, version) of the runtime of a module."""
+    distribution, title = next((d, t) for name, d, t in _RUNTIMES if name == module.__name__)
+    return title, metadata.version(distribution)
 
 
 def _check_header(path: Path) -> None:

@@ -39,7 +39,13 @@ def import_runtime() -> ModuleType:
             f"ONNX Runtime cannot be imported ({error}); run `pip install onnxruntime` on the machine that measures."
         ) from None
     # Events that the runtime may record for its maker are neither the user's wish nor part of an inference.
-    module.disable_telemetry_events()
+    try:
+        module.disable_telemetry_events()
+    except AttributeError:
+        version = getattr(module, "__version__", "of an unknown version")
+        raise RuntimeFailure(
+            f"ONNX Runtime {version} is too old; run `pip install --upgrade onnxruntime` on the machine that measures."
+        ) from None
     return module
 
 

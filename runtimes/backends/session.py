@@ -81,7 +81,7 @@ def random_input(session: Session, seed: int) -> np.ndarray:
     if free:
         raise RuntimeFailure(
             f"{session.file}: input {tensor.name} has no fixed size on axis {free[0]} (shape {_show(tensor.shape)}); "
-            "export it with a fixed image size."
+            "export it with --fixed-size."
         )
     shape = tuple(1 if size is None else size for size in tensor.shape)
     random = np.random.default_rng(seed)

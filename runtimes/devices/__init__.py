@@ -1,9 +1,8 @@
-"""Machines that run model files: each starts agents (``edgekron.runtimes.agent``) and gives them files."""
+"""Machines that run model files: each carries out requests with the agent (``edgekron.runtimes.agent``)."""
 
 from __future__ import annotations
 
-from edgekron.runtimes.devices.connection import Connection
-from edgekron.runtimes.devices.device import Device, open_device
+from edgekron.runtimes.devices.device import Device, Listener, Message, Target, open_device
 from edgekron.runtimes.devices.local import LocalDevice
 
-__all__ = ["Connection", "Device", "LocalDevice", "open_device"]
+__all__ = ["Device", "Listener", "LocalDevice", "Message", "Target", "open_device"]

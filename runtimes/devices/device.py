@@ -1,39 +1,110 @@
-"""What a device is, and how one is named on the command line."""
+"""What a device is, and how one is named on the command line.
+
+=========================  ==========================================================================================
+name                       device
+=========================  ==========================================================================================
+``local``                  this machine
+``ssh:user@host[:port]``   a machine that the user's own OpenSSH client reaches
+``adb:serial``             a phone or board that the system's ``adb`` lists
+``emulated:pi4``           an emulated ARM board, which counts instructions
+any other name             the entry of that name in a device file (``edgekron.runtimes.devices.file``)
+=========================  ==========================================================================================
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekron.runtimes.devices.local import LocalDevice
 from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgekron.runtimes.devices.connection import Connection
+Message = dict[str, Any]
+
+#: Called with each step that a device reports while it works: {"done": 3, "total": 20, "text": "round 3 of 20"}.
+Listener = Callable[[Message], None]
 
 
 class Device(Protocol):
-    """A machine on which model files are run, each in a fresh process."""
+    """A machine on which model files are run."""
 
     #: The name in reports, as given on the command line.
     name: str
+    #: What its figures count: "second", or "instruction" where there is no clock worth reading.
+    unit: str
 
     def put(self, file: Path) -> str:
-        """Makes a file of this machine available there; gives its path on the device."""
+        """Makes a file of this machine available there; gives the path by which requests name it on the device.
+
+        A file is known by its content: what is there already is not sent again.
+        """
         ...
 
-    def start(self, subject: str, threads: int = 1) -> Connection:
-        """A fresh agent; ``subject`` names what it is for in errors, ``threads`` is what libraries may use."""
+    def run_agent(self, request: Message, listener: Listener | None = None) -> Message:
+        """Has the agent carry out one request, waits for its end, and gives the answer, checked against its schema.
+
+        The requests are those of ``edgekron.runtimes.requests``. Raises ``RuntimeFailure`` with its sentence, or
+        with one that says how the device failed.
+        """
+        ...
+
+    def facts(self) -> Message:
+        """What the device is: the answer to ``describe`` (facts, state, runtimes, python, protocol)."""
         ...
 
     def close(self) -> None:
-        """Removes what was put there."""
+        """Ends what runs there and removes what was put there."""
         ...
 
 
-def open_device(name: str) -> Device:
-    """The device of a name; ``RuntimeFailure`` for an unknown one."""
-    if name == "local":
+@dataclass(frozen=True)
+class Target:
+    """Where a device is and what is special about it; one entry of a device file.
+
+    ``on`` is a name of the table above. ``python`` is the interpreter that runs the agent there, ``folder`` where it
+    keeps its files (both as that machine knows them; None: the device's own choice). ``ssh_config`` replaces the
+    user's OpenSSH configuration. ``adb`` and ``benchmark_model`` are programs of this machine and of the device.
+    """
+
+    on: str
+    python: str | None = None
+    folder: str | None = None
+    keep: bool = False
+    ssh_config: str | None = None
+    adb: str | None = None
+    benchmark_model: str | None = None
+
+
+def open_device(name: str, target: Target | None = None) -> Device:
+    """The device of a name, connected; ``RuntimeFailure`` when it cannot be reached.
+
+    ``target`` takes the place of what the name says, or of a device file's entry of that name.
+    """
+    if target is None:
+        from edgekron.runtimes.devices.file import find
+
+        target = find(name)
+    kind, _, place = target.on.partition(":")
+    if kind == "local" and not place:
+        from edgekron.runtimes.devices.local import LocalDevice
+
         return LocalDevice()
-    raise RuntimeFailure(f"there is no device {name!r}; use local.")
+    if kind == "ssh" and place:
+        from edgekron.runtimes.devices.ssh import open_ssh
+
+        return open_ssh(name, place, target)
+    if kind == "adb" and place:
+        from edgekron.runtimes.devices.adb import open_adb
+
+        return open_adb(name, place, target)
+    if kind == "emulated" and place:
+        from edgekron.runtimes.devices.emulated import open_emulated
+
+        return open_emulated(place)
+    raise RuntimeFailure(
+        f"there is no device {name!r}; use local, ssh:user@host, adb:serial, emulated:pi4, or a name of a device file "
+        "(edgekron devices list)."
+    )

@@ -1,38 +1,81 @@
-"""The machine it runs on as a device: agents are child processes of the running Python."""
+"""The machine it runs on as a device: the same packed agent that a board is given, as a child process."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
 
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.connection import Connection
+from edgekron.runtimes.devices.answers import listen
+from edgekron.runtimes.devices.device import Listener, Message
+from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.rounds import start_worker
 
-#: Environment variables by which numerical libraries take their number of threads.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekron.runtimes.connection import Connection
 
 
 class LocalDevice:
-    """Runs the same packed agent that a board is given, so nothing of the caller's modules is loaded beside a model."""
+    """Nothing of the caller's modules is loaded beside a model, and the work ends with the caller."""
 
     name = "local"
+    unit = "second"
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="edgekron-agent-")
-        self._agent = Path(self._folder.name) / "agent.pyz"
-        self._agent.write_bytes(archive())
+        #: The packed agent; ``python AGENT work`` is a worker.
+        self.agent = Path(self._folder.name) / "agent.pyz"
+        self.agent.write_bytes(archive())
 
     def put(self, file: Path) -> str:
         """The file itself: it is here already."""
         return str(file)
 
+    def run_agent(self, request: Message, listener: Listener | None = None) -> Message:
+        """See ``Device.run_agent``."""
+        return self._call(["run"], request["do"], (json.dumps(request) + "\n").encode(), listener)
+
     def start(self, subject: str, threads: int = 1) -> Connection:
-        """See ``Device.start``."""
-        variables = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-        return Connection([sys.executable, str(self._agent)], variables, subject)
+        """A worker of its own, for what needs many answers; ``subject`` (the file it will run) is named in errors."""
+        return start_worker(subject, threads, [sys.executable, str(self.agent), "work"])
+
+    def facts(self) -> Message:
+        """See ``Device.facts``."""
+        return self._call(["describe"], "describe")
 
     def close(self) -> None:
         """Removes the agent's file."""
         self._folder.cleanup()
+
+    def _call(self, words: Sequence[str], what: str, data: bytes = b"", listener: Listener | None = None) -> Message:
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(  # noqa: S603 - our own agent
+                [sys.executable, str(self.agent), *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            ) as process,
+        ):
+            requests = cast("IO[bytes]", process.stdin)
+            try:
+                requests.write(data)
+                requests.flush()
+                answer = listen(cast("IO[bytes]", process.stdout), what, self.name, listener)
+            finally:
+                # The agent ends when its input closes, whatever it is doing.
+                with contextlib.suppress(BrokenPipeError):
+                    requests.close()
+            if answer is None:
+                process.wait()
+                errors.seek(0)
+                last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise RuntimeFailure(f"the agent on this machine ended without an answer ({' '.join(last)}).")
+        return answer

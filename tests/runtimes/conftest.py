@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import flatbuffers
@@ -11,11 +12,21 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.devices import Connection, LocalDevice
+from edgekron.runtimes.connection import Connection
+from edgekron.runtimes.devices import LocalDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs, and the lock of the machine, are the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 #: Images [channels, height, width] of every small file here: odd and different sizes, so that no mix-up goes unseen.
 IMAGE = (3, 7, 10)
@@ -198,8 +209,14 @@ def device() -> Iterator[LocalDevice]:
 
 
 @pytest.fixture
-def agent(device: LocalDevice) -> Iterator[Connection]:
-    with device.start("a test") as connection:
+def start(device: LocalDevice) -> Callable[..., Connection]:
+    """start(subject) -> a fresh worker of the packed agent."""
+    return lambda subject="a test": Connection([sys.executable, str(device.agent), "work"], None, subject)
+
+
+@pytest.fixture
+def worker(start: Callable[..., Connection]) -> Iterator[Connection]:
+    with start() as connection:
         yield connection
 
 

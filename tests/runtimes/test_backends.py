@@ -122,3 +122,27 @@ def test_a_file_of_free_image_size_has_no_random_input(kernel: np.ndarray, write
     session = load(write_onnx(kernel, ("H", "W")))
     with pytest.raises(RuntimeFailure, match="no fixed size on axis 2"):
         random_input(session, 0)
+
+
+def test_a_runtime_that_is_too_old_says_what_to_install(
+    kernel: np.ndarray,
+    write_onnx: Callable[..., Path],
+    write_tflite: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ai_edge_litert.interpreter
+    import onnxruntime
+
+    onnx_file, tflite_file = write_onnx(kernel, (7, 10)), write_tflite(kernel, (7, 10))
+    monkeypatch.delattr(onnxruntime, "disable_telemetry_events")
+    with pytest.raises(
+        RuntimeFailure, match=r"ONNX Runtime [\d.]+ is too old; run `pip install --upgrade onnxruntime`"
+    ):
+        load(onnx_file)
+
+    def interpreter(model_path: str) -> None:
+        pytest.fail("number of threads unknown")
+
+    monkeypatch.setattr(ai_edge_litert.interpreter, "Interpreter", interpreter)
+    with pytest.raises(RuntimeFailure, match=r"litert [\d.]+ is too old, or does not work with numpy .*pip install"):
+        load(tflite_file)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekron.runtimes.statistics import settled, speedup, summary
+from edgekron.runtimes.statistics import Interval, median_interval, speedup, summary
 
 
 def rounds(random: np.random.Generator, level: float, drift: np.ndarray, count: int = 30) -> list[np.ndarray]:
@@ -77,10 +77,13 @@ def test_rounds_that_do_not_pair_up_are_refused(a: list[list[float]], b: list[li
         summary([])
 
 
-def test_settled_tells_a_falling_median_from_noise() -> None:
-    random = np.random.default_rng(0)
-    noisy = [random.normal(1.0, 0.2, 50) for _ in range(2)]
-    assert settled(noisy[0].tolist(), noisy[1].tolist())
-    assert not settled([2.0] * 20, [1.0] * 20)
-    assert settled([1.01] * 20, [1.0] * 20)
-    assert not settled([1.03] * 20, [1.0] * 20)
+def test_the_interval_of_a_median_holds_it_and_narrows() -> None:
+    random = np.random.default_rng(3)
+    few, many = (median_interval(random.normal(2.0, 0.1, (n, 30)).tolist()) for n in (8, 200))
+    for interval in (few, many):
+        assert interval.low <= interval.value <= interval.high
+        assert not interval.excludes(2.0)
+    assert many.high - many.low < few.high - few.low
+    assert median_interval([[3.0, 1.0, 2.0]]) == Interval(2.0, 2.0, 2.0)
+    with pytest.raises(ValueError, match="no sample"):
+        median_interval([[1.0], []])

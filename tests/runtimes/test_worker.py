@@ -15,12 +15,15 @@ import pytest
 
 from edgekron.runtimes import RuntimeFailure
 from edgekron.runtimes.archive import MODULES, archive
-from edgekron.runtimes.devices import Connection, LocalDevice, open_device
+from edgekron.runtimes.connection import Connection
+from edgekron.runtimes.devices import LocalDevice, open_device
+from edgekron.runtimes.worker import PROTOCOL
 
 if TYPE_CHECKING:
     import numpy as np
 
 Write = Callable[..., Path]
+Start = Callable[..., Connection]
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_the_archive_runs_alone_with_nothing_of_the_project_installed(tmp_path: 
     ]
     # -I: no path of ours; a finder of the installed project must not be asked before the archive.
     done = subprocess.run(
-        [sys.executable, "-I", "-X", "importtime", str(packed)],
+        [sys.executable, "-I", "-X", "importtime", str(packed), "work"],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True,
         text=True,
@@ -86,19 +89,19 @@ def test_answers_stay_json_while_the_process_prints() -> None:
         "def noise():\n"
         "    while True:\n"
         "        os.write(1, b'noise'); print('noise', flush=True); time.sleep(0.001)\n"
-        "from edgekron.runtimes import agent\n"
-        "start = agent.serve\n"
+        "from edgekron.runtimes import worker\n"
+        "start = worker.serve\n"
         "def serve(requests, answers):\n"
         "    threading.Thread(target=noise, daemon=True).start(); start(requests, answers)\n"
-        "agent.serve = serve\n"
-        "agent.main()\n"
+        "worker.serve = serve\n"
+        "worker.main()\n"
     )
     with Connection([sys.executable, "-c", noisy], None, "noise") as connection:
         for _ in range(50):
-            assert connection.ask("hello")["protocol"] == 1
+            assert connection.ask("hello")["protocol"] == PROTOCOL
 
 
-def test_bad_requests_are_answered_and_the_agent_goes_on(agent: Connection, file: Path) -> None:
+def test_bad_requests_are_answered_and_the_worker_goes_on(worker: Connection, file: Path) -> None:
     for request, words in [
         ({"do": "dance"}, "unknown request 'dance'"),
         ({"do": "time", "count": 1, "seed": 0}, "no model is open"),
@@ -106,40 +109,42 @@ def test_bad_requests_are_answered_and_the_agent_goes_on(agent: Connection, file
         ({"do": "load"}, "load failed with TypeError"),
     ]:
         with pytest.raises(RuntimeFailure, match=words):
-            agent.ask(request.pop("do"), **request)
-    agent.ask("load", file=str(file), threads=1, cores=None)
+            worker.ask(request.pop("do"), **request)
+    worker.ask("load", file=str(file), threads=1, cores=None)
     with pytest.raises(RuntimeFailure, match="is open already"):
-        agent.ask("load", file=str(file), threads=1, cores=None)
-    assert agent.ask("time", count=2, seed=0)["nanoseconds"]
+        worker.ask("load", file=str(file), threads=1, cores=None)
+    assert worker.ask("time", count=2, seed=0)["nanoseconds"]
 
 
 @pytest.mark.parametrize("line", ["", "nonsense", "[1]", "{", '"hello"'])
 def test_a_line_that_is_no_request_is_answered(device: LocalDevice, tmp_path: Path, line: str) -> None:
     packed = tmp_path / "agent.pyz"
     packed.write_bytes(archive())
-    done = subprocess.run([sys.executable, packed], input=line + "\n", capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, packed, "work"], input=line + "\n", capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout)["ok"] is False
 
 
-def test_the_agent_is_pinned_before_the_runtime_starts_threads(agent: Connection, file: Path) -> None:
+def test_a_worker_is_pinned_before_the_runtime_starts_threads(worker: Connection, file: Path) -> None:
     core = min(os.sched_getaffinity(0))
-    assert agent.ask("load", file=str(file), threads=2, cores=[core])["cores"] == [core]
-    for task in Path(f"/proc/{agent.pid}/task").iterdir():
+    assert worker.ask("load", file=str(file), threads=2, cores=[core])["cores"] == [core]
+    for task in Path(f"/proc/{worker.pid}/task").iterdir():
         assert os.sched_getaffinity(int(task.name)) == {core}
 
 
-def test_the_agent_ends_when_its_input_closes(device: LocalDevice, file: Path) -> None:
-    connection = device.start("a test")
+def test_a_worker_ends_when_its_input_closes(start: Start, file: Path) -> None:
+    connection = start()
     connection.ask("load", file=str(file), threads=1, cores=None)
     connection.close()
     assert gone(connection.pid)
 
 
-def test_the_agent_ends_when_its_parent_is_killed(file: Path, tmp_path: Path) -> None:
+def test_a_worker_ends_when_its_parent_is_killed(device: LocalDevice, file: Path, tmp_path: Path) -> None:
     parent = (
         "import sys, time\n"
-        "from edgekron.runtimes.devices import LocalDevice\n"
-        "device = LocalDevice(); connection = device.start('a test')\n"
+        "from edgekron.runtimes.connection import Connection\n"
+        f"connection = Connection([sys.executable, {str(device.agent)!r}, 'work'], None, 'a test')\n"
         f"connection.ask('load', file={str(file)!r}, threads=1, cores=None)\n"
         "print(connection.pid, flush=True); time.sleep(600)\n"
     )
@@ -152,22 +157,22 @@ def test_the_agent_ends_when_its_parent_is_killed(file: Path, tmp_path: Path) ->
     assert gone(pid)
 
 
-def test_a_process_that_dies_is_reported_with_how(device: LocalDevice) -> None:
-    with device.start("model.onnx") as connection:
+def test_a_process_that_dies_is_reported_with_how(start: Start) -> None:
+    with start("model.onnx") as connection:
         os.kill(connection.pid, signal.SIGKILL)
         with pytest.raises(RuntimeFailure, match=r"model.onnx: the process died during 'hello' \(signal SIGKILL"):
             connection.ask("hello")
 
 
-def test_an_agent_that_does_not_answer_is_killed(device: LocalDevice, file: Path) -> None:
-    with device.start("model.onnx") as connection:
+def test_a_worker_that_does_not_answer_is_killed(start: Start, file: Path) -> None:
+    with start("model.onnx") as connection:
         connection.ask("load", file=str(file), threads=1, cores=None)
         with pytest.raises(RuntimeFailure, match=r"no answer to 'time' in 0.2 seconds"):
             connection.ask("time", count=10**8, seed=0, timeout=0.2)
         assert gone(connection.pid)
 
 
-def test_a_command_that_is_no_agent_is_refused() -> None:
+def test_a_command_that_is_no_worker_is_refused() -> None:
     with pytest.raises(RuntimeFailure, match="cannot be started"):
         Connection(["/nonexistent/python"], None, "model.onnx")
     with pytest.raises(RuntimeFailure, match=r"died during 'hello'.*last words: broken"):

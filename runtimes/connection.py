@@ -1,7 +1,7 @@
-"""The near end of an agent: requests and answers over the pipes of one child process.
+"""The near end of a worker (``edgekron.runtimes.worker``): requests and answers over the pipes of one child process.
 
-The child is any command that ends up running the agent with its standard input and output connected: the Python of
-this machine, one behind ``ssh`` or ``adb shell``, or one inside an emulator.
+The child is any command that ends up running a worker with its standard input and output connected: the Python of the
+machine that measures, or one inside an emulator.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from edgekron.runtimes.agent import PROTOCOL
 from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.worker import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
+    from typing import Self
 
 Message = dict[str, Any]
 
@@ -29,7 +30,7 @@ _LONGEST_LAST_WORDS = 300
 
 
 class Connection:
-    """One agent process. Usable as a context manager; the process ends with it."""
+    """One worker process. Usable as a context manager; the process ends with it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None, subject: str) -> None:
         """Starts ``command``; ``subject`` (the file it will run) is named in errors."""
@@ -37,7 +38,7 @@ class Connection:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         started = time.perf_counter()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own agent
+            self._process = subprocess.Popen(  # noqa: S603 - our own worker
                 list(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -54,11 +55,11 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        #: Seconds from starting the command to the agent's first answer.
+        #: Seconds from starting the command to the worker's first answer.
         self.start_seconds = time.perf_counter() - started
         if protocol != PROTOCOL:
             self.close()
-            raise RuntimeFailure(f"the agent speaks protocol {protocol}, not {PROTOCOL}; copy it to the device again.")
+            raise RuntimeFailure(f"the worker speaks protocol {protocol}, not {PROTOCOL}; pack the agent again.")
 
     @property
     def pid(self) -> int:
@@ -68,7 +69,7 @@ class Connection:
     def ask(self, do: str, *, timeout: float = 600, **arguments: Any) -> Message:
         """Sends one request and waits for its answer.
 
-        Raises ``RuntimeFailure`` with the agent's sentence when it refuses, or with how it died, or when it takes
+        Raises ``RuntimeFailure`` with the worker's sentence when it refuses, or with how it died, or when it takes
         longer than ``timeout`` seconds (it is then killed).
         """
         try:
@@ -82,7 +83,7 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        """Closes the pipes, on which the agent ends; a process that does not is killed."""
+        """Closes the pipes, on which the worker ends; a process that does not is killed."""
         with contextlib.suppress(OSError):  # an unsent rest of a request to a dead process
             self._requests.close()
         self._answers.close()
@@ -132,7 +133,9 @@ class Connection:
         words = self._errors.read().decode(errors="replace").strip().splitlines()
         last = f", last words: {words[-1][:_LONGEST_LAST_WORDS]}" if words else ""
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        # Nothing but a person and the kernel's search for memory sends SIGKILL.
+        cause = "" if code == -signal.SIGKILL else "the file is damaged, "
+        rest = "" if code == -signal.SIGKILL else ", or the runtime does not work on this machine"
         return RuntimeFailure(
-            f"{self._subject}: the process died during '{do}' ({how}{last}); the file is damaged, memory ran out, or "
-            "the runtime does not work on this machine."
+            f"{self._subject}: the process died during '{do}' ({how}{last}); {cause}memory ran out{rest}."
         )

@@ -1,0 +1,132 @@
+"""Baselines: what models cost when they were last accepted, by the machine that measured them.
+
+One file holds any number of machines, so it can be committed and used by a workstation and a board alike:
+
+    {"format": 1, "machines": {"3f2a…": {"identity": {…}, "devices": {"local": {"sixconv": {…}}}}}}
+
+An entry keeps one number for each process that ran the model, in seconds or instructions: enough to compare with an
+interval later. It is compared only on the machine, device and number of threads it is from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekron.runtimes.check.fingerprint import differences, fingerprint
+from edgekron.runtimes.errors import RuntimeFailure
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model on one machine: ``latency`` in seconds and ``instructions``, a number for each process."""
+
+    date: str
+    threads: int
+    sha256: str
+    runtime: str
+    latency: tuple[float, ...] = ()
+    instructions: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine's identity and its entries, by device and by model."""
+
+    identity: Mapping[str, Any]
+    devices: Mapping[str, Mapping[str, Entry]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline file; ``machines`` are by fingerprint."""
+
+    path: Path
+    machines: Mapping[str, Machine]
+
+    def find(self, machine: Mapping[str, Any], device: str, model: str, threads: int) -> tuple[Entry | None, str]:
+        """The entry for a model on this machine, or None and why there is none."""
+        again = "run with --write-baseline on this machine"
+        here = self.machines.get(fingerprint(machine))
+        if here is None:
+            others = [m.identity for m in self.machines.values() if model in m.devices.get(device, {})]
+            why = f" ({differences(machine, others[0])})" if others else ""
+            return None, f"the baseline is from another machine{why}; {again}"
+        entry = here.devices.get(device, {}).get(model)
+        if entry is None:
+            return None, f"the baseline has no {model} on {device}; {again}"
+        if entry.threads != threads:
+            return None, f"the baseline of {model} is with {entry.threads} threads, not {threads}; {again}"
+        return entry, ""
+
+    def with_entries(self, machine: Mapping[str, Any], device: str, entries: Mapping[str, Entry]) -> Baseline:
+        """The same with the entries of one machine and device added or replaced."""
+        key = fingerprint(machine)
+        old = self.machines.get(key, Machine(machine, {}))
+        devices = {**old.devices, device: {**old.devices.get(device, {}), **entries}}
+        return Baseline(self.path, {**self.machines, key: Machine(old.identity, devices)})
+
+    def to_text(self) -> str:
+        """The file's content."""
+        machines = {
+            key: {
+                "identity": dict(machine.identity),
+                "devices": {
+                    device: {name: asdict(entry) for name, entry in sorted(entries.items())}
+                    for device, entries in sorted(machine.devices.items())
+                },
+            }
+            for key, machine in sorted(self.machines.items())
+        }
+        return json.dumps({"format": FORMAT, "machines": machines}, indent=1) + "\n"
+
+
+def read_baseline(path: str | Path) -> Baseline:
+    """Reads a baseline file; ``RuntimeFailure`` where it is missing or is none."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RuntimeFailure(
+            f"the baseline {path} cannot be read ({error.strerror}); make one with --write-baseline."
+        ) from None
+    try:
+        data = json.loads(text)
+        version = data["format"]
+        machines = {str(key): _machine(value) for key, value in data["machines"].items()} if version == FORMAT else {}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RuntimeFailure(f"{path} is no baseline file ({error}); make one with --write-baseline.") from None
+    if version != FORMAT:
+        raise RuntimeFailure(f"{path} has format {version!r}, not {FORMAT}; make it anew.")
+    return Baseline(file, machines)
+
+
+def _machine(value: Mapping[str, Any]) -> Machine:
+    devices = {
+        str(device): {str(name): _entry(entry) for name, entry in entries.items()}
+        for device, entries in value["devices"].items()
+    }
+    return Machine(dict(value["identity"]), devices)
+
+
+def _entry(value: Mapping[str, Any]) -> Entry:
+    return Entry(
+        str(value["date"]),
+        int(value["threads"]),
+        str(value["sha256"]),
+        str(value["runtime"]),
+        _positive(value["latency"]),
+        _positive(value["instructions"]),
+    )
+
+
+def _positive(values: Sequence[Any]) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if not all(0 < number < float("inf") for number in numbers):
+        raise ValueError("a measured number is not positive")
+    return numbers

@@ -1,0 +1,46 @@
+"""Which machine a measurement is from: what decides a latency and does not change from day to day."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+#: Facts of ``edgekron.runtimes.environment.describe`` that make a machine what it is. The kernel, Python and the cores
+#: that a process may use change under the same machine and are left out.
+_IDENTITY = ("processor", "board", "machine", "virtual", "features", "cores", "system", "governor")
+#: Two boots of one machine differ by what the kernel reserves.
+_GRAIN = 2**28
+
+
+def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that identify a machine, as plain data; memory is rounded to 256 MiB."""
+    found = {name: facts[name] for name in _IDENTITY if name in facts}
+    if "governor" in found:
+        found["governor"] = sorted(set(found["governor"].values()))
+    if "memory" in facts:
+        found["memory"] = round(facts["memory"] / _GRAIN) * _GRAIN
+    return found
+
+
+def fingerprint(machine: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of an identity."""
+    text = json.dumps(machine, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differences(machine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What two identities differ in, in words: "cores 2, not 4; processor X, not Y"."""
+    names = sorted(set(machine) | set(other))
+    return "; ".join(
+        f"{name} {_short(machine.get(name))}, not {_short(other.get(name))}"
+        for name in names
+        if machine.get(name) != other.get(name)
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)

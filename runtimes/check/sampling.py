@@ -1,0 +1,72 @@
+"""How many blocks to measure: until the estimates are precise enough, or plainly on one side of their limits.
+
+An interval that is looked at after every block and believed as soon as it says something would be wrong more often than
+it promises. So a look ends the measurement only when the interval is as narrow as was asked for, whatever it says, or
+when one twice as wide would say the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekron.runtimes.check.blocks import Block, measure_block
+from edgekron.runtimes.check.budget import Effort
+from edgekron.runtimes.ranks import FEWEST
+from edgekron.runtimes.statistics import Interval
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.devices import Device
+
+#: An estimate of something positive, and the limit it is for; None where it is only to be known precisely.
+Target = tuple[Interval, float | None]
+#: (what is being done now, steps done, steps in all)
+Progress = Callable[[str, int, int], None]
+
+
+def clear(target: Target, precision: float) -> bool:
+    """Whether a measurement need not go on for this target's sake.
+
+    Either half the interval is within ``precision`` (relative), or the limit lies outside of an interval that is twice
+    as wide on a logarithmic scale.
+    """
+    interval, limit = target
+    low, centre, high = (math.log(x) for x in (interval.low, interval.value, interval.high))
+    if (high - low) / 2 <= math.log1p(precision):
+        return True
+    if limit is None:
+        return False
+    return not 2 * low - centre <= math.log(limit) <= 2 * high - centre
+
+
+def sample(
+    files: Sequence[Path],
+    device: Device,
+    effort: Effort,
+    least: int,
+    targets: Callable[[Sequence[Block]], Sequence[Target]] | None,
+    progress: Progress,
+    measure: Callable[[Sequence[Path], Device, int, int], Block] = measure_block,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Block]:
+    """Measures blocks until all ``targets`` of them are clear, or for ``effort.seconds`` after which no block begins.
+
+    ``least`` blocks are measured without a look; without ``targets`` there are no more than that. Fewer come back only
+    where the time does not allow for more.
+    """
+    blocks: list[Block] = []
+    started = clock()
+    while True:
+        done = min(len(blocks), least)
+        progress(f"measuring {files[0].name}", done, least)
+        if len(blocks) >= least:
+            if targets is None:
+                return blocks
+            if len(blocks) >= FEWEST and all(clear(target, effort.precision) for target in targets(blocks)):
+                return blocks
+        if blocks and clock() - started >= effort.seconds:
+            return blocks
+        blocks.append(measure(files, device, effort.threads, len(blocks)))

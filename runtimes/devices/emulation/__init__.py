@@ -1,0 +1,21 @@
+"""Emulated ARM boards: the runtimes' real ARM code under qemu, counted in instructions and never in time."""
+
+from __future__ import annotations
+
+from edgekron.runtimes.devices.emulation.boards import BOARDS, Board, find_board
+from edgekron.runtimes.devices.emulation.build import build
+from edgekron.runtimes.devices.emulation.count import count_instructions
+from edgekron.runtimes.devices.emulation.installation import Installation, cache_folder
+from edgekron.runtimes.devices.emulation.results import FileCount, InstructionReport
+
+__all__ = [
+    "BOARDS",
+    "Board",
+    "FileCount",
+    "Installation",
+    "InstructionReport",
+    "build",
+    "cache_folder",
+    "count_instructions",
+    "find_board",
+]

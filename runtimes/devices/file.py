@@ -1,0 +1,101 @@
+"""Device files: names for devices, in TOML that can be committed beside the models.
+
+    [devices.kitchen]
+    on = "ssh:pi@192.168.0.7"                # or local, adb:SERIAL, emulated:pi4
+    python = "/home/pi/venv/bin/python"      # the interpreter that runs there (python3)
+    folder = "/tmp/edgekron"                 # where files are kept there (~/.cache/edgekron)
+    keep = true                              # leave models there for the next time
+    ssh_config = "ssh.conf"                  # instead of the user's own; beside this file
+    adb = "/opt/platform-tools/adb"
+    benchmark_model = "bin/benchmark_model"  # for a phone without Python; beside this file
+
+``edgekron-devices.toml`` of the working folder is looked at first, then the user's own in the configuration folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edgekron.runtimes.devices.device import Target
+from edgekron.runtimes.errors import RuntimeFailure
+
+FILE = "edgekron-devices.toml"
+
+#: A name is a word of the command line and a key of TOML, and no device of another kind.
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_FIELDS = {field.name: bool if field.type == "bool" else str for field in fields(Target)}
+#: Paths of this machine: relative ones are beside the file.
+HERE = ("ssh_config", "benchmark_model")
+
+
+def user_file() -> Path:
+    """The user's own device file."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekron" / "devices.toml"
+
+
+def read(path: Path) -> dict[str, Target]:
+    """The devices of a file, which need not exist; ``RuntimeFailure`` naming what is wrong in it."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RuntimeFailure(f"{path} cannot be read ({error.strerror}); check the path.") from None
+    except ValueError as error:  # no TOML, or no text
+        raise RuntimeFailure(f"{path} is no TOML file ({error}); mend it.") from None
+    if set(data) - {"devices"}:
+        raise RuntimeFailure(f"{path} has {min(set(data) - {'devices'})!r}; every entry is [devices.NAME].")
+    entries = data.get("devices", {})
+    if not isinstance(entries, dict):
+        raise RuntimeFailure(f"{path}: devices is no table; every entry is [devices.NAME].")
+    return {name: _target(path, name, entry) for name, entry in entries.items()}
+
+
+def all_targets() -> dict[str, tuple[Target, Path]]:
+    """Every named device with the file that names it; the working folder's file wins."""
+    found: dict[str, tuple[Target, Path]] = {}
+    for path in (user_file(), Path(FILE)):
+        found |= {name: (target, path) for name, target in read(path).items()}
+    return found
+
+
+def find(name: str) -> Target:
+    """What a word of the command line means: an entry of a device file, or a device said in full."""
+    if ":" in name or name == "local":
+        return Target(name)
+    targets = all_targets()
+    if name in targets:
+        return targets[name][0]
+    near = difflib.get_close_matches(name, targets, 1)
+    hint = f"did you mean {near[0]}?" if near else "add it: edgekron devices add NAME ssh:user@host"
+    raise RuntimeFailure(
+        f"there is no device {name!r}; {hint} (or name one in full: local, ssh:user@host, adb:serial, emulated:pi4)."
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises ``RuntimeFailure`` for what cannot name a device."""
+    if not _NAME.fullmatch(name) or name == "local":
+        raise RuntimeFailure(f"{name!r} cannot name a device; use letters, digits, - and _, and not 'local'.")
+
+
+def _target(path: Path, name: str, entry: Any) -> Target:
+    check_name(name)
+    if not isinstance(entry, dict) or "on" not in entry:
+        raise RuntimeFailure(f'{path}: device {name} needs on = "ssh:user@host" (or local, adb:serial, emulated:pi4).')
+    for key, value in entry.items():
+        if key not in _FIELDS:
+            near = difflib.get_close_matches(key, _FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_FIELDS)}."
+            raise RuntimeFailure(f"{path}: device {name} has an unknown key {key!r}; {hint}")
+        if not isinstance(value, _FIELDS[key]):
+            kind = "true or false" if _FIELDS[key] is bool else "text"
+            raise RuntimeFailure(f"{path}: device {name}: {key} is {value!r}, not {kind}.")
+    here = {key: str(path.parent / entry[key]) for key in HERE if key in entry}
+    return Target(**{**entry, **here})

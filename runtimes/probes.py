@@ -1,0 +1,93 @@
+"""What else a device tells of one file: whether it runs in so much memory, its tensor arena, the time of its nodes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekron.runtimes.arena import Arena
+from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.measure import LIMIT, PATIENCE, opened, sent
+from edgekron.runtimes.memory import Memory
+from edgekron.runtimes.profile import NodeTime
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.devices import Device
+
+#: Inferences under the limit of memory: what a runtime allocates late, it has allocated by then.
+_RUNS = 10
+
+#: No process can be smaller: an interpreter that does nothing needs more.
+_LEAST_LIMIT = 2**20
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a file fared under a hard limit of memory, in bytes.
+
+    ``means`` is "cgroup" (memory in RAM of the whole process) or "rlimit" (private memory asked for); ``stage`` is how
+    far it came: "start", "load", "run" or "done". ``peak`` is what the group counted, None without one.
+    """
+
+    file: str
+    limit: int
+    means: str
+    lived: bool
+    stage: str
+    reason: str | None
+    peak: int | None
+    memory: Memory | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def prove_memory(
+    file: str | Path, limit: int, *, threads: int = 1, seed: int = 0, device: Device | None = None
+) -> Proof:
+    """Loads a file and runs it ten times in a process of its own that the kernel keeps under ``limit`` bytes.
+
+    The limit holds Python and the runtime too. Raises ``RuntimeFailure`` for a device that cannot do it; a process that
+    dies is an answer.
+    """
+    if limit < _LEAST_LIMIT:
+        raise RuntimeFailure(f"a limit of {limit} bytes is less than any process needs; give at least 1 MiB.")
+    with opened(device) as on:
+        answer = on.run_agent(
+            _request("prove", threads, seed, file=sent(on, file), limit=limit, runs=_RUNS),
+        )
+    numbers = answer["memory"]
+    return Proof(
+        file=answer["name"],
+        limit=answer["limit"],
+        means=answer["means"],
+        lived=answer["lived"],
+        stage=answer["stage"],
+        reason=answer["reason"],
+        peak=answer["peak"],
+        memory=Memory(**{name: numbers[name] for name in Memory.__dataclass_fields__}) if numbers else None,
+    )
+
+
+def tensor_arena(file: str | Path, *, device: Device | None = None) -> Arena:
+    """The tensor arenas of a ``.tflite`` file; ``RuntimeFailure`` for another file, or one that cannot be opened."""
+    if Path(file).suffix != ".tflite":
+        raise RuntimeFailure(f"{file} has no tensor arena; only .tflite files have.")
+    with opened(device) as on:
+        answer = on.run_agent(_request("arena", 1, 0, file=sent(on, file)))
+    return Arena(*(answer[name] for name in Arena.__dataclass_fields__))
+
+
+def node_times(
+    file: str | Path, *, threads: int = 1, runs: int = 50, pin: bool = True, seed: int = 0, device: Device | None = None
+) -> list[NodeTime]:
+    """The time of each node of an ``.onnx`` file on a device: see ``edgekron.runtimes.profile``."""
+    with opened(device) as on:
+        answer = on.run_agent(_request("profile", threads, seed, file=sent(on, file), runs=runs, pin=pin))
+    return [NodeTime(node["name"], node["operator"], node["seconds"]) for node in answer["nodes"]]
+
+
+def _request(do: str, threads: int, seed: int, **fields: Any) -> dict[str, Any]:
+    return {"do": do, "threads": threads, "seed": seed, "limit_s": LIMIT, "patience": PATIENCE, **fields}

@@ -1,0 +1,50 @@
+"""One block, measured for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekron.runtimes.check.blocks import Block, counts_instructions, measure_block
+from edgekron.runtimes.devices import Device, open_device
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    with closing(open_device("local")) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
+    """A file, and one of sixteen times its work, as the reference."""
+    little, large = (write_tflite(np.ones((size, size, 3, 3), np.float32), (16, 16)) for size in (8, 32))
+    # An odd block: the processes start in the other order, the runs come in ours.
+    return measure_block([little, large], device, 1, 1, arena=True)
+
+
+def test_runs_are_in_the_order_of_the_files(block: Block) -> None:
+    little, large = block.runs
+    assert len(little.rounds) == len(large.rounds) > 1
+    assert 0 < little.median <= little.p95
+    assert block.log_ratio < 0
+    assert large.memory["file"] > little.memory["file"]  # type: ignore[operator]
+
+
+def test_what_the_runtime_tells_is_kept(block: Block) -> None:
+    run = block.runs[0]
+    assert run.runtime["runtime"] == "litert"
+    assert run.not_delegated == 0
+    # The input and the map: 8 channels of 16 x 16 floats each.
+    assert run.arena["arena"] is not None
+    assert run.arena["arena"] >= 2 * 8 * 16 * 16 * 4
+    assert all(run.memory[name] for name in ("runtime", "loaded", "peak", "steady"))
+    assert block.facts["cores"]
+
+
+def test_this_machine_has_a_clock(device: Device) -> None:
+    assert not counts_instructions(device)
