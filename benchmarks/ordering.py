@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import time
@@ -21,16 +20,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from edgekron import models
 from edgekron.compressor import compress
 from edgekron.graph import load
 from edgekron.models import datasets
-from edgekron.models.train import Recipe, augment, top1
+from edgekron.models.train import Recipe, both
 from edgekron.torch_model import factorize_module
+from edgekron.training import Augmentation, Settings, Trainer, joined
 
 NETWORK, RATIO = "resnet32", 5.0
 #: Family and the paper's top-1 for it.
@@ -47,26 +45,26 @@ def compressed(method: str) -> tuple[nn.Module, dict[str, Any]]:
     return factorize_module(module, result.hub), result.report["totals"]
 
 
-def trained(model: nn.Module, epochs: int, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """SGD with the augmentation of the network's own recipe and a cosine from ``RATE`` to zero."""
+def trained(model: nn.Module, epochs: int) -> tuple[float, float]:
+    """Top-1 on the test images before and after SGD with the augmentation of the network's own recipe and a cosine from
+    ``RATE`` to zero.
+    """
     recipe = Recipe.read(NETWORK)
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    steps = len(images) // BATCH
-    for epoch in range(epochs):
-        generator = torch.Generator().manual_seed(epoch)
-        order = torch.randperm(len(images), generator=generator)
-        for step in range(steps):
-            done = (epoch + step / steps) / epochs
-            optimiser.param_groups[0]["lr"] = RATE * min(1.0, 20 * done) * 0.5 * (1 + math.cos(math.pi * done))
-            pick = order[step * BATCH : (step + 1) * BATCH]
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(augment(images[pick], recipe, generator))
-            loss = F.cross_entropy(logits.float(), labels[pick], label_smoothing=recipe.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+    settings = Settings(
+        epochs=epochs,
+        batch=BATCH,
+        learning_rate=RATE,
+        warmup_epochs=epochs / 20,
+        label_smoothing=recipe.label_smoothing,
+        ema=0.0,
+        clip=1.0,
+        keep_last=True,
+        augmentation=Augmentation(recipe.crop_padding, flip=True, erase=recipe.erase),
+    )
+    examples, test = both(datasets.load("fashion-mnist:train"), datasets.load("fashion-mnist:test"))
+    with joined() as processes:
+        outcome = Trainer(model, examples, test, settings, processes=processes).run()
+    return outcome.before.top1 or 0.0, outcome.best.top1 or 0.0
 
 
 def main() -> None:
@@ -78,22 +76,21 @@ def main() -> None:
     rows: dict[str, Any] = {}
     if arguments.output.exists():
         rows = json.loads(arguments.output.read_text())["methods"]
-    train, test = datasets.load("fashion-mnist:train"), datasets.load("fashion-mnist:test")
-    images, labels = torch.from_numpy(train.normalise(train.images)), torch.from_numpy(train.labels)
-    test_images, test_labels = torch.from_numpy(test.normalise(test.images)), torch.from_numpy(test.labels)
+    facts = models.facts(NETWORK)
+    if facts is None:
+        raise SystemExit(f"{NETWORK} is not trained; run python -m edgekron.models.train {NETWORK}")
     for method, paper in METHODS.items():
         if method in rows:
             continue
         start = time.perf_counter()
         model, totals = compressed(method)
-        before = top1(model, test_images, test_labels)
         fitted = time.perf_counter()
-        trained(model, arguments.epochs, images, labels)
+        before, after = trained(model, arguments.epochs)
         rows[method] = {
             "parameter_ratio": totals["parameters"]["ratio"],
             "mac_ratio": totals["macs"]["ratio"],
             "top1_calibrated": before,
-            "top1_trained": top1(model, test_images, test_labels),
+            "top1_trained": after,
             "top1_paper_cifar10": paper,
             "seconds_compress": fitted - start,
             "seconds_train": time.perf_counter() - fitted,
@@ -104,7 +101,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {name: version(name) for name in ("edgekron", "torch", "onnxruntime")},
             "network": NETWORK,
-            "top1_dense": top1(models.load(NETWORK), test_images, test_labels),
+            "top1_dense": facts["top1"],
             "epochs": arguments.epochs,
             "methods": rows,
         }

@@ -4,6 +4,7 @@ hub.onnx              the network, each factorized layer one node; runs in ONNX 
 plan.toml             what was chosen for each layer; edit it and apply it again with --plan
 factors.safetensors   the factors and biases by layer, for torch: "LAYER.factor0", ..., "LAYER.bias"
 report.json           costs, errors and choices by layer
+training.jsonl        after training: its log, one JSON object for each epoch
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from .graph import Hub
 from .plan import CompressionPlan
 
 HUB, PLAN, FACTORS, REPORT = "hub.onnx", "plan.toml", "factors.safetensors", "report.json"
-FILES = frozenset((HUB, PLAN, FACTORS, REPORT))
+TRAINING = "training.jsonl"
+FILES = frozenset((HUB, PLAN, FACTORS, REPORT, TRAINING))
 
 
-def write(compression: Compression, folder: str | Path, *, force: bool = False) -> None:
-    """Writes the folder, whole or not at all. Raises ``UserError`` when it exists and ``force`` is not set."""
+def write(compression: Compression, folder: str | Path, *, training: str | None = None, force: bool = False) -> None:
+    """Writes the folder, with the log ``training`` if there is one, whole or not at all.
+
+    Raises ``UserError`` when it exists and ``force`` is not set.
+    """
     factors: dict[str, np.ndarray] = {}
     for layer in compression.hub.layers():
         if layer.factorized is None:
@@ -43,6 +48,8 @@ def write(compression: Compression, folder: str | Path, *, force: bool = False) 
         (path / PLAN).write_text(plan)
         (path / FACTORS).write_bytes(safetensors.numpy.save(factors))
         (path / REPORT).write_text(json.dumps(compression.report, indent=2) + "\n")
+        if training is not None:
+            (path / TRAINING).write_text(training)
 
 
 def is_artifact(path: str | Path) -> bool:

@@ -20,6 +20,7 @@ from .layers import (
     FactorizedLinear,
 )
 from .parametrizations import plain_copy
+from .pruning import kept_channels
 
 if TYPE_CHECKING:
     from .graph import Factorized, Hub
@@ -40,6 +41,11 @@ def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
     layer, the factors contain it and it becomes an identity; parametrizations and pruning masks become the weights
     they compute, on every layer. Raises ``UserError`` for a layer that the module lacks or that has another kernel.
     """
+    if pruned := kept_channels(hub.model):
+        raise UserError(
+            f"channels of {', '.join(pruned)} are pruned in this network; the module's class would make them again, so "
+            "use the hub: export it, or load it with edgekron.graph.Hub.open."
+        )
     result = plain_copy(module)
     norms = folded_norms(hub.model)
     for layer in hub.layers():

@@ -11,6 +11,7 @@ A data set is named on the command line by one word:
                                       [N]; or ``inputs``, float32 [N, ...]: what the network takes, as it takes it
 ``FILE-idx3-ubyte[.gz]``              IDX images; labels from the ``-labels-idx1-ubyte`` file beside it
 ``FILE.bin``                          CIFAR-10 binary records
+``FILE-{000..011}.tar``, ``FILE.tar``  WebDataset shards (see ``edgekron.models.shards``)
 ====================================  ==================================================================
 
 Images stay uint8; ``ImageSet.batches`` gives the float32 NCHW arrays that a network takes.
@@ -22,7 +23,7 @@ import gzip
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ import numpy as np
 from .errors import DataError
 from .images import image_files, read_images, resized
 from .pixels import CIFAR10, FASHION_MNIST, IMAGENET, Normalisation, normalisation
+from .shards import Member, shard_members
 
 BUNDLED = Path(__file__).parent / "data"
 
@@ -124,8 +126,8 @@ def load(
     image = (shape[0], shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     if name.split(":", maxsplit=1)[0] == "fashion-mnist":
         data = _fashion_mnist(name)
-    elif Path(name).is_dir():
-        data = _image_folder(name, image, limit, fit or "crop")
+    elif Path(name).is_dir() or name.endswith(".tar"):
+        data = _image_files(name, image, limit, fit or "crop")
     else:
         data = _from_path(name)
     if not len(data):
@@ -168,7 +170,7 @@ def _from_path(name: str) -> ImageSet:
     if not path.exists():
         raise DataError(
             f"there is no data set {name!r}; use fashion-mnist:test, fashion-mnist:calibration, fashion-mnist:train, "
-            "an image folder, or an .npz, IDX or CIFAR .bin file."
+            "an image folder, .tar shards, or an .npz, IDX or CIFAR .bin file."
         )
     if path.suffix == ".npz":
         images, labels = _npz(path)
@@ -228,8 +230,9 @@ def _cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0].astype(np.int64)
 
 
-def _image_folder(name: str, shape: tuple[int, int, int] | None, limit: int | None, fit: str) -> ImageSet:
-    files, labels = image_files(Path(name))
+def _image_files(name: str, shape: tuple[int, int, int] | None, limit: int | None, fit: str) -> ImageSet:
+    files: Sequence[Path | Member]
+    files, labels = image_files(Path(name)) if Path(name).is_dir() else shard_members(name)
     keep = _drawn(len(files), limit)
     images = read_images([files[i] for i in keep], shape, fit)
     return ImageSet(name, images, labels[keep], *_known(images.shape[3]))

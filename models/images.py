@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import DataError
+from .shards import Member
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +50,7 @@ def image_files(folder: Path) -> tuple[list[Path], np.ndarray]:
     return [file for file, _ in pairs], np.array([label for _, label in pairs], np.int64)
 
 
-def read_images(files: Sequence[Path], shape: tuple[int, int, int] | None, fit: str = "crop") -> np.ndarray:
+def read_images(files: Sequence[Path | Member], shape: tuple[int, int, int] | None, fit: str = "crop") -> np.ndarray:
     """uint8 [N, H, W, C] of ``shape`` (C, H, W); without one, as the files are, which must then agree.
 
     Those made to fit are kept in an unnamed file. Raises ``DataError`` for a file that cannot be read, images of
@@ -82,20 +83,21 @@ def resized(images: np.ndarray, shape: tuple[int, int, int], fit: str = "crop") 
     return np.stack(parts).reshape(len(images), height, width, images.shape[3])
 
 
-def _as_they_are(files: Sequence[Path]) -> np.ndarray:
+def _as_they_are(files: Sequence[Path | Member]) -> np.ndarray:
     images = [_fitted(path, None, None, "") for path in files]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-        folder = files[0].parent
+        first = files[0]
+        folder = first.shard if isinstance(first, Member) else first.parent
         raise DataError(f"{folder} holds images of {len(shapes)} shapes, such as {sorted(shapes)[:2]}; resize them.")
     return np.stack(images)
 
 
-def _fitted(path: Path, mode: str | None, size: tuple[int, int] | None, fit: str) -> np.ndarray:
+def _fitted(path: Path | Member, mode: str | None, size: tuple[int, int] | None, fit: str) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path.open() if isinstance(path, Member) else path) as opened:
             image = ImageOps.exif_transpose(opened)
             image = image.convert(mode or ("L" if image.mode in ("1", "L", "I;16") else "RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):

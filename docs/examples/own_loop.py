@@ -1,6 +1,6 @@
 """Three lines win a compressed network's accuracy back in a training loop of your own.
 
-    edgekron compress resnet20 --ratio 3 -o small
+    edgekron compress resnet20 --ratio 2 --data fashion-mnist:calibration --images 512 -o small
     python docs/examples/own_loop.py small
 
 A factorized layer is an ordinary module whose parameters are its factors, so nothing else in a loop changes.
@@ -27,13 +27,15 @@ def main(folder, steps=100):
     # 2. A teacher; layers are found by their names.
     transfer = KnowledgeTransfer(student, teacher, images)
 
-    optimiser = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.002, momentum=0.9, nesterov=True)
     for step in range(steps):
         rows = torch.randint(len(images), (64,))
         # 3. The loss, in place of the cross-entropy.
         loss = transfer(images[rows], student(images[rows]), labels[rows])
         optimiser.zero_grad()
         loss.backward()
+        # Deep networks without normalisation need small, bounded steps.
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         if step % 10 == 0:
             sys.stdout.write(f"step {step}: loss {loss.item():.4f}\n")

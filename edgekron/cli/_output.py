@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: Any) -> None:
@@ -23,11 +25,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if not console.is_terminal:
         # A pipe has no width to fit: never fold what a script may read.
         console = Console(highlight=False, width=max(console.width, 200))
-    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    # As they are: a name of a file or a word of a device may look like rich's markup.
+    table = Table(title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left")
     for column in columns:
         table.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
 
 
@@ -53,7 +56,7 @@ class Steps:
 def progress_bars() -> Iterator[Steps]:
     """Progress bars on standard error; silent when it is no terminal."""
     console = Console(stderr=True)
-    words = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    words = [TextColumn("{task." + name + "}", markup=False) for name in ("description", "fields[note]")]
     columns = (words[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words[1])
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield Steps(progress)

@@ -111,12 +111,12 @@ def _from_factory(text: str, weights: str | None) -> nn.Module:
     return model.eval()
 
 
-def add_data(parser: argparse.ArgumentParser, images: int = 2048) -> None:
-    """The options that say which images calibrate, and what the network takes their pixels for."""
+def add_data(parser: argparse.ArgumentParser, images: int | None = 2048, use: str = "calibration") -> None:
+    """The options that say which images are used, and what the network takes their pixels for."""
     from edgekron.models.images import FITS
     from edgekron.models.pixels import ORDERS, RANGES
 
-    group = parser.add_argument_group("calibration images")
+    group = parser.add_argument_group(f"{use} images")
     group.add_argument(
         "--data",
         metavar="DATA",
@@ -124,7 +124,11 @@ def add_data(parser: argparse.ArgumentParser, images: int = 2048) -> None:
         "fashion-mnist:calibration, IDX or CIFAR .bin files",
     )
     group.add_argument(
-        "--images", type=int, default=images, metavar="N", help=f"use at most N of them (default: {images})"
+        "--images",
+        type=int,
+        default=images,
+        metavar="N",
+        help=f"use at most N of them (default: {images or 'all'})",
     )
     group.add_argument(
         "--fit",
@@ -145,14 +149,22 @@ def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequen
 
     Images become float32 when a batch is taken, and not before. Raises ``UserError`` and ``DataError``.
     """
-    from edgekron.models import datasets
-
-    if arguments.images < 1:
-        raise UserError(f"--images {arguments.images} must be at least 1.")
+    _check_images(arguments)
     if arguments.data is None:
         if given := [name for name in ("fit", "pixels", "channels") if getattr(arguments, name) is not None]:
             raise UserError(f"--{given[0]} says how to take the images of --data; give --data too.")
         return []
+    return Batches(image_set(arguments, shape))
+
+
+def image_set(arguments: argparse.Namespace, shape: tuple[int, ...]) -> ImageSet:
+    """The images that the options of ``add_data`` ask for, made to fit an input [C, H, W].
+
+    Raises ``UserError`` and ``DataError``.
+    """
+    from edgekron.models import datasets
+
+    _check_images(arguments)
     images = datasets.load(
         arguments.data,
         shape=shape,
@@ -161,8 +173,7 @@ def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequen
         pixels=arguments.pixels,
         order=arguments.channels,
     )
-    batches = Batches(images)
-    found = tuple(batches[0].shape[1:])
+    found = tuple(images.normalise(images.images[:1]).shape[1:])
     if found != tuple(shape):
         remedy = (
             "give --fit crop, stretch or pad"
@@ -173,7 +184,12 @@ def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequen
             f"the images of {arguments.data} have shape {list(found)} (C, H, W); the model's input is {list(shape)}; "
             f"{remedy}."
         )
-    return batches
+    return images
+
+
+def _check_images(arguments: argparse.Namespace) -> None:
+    if arguments.images is not None and arguments.images < 1:
+        raise UserError(f"--images {arguments.images} must be at least 1.")
 
 
 class Batches(Sequence["np.ndarray"]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,30 @@ def test_what_is_refused(tmp_path: Path, photos: Path) -> None:
     ]:
         with pytest.raises(DataError, match=said):
             datasets.load(str(tmp_path / name), **options)
+
+
+def _shard(path: Path, names: list[str], seed: int) -> np.ndarray:
+    pictures = np.random.default_rng(seed).integers(0, 256, (len(names), 6, 5, 3), np.uint8)
+    with tarfile.open(path, "w") as archive:
+        for index, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+            data = io.BytesIO()
+            Image.fromarray(picture).save(data, "png")
+            for ending, content in (("png", data.getvalue()), ("cls", str(index + seed).encode())):
+                info = tarfile.TarInfo(f"{name}.{ending}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return pictures
+
+
+def test_shards_are_read_in_order_with_their_classes(tmp_path):
+    pictures = [_shard(tmp_path / f"train-0{i}.tar", ["a/000", "a/001", "b/000"], i) for i in range(2)]
+    data = datasets.load(str(tmp_path / "train-{00..01}.tar"))
+    assert np.array_equal(data.images, np.concatenate(pictures))
+    assert data.labels.tolist() == [0, 1, 2, 1, 2, 3]
+    one = datasets.load(str(tmp_path / "train-01.tar"), shape=(1, 4, 4), limit=2)
+    assert one.images.shape == (2, 4, 4, 1)
+    with pytest.raises(DataError, match=r"no shard .*train-02.tar"):
+        datasets.load(str(tmp_path / "train-{00..02}.tar"))
+    (tmp_path / "empty.tar").write_bytes(b"no tar at all")
+    with pytest.raises(DataError, match="cannot be read"):
+        datasets.load(str(tmp_path / "empty.tar"))

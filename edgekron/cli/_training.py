@@ -1,0 +1,183 @@
+"""One training, as the options of ``finetune`` describe it, and several in rounds."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edgekron.errors import UserError
+from edgekron.files import write_file
+from edgekron.graph import Hub
+from edgekron.training import (
+    PRESETS,
+    Augmentation,
+    Examples,
+    GraphModule,
+    KnowledgeTransfer,
+    Outcome,
+    Processes,
+    Progress,
+    ResponseCache,
+    Settings,
+    Trainer,
+    begin_norms,
+)
+from edgekron.training.gradual import compress_again, plan_of_round
+
+from ._output import Steps, say
+
+if TYPE_CHECKING:
+    from edgekron.plan import CompressionPlan
+
+#: Images that normalisations begin with, and that rounds are fitted to.
+_BEGIN = 512
+#: Versions of an image that a teacher looks at, unless it is said.
+_VARIANTS = 8
+
+
+def settings_of(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Settings:
+    """The settings for images of ``shape`` [C, H, W]. Raises ``UserError``."""
+    words = arguments.augment.split(",")
+    size = min(shape[1:], default=0)
+    return Settings(
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        learning_rate=arguments.lr,
+        weight_decay=arguments.weight_decay,
+        clip=arguments.clip,
+        patience=arguments.patience,
+        seed=arguments.seed,
+        variants=arguments.variants if arguments.variants is not None else _VARIANTS * (arguments.teacher is not None),
+        precision=arguments.precision,
+        augmentation=Augmentation(size // 12 * ("crop" in words), "flip" in words, size // 5 * ("erase" in words)),
+    )
+
+
+class Training:
+    """Trains hubs on ``examples``, against ``teacher`` if there is one, with the state in ``state``."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        examples: Examples,
+        teacher: Hub | None,
+        state: Path,
+        processes: Processes,
+        bars: Steps,
+    ) -> None:
+        self._arguments, self._examples, self._teacher = arguments, examples, teacher
+        self._state, self._processes, self._bars = state, processes, bars
+
+    def once(self, hub: Hub, state: Path | None = None, note: str = "") -> tuple[Hub, Outcome]:
+        """The trained hub, and what training came to. Raises ``UserError``."""
+        arguments, examples, processes = self._arguments, self._examples, self._processes
+        settings = settings_of(arguments, hub.input_shape)
+        module = GraphModule(hub, normalise=not arguments.plain).to(processes.device)
+        few = examples.fetch(examples.rows[:_BEGIN])
+        begin_norms(module, [few[i : i + 64] for i in range(0, len(few), 64)])
+        self._check_classes(module(torch.from_numpy(few[:1]).to(processes.device)))
+        identity: dict[str, Any] = {
+            "network": hashlib.sha256((Path(arguments.folder) / "hub.onnx").read_bytes()).hexdigest(),
+            "reconstruct": arguments.reconstruct,
+            "correct": arguments.correct,
+            "rounds": arguments.rounds,
+            "teacher": arguments.teacher,
+            "normalise": not arguments.plain,
+        }
+        objective = None
+        if self._teacher is not None:
+            names = None if arguments.hints is None else [n for n in arguments.hints.split(",") if n != "none"]
+            objective = KnowledgeTransfer(
+                module,
+                GraphModule(self._teacher),
+                torch.from_numpy(few),
+                hints=names,
+                weights=PRESETS[arguments.transfer],
+                cache=ResponseCache(len(examples.labels), settings.variants),
+                precision=settings.precision,
+            )
+            identity["transfer"] = objective.facts()
+
+        def report(now: Progress) -> None:
+            top1 = f", top-1 {now.scores.top1:.2f} %" if now.scores and now.scores.top1 is not None else ""
+            self._bars(f"train{note}", now.step, now.steps, note=f"loss {now.loss:.4f}{top1}")
+            if now.scores is not None and processes.first and not arguments.json:
+                say(f"epoch {now.epoch}/{settings.epochs}{note}: loss {now.loss:.4f}{top1} on held-out images")
+
+        rest, held_out = examples.split(arguments.held_out, arguments.seed)
+        outcome = Trainer(
+            module,
+            rest,
+            held_out,
+            settings,
+            processes=processes,
+            objective=objective,
+            folder=state or self._state,
+            identity=identity,
+            report=report,
+        ).run()
+        return module.to_hub(), outcome
+
+    def in_rounds(self, plan: CompressionPlan, rounds: int) -> tuple[Hub, list[dict[str, Any]]]:
+        """The teacher compressed and trained in ``rounds``, the last by ``plan``, and what each round came to.
+
+        A finished round is kept beside the state, and not done again.
+        """
+        if self._teacher is None:
+            raise AssertionError("the options are checked before")
+        hub, facts = self._teacher, []
+        few = self._examples.fetch(self._examples.rows[:_BEGIN])
+        data = [few[i : i + 32] for i in range(0, len(few), 32)]
+        for number in range(1, rounds + 1):
+            folder, tightened = self._state / f"round{number}", plan_of_round(plan, number, rounds)
+            digest = hashlib.sha256(tightened.to_toml().encode()).hexdigest()[:12]
+            begin, end, record = folder / f"begin-{digest}.onnx", folder / "end.onnx", folder / "outcome.json"
+            if self._processes.first and not begin.exists():
+                compress_again(hub, tightened, data).save(begin)
+            self._processes.wait()
+            if not record.exists():
+                hub, outcome = self.once(Hub.open(begin), folder, f", round {number}/{rounds}")
+                if self._processes.first:
+                    hub.save(end, force=True)
+                    write_file(record, json.dumps(outcome_facts(outcome)), force=True)
+                self._processes.wait()
+            hub = Hub.open(end)
+            facts.append(json.loads(record.read_text()))
+        return hub, facts
+
+    def log(self) -> str:
+        """The log of all that was done, the lines of rounds with the round's number."""
+        rounds = sorted(self._state.glob("round*/log.jsonl"), key=lambda path: int(path.parent.name[5:]))
+        if not rounds:
+            return (self._state / "log.jsonl").read_text()
+        lines = [
+            json.dumps({"round": number, **json.loads(line)})
+            for number, path in enumerate(rounds, 1)
+            for line in path.read_text().splitlines()
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _check_classes(self, output: torch.Tensor) -> None:
+        highest, classes = int(self._examples.labels.max()), output.shape[-1]
+        if highest >= classes:
+            raise UserError(
+                f"{self._examples.name} has labels up to {highest}, and the network of {self._arguments.folder} has "
+                f"{classes} classes; give data of these classes."
+            )
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """What training came to, as plain data."""
+    return {
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "stopped_early": outcome.stopped_early,
+        "seconds": round(outcome.seconds, 1),
+        "held_out_top1": {"before": outcome.before.top1, "after": outcome.best.top1},
+        "held_out_loss": {"before": outcome.before.loss, "after": outcome.best.loss},
+    }

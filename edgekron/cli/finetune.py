@@ -1,0 +1,160 @@
+"""``edgekron finetune``: trains a compressed folder, by labels, by a teacher, or by both, to a folder of the same kind.
+
+It is killed and taken up again at will: the state is in OUT.training, and the same command continues it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._output import Steps, print_json, progress_bars, say
+from ._sources import add_data, add_factory, image_set, open_model
+
+if TYPE_CHECKING:
+    from edgekron.training import Processes
+
+_AUGMENTATIONS = ("crop", "flip", "erase")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """DIR, the images, the teacher, and how long."""
+    parser.add_argument("folder", metavar="DIR", help="a folder written by compress or finetune")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write")
+    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="passes through the images; 0: none")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    add_data(parser, images=None, use="training")
+    taught = parser.add_argument_group("a teacher, usually the network before compression")
+    taught.add_argument("--teacher", metavar="MODEL", help="train against its outputs and its layers' responses, too")
+    taught.add_argument("--transfer", default="default", help="weights of the loss: default, or lrdkt as published")
+    taught.add_argument("--hints", metavar="LAYERS", help="layers to align, with commas between; none: outputs alone")
+    taught.add_argument(
+        "--correct", action="store_true", help="first give layers its means and deviations, without labels"
+    )
+    taught.add_argument("--reconstruct", type=int, metavar="N", help="N steps a block without labels, before training")
+    taught.add_argument("--rounds", type=int, default=1, metavar="N", help="compress the teacher in N rounds, training "
+                        "in each, to reach the plan gradually (1: DIR as it is)")  # fmt: skip
+    add_factory(parser)
+    how = parser.add_argument_group("how")
+    how.add_argument("--batch", type=int, default=128, metavar="N", help="images of a step, over all processes (128)")
+    how.add_argument("--lr", type=float, default=0.02, metavar="R", help="highest learning rate (0.02)")
+    how.add_argument("--weight-decay", type=float, default=1e-4, metavar="W", help="(0.0001)")
+    how.add_argument("--clip", type=float, default=0.0, metavar="G", help="cut gradients to this norm")
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="for order, augmentation and held-out images (0)")
+    how.add_argument("--augment", default="crop,flip", metavar="HOW", help="some of crop,flip,erase; none (crop,flip)")
+    how.add_argument("--variants", type=int, metavar="N", help="see each image in N versions, for a teacher to look at "
+                     "each once (8 with a teacher; 0: always another)")  # fmt: skip
+    how.add_argument("--held-out", type=float, default=0.05, metavar="S", help="share of the images to judge by (0.05)")
+    how.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs that are no better")
+    how.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of layers (auto)")
+    how.add_argument("--plain", action="store_true", help="train without normalisations between the layers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains and writes the folder; the processes of ``torchrun`` share the work."""
+    from edgekron import artifact
+    from edgekron.errors import UserError
+    from edgekron.files import refuse_existing
+    from edgekron.training import joined
+
+    _check(arguments)
+    refuse_existing(arguments.output, arguments.force, artifact.FILES)
+    if arguments.data is None:
+        raise UserError("training needs images; give --data.")
+    with joined() as processes, progress_bars() as bars:
+        return _run(arguments, processes, bars)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from edgekron.errors import UserError
+    from edgekron.training import PRESETS
+
+    if arguments.teacher is None and (
+        given := [n for n in ("hints", "correct", "reconstruct") if getattr(arguments, n)]
+    ):
+        raise UserError(f"--{given[0]} needs a teacher; give --teacher.")
+    if arguments.transfer not in PRESETS:
+        raise UserError(f"there is no transfer {arguments.transfer!r}; there are {', '.join(PRESETS)}.")
+    unlabelled = arguments.correct or arguments.reconstruct
+    if arguments.epochs < 1 and not unlabelled:
+        raise UserError("--epochs 0 trains nothing; give at least 1, or --correct or --reconstruct.")
+    if arguments.reconstruct is not None and arguments.reconstruct < 1:
+        raise UserError(f"--reconstruct {arguments.reconstruct} does nothing; give at least 1 step.")
+    if not 0 < arguments.held_out < 1:
+        raise UserError(f"--held-out {arguments.held_out:g} is a share; give a number between 0 and 1.")
+    words = set(arguments.augment.split(",")) - {"none"}
+    if arguments.rounds < 1 or (arguments.rounds > 1 and arguments.teacher is None):
+        raise UserError("--rounds compresses the teacher again and again; give at least 1, and --teacher.")
+    if arguments.rounds > 1 and (unlabelled or not arguments.epochs):
+        raise UserError("--rounds begins with the teacher; give --epochs, and leave --correct and --reconstruct out.")
+    if unknown := sorted(words - set(_AUGMENTATIONS)):
+        raise UserError(f"there is no augmentation {unknown[0]!r}; there are {', '.join(_AUGMENTATIONS)}, or none.")
+
+
+def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> int:
+    import numpy as np
+
+    from edgekron import artifact
+    from edgekron.errors import UserError
+    from edgekron.training import Examples, folder
+
+    from ._training import Training, outcome_facts
+
+    compression = folder.read(arguments.folder)
+    hub = compression.hub
+    images = image_set(arguments, hub.input_shape)
+    examples = Examples(
+        arguments.data, lambda rows: images.normalise(images.images[rows]), images.labels, np.arange(len(images))
+    )
+    if not examples.labelled and arguments.teacher is None:
+        raise UserError(f"{arguments.data} has no labels; give images with labels, or a --teacher.")
+    teacher = open_model(arguments.teacher, arguments) if arguments.teacher else None
+    state = Path(f"{arguments.output}.training")
+    facts: dict[str, Any] = {"data": arguments.data, "images": len(images), "teacher": arguments.teacher}
+    if teacher is not None and (arguments.correct or arguments.reconstruct):
+        from ._reconstruction import before_training
+
+        facts["corrected"] = arguments.correct
+        hub, facts["reconstruction"] = before_training(hub, teacher.hub, examples, arguments, state, processes, bars)
+    log = None
+    if arguments.epochs:
+        training = Training(arguments, examples, teacher.hub if teacher is not None else None, state, processes, bars)
+        if arguments.rounds > 1:
+            hub, facts["rounds"] = training.in_rounds(compression.plan, arguments.rounds)
+            facts |= facts["rounds"][-1]
+        else:
+            hub, outcome = training.once(hub)
+            facts |= outcome_facts(outcome)
+        facts |= {name: getattr(arguments, name) for name in ("batch", "lr", "seed")}
+        facts["transfer"] = arguments.transfer if arguments.teacher else None
+        log = training.log() if processes.first else None
+    if processes.first:
+        result = folder.with_hub(compression, hub, facts)
+        artifact.write(result, arguments.output, training=log, force=arguments.force)
+        shutil.rmtree(state, ignore_errors=True)
+        _print(arguments, facts)
+    processes.wait()
+    return 0
+
+
+def _print(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+    if arguments.json:
+        print_json(facts)
+        return
+    for block in facts.get("reconstruction", []):
+        say(
+            f"block {', '.join(block['layers'])}: error {100 * block['before']:.2f} % before, "
+            f"{100 * block['after']:.2f} % after{'' if block['kept'] else ', left as it was'}"
+        )
+    if "epochs" in facts:
+        found = facts["held_out_top1"]
+        if found["after"] is not None:
+            say(
+                f"top-1 on held-out images: {found['before']:.2f} % before, {found['after']:.2f} % after epoch "
+                f"{facts['best_epoch']}"
+            )
+        early = ", stopped early" if facts["stopped_early"] else ""
+        say(f"{facts['epochs']} epochs in {facts['seconds']:.0f} s{early}")
+    say(f"written to {arguments.output}")

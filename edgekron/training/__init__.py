@@ -1,0 +1,40 @@
+"""Winning accuracy back: training of compressed networks, with a teacher or without labels.
+
+A compressed folder, whatever it was made from, becomes a ``GraphModule``; ``Trainer`` trains it, or any other module;
+``KnowledgeTransfer`` is the loss against a teacher, in this loop or in one of your own; ``reconstruct`` and
+``re_estimate`` need images alone.
+"""
+
+from .augmentation import Augmentation
+from .examples import Examples, from_arrays
+from .graph_module import GraphModule
+from .processes import Processes, joined
+from .reconstruct import Block, reconstruct
+from .responses import ResponseCache
+from .results import Outcome, Progress, Scores
+from .settings import Settings
+from .statistics import begin_norms, re_estimate
+from .trainer import Trainer
+from .transfer import PRESETS, KnowledgeTransfer, Weights
+
+__all__ = [
+    "PRESETS",
+    "Augmentation",
+    "Block",
+    "Examples",
+    "GraphModule",
+    "KnowledgeTransfer",
+    "Outcome",
+    "Processes",
+    "Progress",
+    "ResponseCache",
+    "Scores",
+    "Settings",
+    "Trainer",
+    "Weights",
+    "begin_norms",
+    "from_arrays",
+    "joined",
+    "re_estimate",
+    "reconstruct",
+]

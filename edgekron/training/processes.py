@@ -1,0 +1,91 @@
+"""One process or many: ``torchrun`` says by its variables how many there are, and torch's own engine joins them.
+
+    torchrun --nproc-per-node 2 -m edgekron.cli.main finetune ...
+
+Every process holds the whole network, takes its share of each batch, and gets the mean of all gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgekron.errors import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among all."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """The part of a batch's rows that is for this process. Raises ``UserError`` when it cannot be shared evenly."""
+        if len(rows) % self.count:
+            raise UserError(
+                f"a batch of {len(rows)} images cannot be shared by {self.count} processes; give a --batch that can."
+            )
+        return rows.view(self.count, -1)[self.rank]
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def together(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over all processes."""
+        if self.count == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """The processes that ``torchrun`` started, joined for as long as the block lasts; or this one alone.
+
+    Raises ``UserError`` when one of the others is gone.
+    """
+    count, rank, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if count == 1:
+        yield Processes(0, 1, device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Processes(rank, count, device)
+    except RuntimeError as error:
+        # Gloo has no kind of error of its own.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(
+            "another process of this training is gone; run the same command again, and it goes on from the last state."
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+_VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
