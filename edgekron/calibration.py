@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,15 @@ AT_ONCE = 4
 PATCHES_PER_DIMENSION = 24
 #: Patches held out to judge a fit, at most and at least, and their elements between these.
 MOST_HELD_OUT, LEAST_HELD_OUT, HELD_OUT_SIZE = 2048, 256, 2**20
+
+
+class HasOutput(Protocol):
+    """Something that makes the value named ``output``: a layer, or another node."""
+
+    @property
+    def output(self) -> str:
+        """The value's name."""
+        ...
 
 
 class Walk:
@@ -79,8 +88,8 @@ class Walk:
                 "room there, set TMPDIR to another folder, or give fewer images."
             ) from None
 
-    def advance(self, layer: Layer) -> None:
-        """Moves the cut to just before the node of ``layer``."""
+    def advance(self, layer: HasOutput) -> None:
+        """Moves the cut to just before the node of ``layer``, or of whatever makes a value of the graph."""
         target = _position(self._hub, layer)
         if target <= self._position:
             return
@@ -99,6 +108,10 @@ class Walk:
         for name in [n for n in self._files if n not in needed]:
             self._path(self._files.pop(name)).unlink()
         self._position = target
+
+    def holds(self, name: str) -> bool:
+        """Whether a value is alive at the cut."""
+        return name in self._files
 
     def values(self, name: str) -> Iterator[np.ndarray]:
         """A value that is alive at the cut, ``AT_ONCE`` images at a time."""
@@ -123,8 +136,8 @@ class Walk:
         return [np.concatenate(parts[name]) for name in hub.output_names]
 
 
-def _position(hub: Hub, layer: Layer) -> int:
-    """Index of the layer's node among the nodes in topological order."""
+def _position(hub: Hub, layer: HasOutput) -> int:
+    """Index of the node that makes the layer's output among the nodes in topological order."""
     return next(i for i, node in enumerate(hub.model.graph) if node.outputs[0].name == layer.output)
 
 

@@ -9,6 +9,8 @@
    these with a lean towards the original kernel; what is best on held-out images stays, with its bias corrected.
 
 Without data, every layer is decomposed in closed form, by its weights alone.
+
+Where channels are pruned as well, that comes first (see ``edgekron.pruning``); what follows sees the pruned network.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from .lowering import WHOLE, default_forms, lower
 from .memory import give_back
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan, plain
+from .pruning import CRITERIA, Pruning, Settings, criterion_of, prune, prune_as, pruned_plan, pruned_rows
 from .ranks import RankRule
 from .structures import CP, FAMILIES, Ranks, Structure, TensorRing
 from .structures.cp import LIMIT, degeneracy
@@ -71,6 +74,7 @@ def compress(
     rule: RankRule | ErrorBound | None = None,
     fill: int = 1,
     revise: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
+    pruning: Settings | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
     """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters":
@@ -78,24 +82,72 @@ def compress(
     the number of output channels that the runtime computes at a time: ranks are preferred that pad little of it.
     ``revise`` may change the plan before anything is fitted to it.
 
+    ``method`` is a family of structures, a criterion for pruning, or both as in "qsfm+low-rank": then pruning saves
+    the root of each ratio, and the family the rest. ``pruning`` says how to prune.
+
     ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
     ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
     """
-    if method not in METHODS:
-        raise UserError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}.")
+    criterion, method = split_method(method)
     for cost, ratio in ratios.items():
         if not (math.isfinite(ratio) and ratio >= 1.0):
             raise UserError(f"a ratio of {ratio:g} for {cost} makes no sense; give a number of at least 1.")
     if rule is not None and ratios:
         raise UserError("give either ratios or a rule for the ranks, not both.")
+    if rule is not None and not method:
+        raise UserError(f"{rule.name} is for structures; give {criterion} a ratio or a similarity, or add a structure.")
     if rule is not None and not isinstance(rule, ErrorBound) and method not in rule.methods:
         raise UserError(
             f"{rule.name} reads ranks from singular values, which works for {', '.join(rule.methods)}; "
             f"choose one of these methods, or a ratio for {method}."
         )
     _check_data(hub, data)
-    plan = make_plan(hub, model=model, ratios=ratios, data=data, method=method, rule=rule, fill=fill, progress=progress)
-    return apply_plan(hub, revise(plan), data=data, progress=progress)
+    if criterion is None:
+        plan = make_plan(
+            hub, model=model, ratios=ratios, data=data, method=method, rule=rule, fill=fill, progress=progress
+        )
+        return apply_plan(hub, revise(plan), data=data, progress=progress)
+    _original_layers(hub)
+    settings = pruning or Settings()
+    if settings.similarity is None and not ratios:
+        raise UserError(f"say how much {criterion} is to prune: by ratios, or by a similarity.")
+    if settings.similarity is not None and ratios and not method:
+        raise UserError("give either ratios or a similarity, not both.")
+    first = {cost: math.sqrt(ratio) if method else ratio for cost, ratio in ratios.items()}
+    pruned = prune(hub, criterion, settings, ratios=first, data=data, progress=progress)
+    factorized = None
+    if method:
+        left = _ratios_left(hub, pruned.hub, ratios)
+        factorized = make_plan(
+            pruned.hub, model=model, ratios=left, data=data, method=method, rule=rule, fill=fill, progress=progress
+        )
+    plan = revise(pruned_plan(hub, pruned, model, factorized))
+    return _apply(hub, plan, pruned, data, progress)
+
+
+def split_method(text: str) -> tuple[str | None, str]:
+    """A method as the criterion to prune by and the family to factorize by, either of them perhaps None or empty.
+
+    Raises ``UserError`` for one that does not exist.
+    """
+    words = text.split("+")
+    criterion = criterion_of(words[0])
+    families = words if criterion is None else words[1:]
+    if len(families) > 1 or not set(families) <= set(METHODS):
+        raise UserError(
+            f"there is no method {text!r}; the methods are {', '.join(METHODS)}, to prune {', '.join(CRITERIA)}, or "
+            "one of these and one of those, such as qsfm+low-rank."
+        )
+    return criterion, families[0] if families else ""
+
+
+def _ratios_left(hub: Hub, pruned: Hub, ratios: Mapping[str, float]) -> dict[str, float]:
+    """What the rest of the work has to save so that the whole network meets ``ratios``."""
+    totals = [
+        {"macs": sum(x.dense_macs for x in layers), "parameters": sum(x.dense_parameters for x in layers)}
+        for layers in (hub.layers(), pruned.layers())
+    ]
+    return {unit: max(1.0, ratio * totals[1][unit] / totals[0][unit]) for unit, ratio in ratios.items()}
 
 
 def _check_data(hub: Hub, data: Sequence[np.ndarray]) -> None:
@@ -235,13 +287,29 @@ def apply_plan(
     plan: CompressionPlan,
     *,
     data: Sequence[np.ndarray] = (),
+    pruning: Settings | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
-    """Factorizes a copy of ``hub`` as ``plan`` says, fitted to ``data``; see ``compress``. Raises ``UserError``."""
+    """Prunes and factorizes a copy of ``hub`` as ``plan`` says, fitted to ``data``; see ``compress``. Raises
+    ``UserError``.
+    """
     _check_data(hub, data)
+    plan.check_layers(layer.name for layer in _original_layers(hub))
+    kept = {name: (line.channels, line.criterion) for name, line in plan.layers.items() if line.channels}
+    if not kept:
+        return _apply(hub, plan, None, data, progress)
+    repaired = pruning is None or pruning.repair
+    return _apply(hub, plan, prune_as(hub, kept, data=data, repaired=repaired, progress=progress), data, progress)
+
+
+def _apply(
+    original: Hub, plan: CompressionPlan, pruned: Pruning | None, data: Sequence[np.ndarray], progress: Progress
+) -> Compression:
+    """Factorizes ``original``, or what pruning left of it."""
+    hub = original if pruned is None else pruned.hub
     result = hub.copy()
-    layers = _original_layers(hub)
-    plan.check_layers(layer.name for layer in layers)
+    before = {layer.name: layer for layer in _original_layers(original)}
+    layers = hub.layers()
     rows: dict[str, dict[str, Any]] = {
         layer.name: {
             "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
@@ -249,8 +317,10 @@ def apply_plan(
             "method": "dense",
             "reason": plan.layers[layer.name].reason if layer.name in plan.layers else "not in the plan",
         }
-        for layer in layers
+        for layer in before.values()
     }
+    if pruned is not None:
+        pruned_rows(rows, before, {layer.name: layer for layer in layers}, pruned)
     todo = [layer for layer in layers if plan.layers.get(layer.name, LayerPlan()).method != "dense"]
     _check_kernels(plan, todo)
     for layer in todo:
@@ -474,6 +544,7 @@ def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict
             "parameters": "stored weights of these layers, without bias",
             "error": "squared error of the layer's outputs on held-out calibration images, over their variance; "
             "without data, squared error of the kernel over its squared norm",
+            "channels": "of a layer of a pruned network, what is left of its outputs and inputs, and what there was",
             "degeneracy": "of CP: root of the summed squared norms of the terms over the kernel's norm; about 1 unless "
             "terms cancel",
         },

@@ -12,11 +12,18 @@
     measured = { onnx = "0.41 ms, 3.20 times as fast as dense [3.16, 3.25], ..." }      # optional: written by tuning
     reason = "class S1: two ordinary convolutions"      # for the reader
 
+    [layers."features.conv2_1"]
+    method = "dense"
+    channels = 96                           # optional: how many output channels stay, of 128
+    criterion = "qsfm-ssim"                 # by which the others are chosen
+    reason = "96 of 128 channels stay"
+
     [layers."classifier"]
     method = "dense"
     reason = "no structure has fewer MACs"
 
-A layer that the plan does not name stays dense.
+Channels are removed first, and the structures are those of the layers that are left. A layer that the plan does not
+name stays dense.
 """
 
 from __future__ import annotations
@@ -35,11 +42,15 @@ from .lowering import FORMS, WHOLE
 
 VERSION = 1
 TARGETS = ("onnx", "tflite")
+_KEYS = frozenset(("method", "shape", "rank", "order", "forms", "reason", "measured", "channels", "criterion"))
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer's line: a structure at its ranks, or "dense" with the reason."""
+    """One layer's line: a structure at its ranks, or "dense" with the reason.
+
+    ``channels`` is how many of its output channels stay, chosen by ``criterion``; 0 for all of them.
+    """
 
     method: str = "dense"
     shape: str = ""
@@ -48,6 +59,8 @@ class LayerPlan:
     forms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reason: str = ""
     measured: Mapping[str, str] = field(default_factory=dict)
+    channels: int = 0
+    criterion: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,9 @@ class CompressionPlan:
         for name, layer in self.layers.items():
             table = tomlkit.table()
             table.add("method", layer.method)
+            if layer.channels:
+                table.add("channels", layer.channels)
+                table.add("criterion", layer.criterion)
             if layer.method != "dense":
                 table.add("shape", layer.shape)
                 table.add("rank", plain(layer.ranks))
@@ -132,9 +148,9 @@ def _inline(entries: Mapping[str, Any]) -> tomlkit.items.InlineTable:
 def _layer(table: Any, where: str) -> LayerPlan:
     if not isinstance(table, dict):
         raise UserError(f'{where}: a table is needed, such as method = "dense".')
-    unknown = set(table) - {"method", "shape", "rank", "order", "forms", "reason", "measured"}
+    unknown = set(table) - _KEYS
     if unknown:
-        known = "method, shape, rank, order, forms, reason, measured"
+        known = ", ".join(sorted(_KEYS))
         raise UserError(f"{where} has unknown keys {sorted(unknown)}; it may have {known}.")
     forms = table.get("forms", {})
     order = table.get("order", [])
@@ -150,6 +166,9 @@ def _layer(table: Any, where: str) -> LayerPlan:
         raise UserError(f"{where}: measured must be a table of {' and '.join(TARGETS)}.")
     if not isinstance(order, list) or not all(type(i) is int for i in (*ranks, *order)):
         raise UserError(f"{where}: rank must be a number or a list of numbers, and order a list of numbers.")
+    channels = table.get("channels", 0)
+    if type(channels) is not int or channels < 0 or bool(channels) != bool(table.get("criterion")):
+        raise UserError(f"{where}: channels must be a number above 0, with the criterion that chooses them.")
     return LayerPlan(
         method=str(table.get("method", "dense")),
         shape=str(table.get("shape", "")),
@@ -158,4 +177,6 @@ def _layer(table: Any, where: str) -> LayerPlan:
         forms={target: tuple(chosen) for target, chosen in forms.items()},
         reason=str(table.get("reason", "")),
         measured={target: str(text) for target, text in measured.items()},
+        channels=channels,
+        criterion=str(table.get("criterion", "")),
     )

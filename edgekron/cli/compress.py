@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._output import count, print_json, print_table, progress_bars, say
+from ._pruning import add_pruning, pruning_settings
 from ._sources import add_data, add_model, calibration, open_model
 from ._tuning import add_tuning, check_tuning, print_tuning, register_fill, run_tuning
 
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--method",
-        help="kronecker (default), low-rank, channel-svd, tucker, cp, tt, tt-matrix, tr; auto: the best for each layer",
+        help="kronecker (default), low-rank, channel-svd, tucker, cp, tt, tt-matrix, tr; auto: the best for each "
+        "layer; qsfm and others: prune channels",
     )
     amount = parser.add_argument_group("how much (--ratio and --params go together; else one)")
     amount.add_argument("--ratio", type=float, metavar="R", help="R times fewer multiply-accumulates")
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     amount.add_argument("--error", type=float, metavar="E", help="closed forms of a relative squared error up to E")
     amount.add_argument("--evbmf", action="store_true", help="ranks by variational Bayesian matrix factorization")
     amount.add_argument("--plan", metavar="FILE", help="apply this plan instead of choosing one")
+    add_pruning(parser)
     add_data(parser)
     parser.add_argument(
         "--tune",
@@ -54,14 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     ratios = {"macs": arguments.ratio, "parameters": arguments.params}
     ratios = {cost: ratio for cost, ratio in ratios.items() if ratio is not None}
     rule = _rule(arguments)
-    if bool(ratios) + bool(arguments.plan) + (rule is not None) != 1:
+    amounts = bool(ratios) + bool(arguments.plan) + (rule is not None)
+    if amounts > 1 or (amounts == 0 and arguments.similarity is None):
         raise UserError(
-            "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --plan."
+            "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --similarity, "
+            "--plan."
         )
     if arguments.plan and arguments.method:
         raise UserError("the plan names the method of each layer; leave --method out.")
     check_tuning(arguments)
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
+    pruning = pruning_settings(arguments, plan)
     source = open_model(arguments.model, arguments)
     data = calibration(arguments, source.hub.input_shape)
     tunings: list[Tuning] = []
@@ -77,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             return tuned_plan(plan, tunings[0], subjects)
 
         if plan is not None:
-            result = apply_plan(source.hub, revise(plan), data=data, progress=progress)
+            result = apply_plan(source.hub, revise(plan), data=data, pruning=pruning, progress=progress)
         else:
             result = compress(
                 source.hub,
@@ -88,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
                 rule=rule,
                 fill=register_fill(arguments) if arguments.tune else 1,
                 revise=revise,
+                pruning=pruning,
                 progress=progress,
             )
     for tuning in tunings:
@@ -126,7 +133,10 @@ def print_layers(report: dict[str, Any]) -> None:
     for name, row in report["layers"].items():
         dense, now = row["dense"], row.get("compressed", row["dense"])
         saved = f"{dense['macs'] / now['macs']:.2f}" if now["macs"] else ""
-        detail = f"{row['shape']}, rank {row['rank']}" if "shape" in row else row["reason"]
+        detail = row["reason"]
+        if "shape" in row:
+            kept = f"{row['channels']['outputs'][0]} channels, " if "channels" in row else ""
+            detail = f"{kept}{row['shape']}, rank {row['rank']}"
         error = f"{100 * row['error']:.2f}" if "error" in row else ""
         rows.append([name, row["method"], detail, count(now["macs"]), saved, f"{now['parameters']:,}", error])
     totals = report["totals"]

@@ -31,12 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.errors import UserError
     from edgekron.exporters.tuning import subjects_of_hub, tuned_compression
     from edgekron.files import refuse_existing
+    from edgekron.pruning import kept_channels
 
     output = arguments.output or arguments.folder
     hub, plan = artifact.read_hub(arguments.folder), artifact.read_plan(arguments.folder)
     refuse_existing(output, arguments.force, artifact.FILES)
     old = Compression(hub, plan, artifact.read_report(arguments.folder))
-    name = arguments.original or (plan.model if plan.model in models.NETWORKS else None)
+    pruned = bool(kept_channels(hub.model))
+    if pruned and arguments.original:
+        raise UserError(f"{arguments.folder} has fewer channels than {arguments.original}; leave --original out.")
+    name = arguments.original or (plan.model if plan.model in models.NETWORKS and not pruned else None)
     original = open_model(name, arguments).hub if name else None
     if original is not None and [x.name for x in original.layers()] != [x.name for x in hub.layers()]:
         raise UserError(f"{name} has other layers than {arguments.folder}; name the model that was compressed.")

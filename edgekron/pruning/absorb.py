@@ -1,0 +1,141 @@
+"""The criterion ``absorb``: channels in the order in which the layers that read them can do without; ``elimination``.
+
+An error counts as much as it changes the network's output: of each layer, a trial with half of the group's channels
+removed and their part taken over by the others runs through the rest of the network, and its error at the output over
+its error at the layer is the layer's weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekron.calibration import Walk
+from edgekron.memory import give_back
+from edgekron.moments import MomentSums
+
+from .elimination import DIMENSIONS, Elimination, elimination_order
+from .groups import Group, Structure
+from .orders import Order, order_of
+from .reading import images_of, outputs_of, patches_of, patches_per_image
+from .weights import write_layer
+
+if TYPE_CHECKING:
+    from edgekron.graph import Hub, Layer
+
+#: Images on which the weight of a layer is measured, and the share of a group's channels that its trial removes.
+PROBE_IMAGES, TRIAL = 128, 0.5
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A layer's inputs as columns: their moments [d, d] and means [d], its weights [F', d] and the mean outputs [F].
+
+    Where windows are wide a channel is one column, seen through the window's middle, and F' counts the window's taps
+    too.
+    """
+
+    moments: np.ndarray
+    mean: np.ndarray
+    weights: np.ndarray
+    variance: float
+    taps: int
+
+    def blocks(self, columns: np.ndarray) -> np.ndarray:
+        """The columns [n, b] of channels that stand at ``columns`` [n, m] of the layer's inputs."""
+        each = columns[:, :, None] * self.taps + np.arange(self.taps)
+        return np.asarray(each.reshape(len(columns), -1))
+
+
+def absorb_orders(
+    hub: Hub,
+    structure: Structure,
+    groups: Sequence[Group],
+    data: Sequence[np.ndarray],
+    *,
+    costs: Sequence[str],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Order]:
+    """The order of each group; a price is an error at the network's output over the share of ``costs`` it saves."""
+    orders: dict[str, Order] = {}
+    readers: dict[str, list[Elimination]] = {group.name: [] for group in groups}
+    waiting = {group.name: set(group.readers) for group in groups}
+    layers = [layer for layer in hub.layers() if any(layer.name in group.readers for group in groups)]
+    with Walk(hub, data) as walk:
+        reference = walk.outputs(hub, PROBE_IMAGES)
+        for index, layer in enumerate(layers):
+            progress("survey", index, len(layers))
+            walk.advance(layer)
+            columns = _columns(layer, walk, index)
+            for group in groups:
+                if layer.name not in group.readers:
+                    continue
+                places, inputs = group.columns(layer.name)
+                blocks = columns.blocks(inputs)
+                scale = _weight(hub, layer, columns, blocks, walk, reference) / columns.variance
+                readers[group.name].append(Elimination(columns.moments, columns.weights, blocks, places, scale))
+                waiting[group.name].discard(layer.name)
+                if not waiting[group.name]:
+                    orders[group.name] = _order(structure, group, readers.pop(group.name), costs)
+            del columns
+            give_back()
+    progress("survey", len(layers), len(layers))
+    return orders
+
+
+def _order(structure: Structure, group: Group, readers: Sequence[Elimination], costs: Sequence[str]) -> Order:
+    count = len(group.units)
+    places, added = elimination_order(readers, count, count - 1)
+    whole, without = structure.costs(set()), structure.costs({int(group.units[0])})
+    saved = sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
+    return order_of(group, places, (1 - np.cumsum(added)).tolist(), (np.array(added) / max(saved, 1e-12)).tolist())
+
+
+def _columns(layer: Layer, walk: Walk, seed: int) -> _Columns:
+    f, c, h, w = layer.kernel_shape
+    taps, middle = h * w, (h // 2) * w + w // 2
+    narrow = c * taps <= DIMENSIONS
+    width = c * taps if narrow else c
+    total = MomentSums(1, width, f)
+    count = patches_per_image(layer, walk)
+    for index, image in enumerate(images_of(walk, layer.input)):
+        x = patches_of(layer, image, count, np.random.default_rng((seed, index)))
+        seen = x if narrow else x.reshape(len(x), 1, c, taps)[..., middle]
+        total.add(seen, outputs_of(layer, x))
+    moments = total.finish()
+    kernel = np.asarray(layer.kernel)
+    weights = kernel.reshape(f, -1) if narrow else kernel.reshape(f, c, taps).transpose(0, 2, 1).reshape(f * taps, c)
+    return _Columns(
+        moments.xx[0].numpy(), moments.mean_x[0].numpy(), weights, max(moments.yy, 1e-30), taps if narrow else 1
+    )
+
+
+def _weight(
+    hub: Hub,
+    layer: Layer,
+    columns: _Columns,
+    blocks: np.ndarray,
+    walk: Walk,
+    reference: Sequence[np.ndarray],
+) -> float:
+    """Relative squared error at the network's output for each unit of relative squared error in this layer."""
+    count = len(blocks)
+    trial = Elimination(columns.moments, columns.weights, blocks, np.arange(count), 1 / columns.variance)
+    _, added = elimination_order([trial], count, max(1, int(TRIAL * count)))
+    f, c, h, w = layer.kernel_shape
+    weights = trial.weights
+    lost = ((columns.weights - weights) @ columns.mean).reshape(f, -1).sum(1)
+    if len(weights) > f:
+        weights = weights.reshape(f, h * w, c).transpose(0, 2, 1)
+    bias = (0 if layer.bias is None else layer.bias) + lost
+    changed = hub.copy()
+    write_layer(changed, changed.layer(layer.name), weights.reshape(f, c, h, w), bias)
+    outputs = walk.outputs(changed, PROBE_IMAGES)
+    error = sum(
+        float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
+        for new, old in zip(outputs, reference, strict=True)
+    )
+    return error / max(sum(added), 1e-12)

@@ -1,0 +1,137 @@
+"""Prunes a hub: chooses the channels that go, takes them out, and repairs the layers that read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekron.errors import UserError
+
+from .groups import Structure, prunable
+from .orders import CRITERIA, SIMILARITIES, Order, find_orders
+from .quotas import by_threshold, removed_units, to_ratios
+from .removal import remove
+from .repair import repair
+
+if TYPE_CHECKING:
+    from edgekron.graph import Hub
+
+Progress = Callable[[str, int, int], None]
+
+#: What the criteria are also called.
+ALIASES = {"qsfm": "qsfm-ssim"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to prune: whether any width will do, and whether later layers are repaired.
+
+    ``similarity`` removes every channel that the criterion finds at least that redundant; None goes by ratios.
+    """
+
+    similarity: float | None = None
+    any_width: bool = False
+    repair: bool = True
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A pruned hub, and of each group's first layer how many channels it kept by which criterion.
+
+    ``facts`` holds what is reported of layers: the error after the repair, and which kernel it chose.
+    """
+
+    hub: Hub
+    kept: Mapping[str, tuple[int, str]]
+    repaired: bool = True
+    facts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def prune(
+    hub: Hub,
+    criterion: str,
+    settings: Settings,
+    *,
+    ratios: Mapping[str, float],
+    data: Sequence[np.ndarray],
+    progress: Progress = lambda what, done, total: None,
+) -> Pruning:
+    """Prunes ``hub`` by a criterion of ``orders`` so that its costs fall by ``ratios``, or by a similarity.
+
+    ``data`` are batches float32 [n, C, H, W] of calibration images. Raises ``UserError`` for a network without a layer
+    that can be pruned, a budget that cannot be reached, and a criterion that needs images and gets none; ``hub`` stays
+    as it is.
+    """
+    structure = Structure(hub)
+    if all(group.reason is not None for group in structure.groups):
+        reasons = "; ".join(f"{group.name} {group.reason}" for group in structure.groups[:3])
+        raise UserError(f"no layer of this network can be pruned: {reasons or 'it has none'}.")
+    costs = tuple(ratios) or ("macs",)
+    orders = find_orders(hub, structure, criterion, data, costs=costs, progress=progress)
+    if settings.similarity is not None:
+        if criterion not in SIMILARITIES:
+            known = ", ".join(SIMILARITIES)
+            raise UserError(f"{criterion} knows no similarity; give a ratio, or one of {known}.")
+        if not math.isfinite(settings.similarity):
+            raise UserError(f"a similarity of {settings.similarity} makes no sense; give a number.")
+        counts = by_threshold(orders, settings.similarity, any_width=settings.any_width)
+    else:
+        counts = to_ratios(structure, orders, ratios, any_width=settings.any_width)
+    chosen = {name: (count, criterion) for name, count in counts.items() if count < len(orders[name].group.units)}
+    return _apply(hub, orders, chosen, settings.repair, data, progress)
+
+
+def prune_as(
+    hub: Hub,
+    kept: Mapping[str, tuple[int, str]],
+    *,
+    data: Sequence[np.ndarray],
+    repaired: bool = True,
+    progress: Progress = lambda what, done, total: None,
+) -> Pruning:
+    """Prunes ``hub`` so that each layer of ``kept`` keeps that many output channels, chosen by that criterion.
+
+    Raises ``UserError`` for a layer that cannot be pruned, or not alone, or to that number; ``hub`` stays as it is.
+    """
+    structure = Structure(hub)
+    kept = {name: (count, criterion_of(criterion) or criterion) for name, (count, criterion) in kept.items()}
+    widths = {group.name: len(group.units) for group in structure.groups}
+    # A plan may be applied again to what it made: then nothing is left to remove.
+    kept = {name: line for name, line in kept.items() if line[0] != widths.get(name)}
+    for name, (count, _) in kept.items():
+        width = len(prunable(structure, name).units)
+        if not 0 < count < width:
+            raise UserError(f"layer {name} has {width} channels; {count} of them cannot stay.")
+    orders: dict[str, Order] = {}
+    for criterion in dict.fromkeys(criterion for _, criterion in kept.values()):
+        only = frozenset(name for name, (_, one) in kept.items() if one == criterion)
+        orders |= find_orders(hub, structure, criterion, data, only=only, progress=progress)
+    return _apply(hub, orders, dict(kept), repaired, data, progress)
+
+
+def _apply(
+    hub: Hub,
+    orders: Mapping[str, Order],
+    kept: Mapping[str, tuple[int, str]],
+    repaired: bool,
+    data: Sequence[np.ndarray],
+    progress: Progress,
+) -> Pruning:
+    gone = {name: orders[name].places[: len(orders[name].group.units) - count] for name, (count, _) in kept.items()}
+    result = remove(hub, gone)
+    facts: dict[str, dict[str, Any]] = {}
+    repaired = repaired and len(data) > 0 and bool(kept)
+    if repaired:
+        units = removed_units(orders, {name: count for name, (count, _) in kept.items()})
+        facts = repair(hub, result, units, data, progress)
+    return Pruning(result, kept, repaired, facts)
+
+
+def criterion_of(name: str) -> str | None:
+    """The criterion that a method's name stands for; None where it is none."""
+    full = ALIASES.get(name, name)
+    return full if full in CRITERIA else None

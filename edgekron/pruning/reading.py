@@ -1,0 +1,59 @@
+"""What layers read and give for calibration images, sampled in patches where a walk stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekron.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel
+from edgekron.moments import sample_patches
+
+if TYPE_CHECKING:
+    from edgekron.graph import Layer
+
+#: Patches of each image that the spread of a layer's outputs is taken from.
+_SPREAD_PATCHES = 64
+
+
+def patches_of(layer: Layer, value: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
+    """``count`` patches [m, groups, d] for each image of a layer's input; all of a fully connected layer's."""
+    if layer.kind == "linear":
+        return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
+    return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, count, rng)
+
+
+def images_of(walk: Walk, name: str) -> Iterator[np.ndarray]:
+    """A value of the walk, one image at a time."""
+    for piece in walk.values(name):
+        yield from (piece[i : i + 1] for i in range(len(piece)))
+
+
+def patches_per_image(layer: Layer, walk: Walk) -> int:
+    """How many patches of each image it takes to know a layer's second moments."""
+    images = sum(len(piece) for piece in walk.values(layer.input))
+    return -(-PATCHES_PER_DIMENSION * math.prod(layer.kernel_shape[1:]) // max(images, 1))
+
+
+def outputs_of(layer: Layer, patches: Tensor) -> Tensor:
+    """The outputs [m, F] of a layer for patches [m, groups, d]."""
+    bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
+    return apply_kernel(patches, torch.from_numpy(np.array(layer.kernel))) + bias
+
+
+def spread_of_outputs(layer: Layer, walk: Walk, seed: int) -> np.ndarray | None:
+    """Standard deviation [F] of a layer's outputs where ``walk`` stands; None for one without a constant kernel."""
+    if layer.kernel is None:
+        return None
+    total, count = torch.zeros(2, layer.kernel_shape[0], dtype=torch.float64), 0
+    for index, image in enumerate(images_of(walk, layer.input)):
+        rng = np.random.default_rng((seed, index))
+        y = outputs_of(layer, patches_of(layer, image, _SPREAD_PATCHES, rng)).double()
+        total += torch.stack([y.sum(0), (y * y).sum(0)])
+        count += len(y)
+    mean, squares = total / max(count, 1)
+    return np.asarray((squares - mean * mean).clamp_min(0).sqrt())

@@ -1,0 +1,87 @@
+"""Takes channels out of a hub's graph, with everything that has an entry for each of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekron.errors import UserError
+
+from .channels import constant
+from .groups import Structure, prunable
+
+if TYPE_CHECKING:
+    from edgekron.graph import Hub
+
+    from .channels import Channels
+
+#: The metadata in which a hub says how many output channels its pruned layers kept, of how many.
+KEPT_KEY = "edgekron.kept"
+
+
+def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
+    """A copy of ``hub`` without the output channels ``removed`` of each layer, and without those tied to them.
+
+    The layers are the first ones of their groups. What the removed channels gave to later layers is lost; see
+    ``repair``. Raises ``UserError``, and leaves the hub as it is, for a layer that cannot be pruned, or not alone, and
+    where no channel would stay.
+    """
+    result = hub.copy()
+    structure = Structure(result)
+    channels = structure.channels
+    gone: set[int] = set()
+    for name, places in removed.items():
+        group = prunable(structure, name)
+        kept = np.setdiff1d(np.arange(len(group.units)), np.asarray(places, np.int64))
+        for part in (np.arange(len(group.units)), *group.parts):
+            if not len(np.intersect1d(kept, part)):
+                raise UserError(f"layer {name} would be left without a channel; keep at least one of {len(part)}.")
+        gone |= set(group.units[np.asarray(places, np.int64)].tolist())
+    if gone:
+        _cut(channels, gone)
+        _remember(result, structure, gone)
+    return result
+
+
+def kept_channels(model: ir.Model) -> dict[str, list[int]]:
+    """[kept, of] output channels of the layers of a pruned hub; nothing for one that is not pruned."""
+    found = json.loads(model.metadata_props.get(KEPT_KEY, "{}"))
+    return {str(name): [int(n) for n in counts] for name, counts in found.items()}
+
+
+def _cut(channels: Channels, gone: set[int]) -> None:
+    def alive(units: np.ndarray) -> np.ndarray:
+        return ~np.isin(channels.roots(units), list(gone))
+
+    arrays: dict[tuple[ir.Node, int], np.ndarray] = {}
+    for one in channels.axes:
+        keep = alive(one.units)
+        if keep.all():
+            continue
+        array = arrays.get((one.node, one.index))
+        if array is None:
+            array = constant(one.node.inputs[one.index])
+        if array is None:
+            raise AssertionError("only axes of constants are noted")
+        arrays[one.node, one.index] = np.compress(keep, array, axis=one.axis)
+    for (node, index), array in arrays.items():
+        channels.replace(node, index, array)
+    for edit in channels.edits:
+        edit(alive)
+    for value, units in channels.values():
+        keep = alive(units)
+        if not keep.all() and value.shape is not None:
+            value.shape = ir.Shape([value.shape[0], int(keep.sum()), *list(value.shape)[2:]])
+
+
+def _remember(hub: Hub, structure: Structure, gone: set[int]) -> None:
+    counts = kept_channels(hub.model)
+    for group in structure.groups:
+        left = sum(root not in gone for root in group.units.tolist())
+        if left < len(group.units):
+            counts |= {name: [left, counts.get(name, [0, len(group.units)])[1]] for name in group.layers}
+    hub.model.metadata_props[KEPT_KEY] = json.dumps(counts)
