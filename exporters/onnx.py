@@ -50,16 +50,18 @@ def export_onnx(
     simplify: bool = True,
     force: bool = False,
     forms: Mapping[str, Sequence[str]] | None = None,
+    fixed_size: bool = False,
 ) -> onnx.ModelProto:
     """The network as standard ONNX, written to ``path`` if there is one; the hub stays as it is.
 
-    ``forms`` gives the forms of some layers by name, ahead of those in the hub and of the defaults. Raises
+    ``forms`` gives the forms of some layers by name, ahead of those in the hub and of the defaults. With
+    ``fixed_size`` a height and width that the source left open become those that the hub was loaded with. Raises
     ``UserError`` for an opset that is not in ``OPSETS``, an operator that the opset or the standard lacks, a form that
     is not exact for its stage, or a ``path`` that exists (unless ``force``).
     """
     if opset not in OPSETS:
         raise UserError(f"opset {opset} is not supported; choose one from {OPSETS.start} to {OPSETS.stop - 1}")
-    bound = size_bound(hub, forms)
+    bound = fixed_size or size_bound(hub, forms)
     model = hub.copy().model
     _render_layers(model, forms or {})
     _refuse_other_domains(model)

@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="format of the file")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
     parser.add_argument("--opset", type=int, default=20, help="ONNX operator set (default: 20)")
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="write a height and width that an ONNX model left open as those of --input-shape (TFLite files always do)",
+    )
     parser.add_argument("--batch", type=int, default=1, help="batch of a TFLite file, which is fixed (default: 1)")
     parser.add_argument(
         "--layout",
@@ -59,12 +64,20 @@ def run(arguments: argparse.Namespace) -> int:
         from edgekron.exporters.quantize import Quantization, export
 
         how = Quantization(arguments.dtype, calibration(arguments, hub.input_shape), arguments.integer_io)
-        notices = export(hub, path, how, opset=arguments.opset, batch=arguments.batch, force=arguments.force)
+        notices = export(
+            hub,
+            path,
+            how,
+            opset=arguments.opset,
+            batch=arguments.batch,
+            force=arguments.force,
+            fixed_size=arguments.fixed_size,
+        )
     elif arguments.to == "onnx":
         from edgekron.exporters.onnx import export_onnx, size_notice
 
-        export_onnx(hub, path, opset=arguments.opset, force=arguments.force)
-        notices = size_notice(hub)
+        export_onnx(hub, path, opset=arguments.opset, force=arguments.force, fixed_size=arguments.fixed_size)
+        notices = [] if arguments.fixed_size else size_notice(hub)
     else:
         from edgekron.exporters.tflite import export_tflite
 

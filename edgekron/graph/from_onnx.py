@@ -44,6 +44,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         _check_text(proto, path)
         _check_weights(proto, path)
         _check_operators(proto, path)
+        _check_ends(proto, path)
         onnx.checker.check_model(str(path))
     except DecodeError as error:
         line = first_line(error)
@@ -150,6 +151,17 @@ def _check_operators(proto: onnx.ModelProto, path: Path) -> None:
             f"({len(unknown)} such node{'' if len(unknown) == 1 else 's'}: {', '.join(sorted(kinds))}); "
             "export the model with standard operators"
         )
+
+
+def _check_ends(proto: onnx.ModelProto, path: Path) -> None:
+    """Raises ``UserError`` that names an input or output without a stated shape; the checker refuses it, nameless."""
+    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+                raise UserError(
+                    f"{path}: {kind} {value.name} states no shape; state it where the model is exported, or write the "
+                    "model anew with onnx.shape_inference.infer_shapes"
+                )
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -38,11 +38,13 @@ def export(
     batch: int = 1,
     force: bool = False,
     forms: Mapping[str, Sequence[str]] | None = None,
+    fixed_size: bool = False,
 ) -> list[str]:
     """Writes ``path`` (.onnx or .tflite) in the type of ``how`` and gives the notices that a user should see.
 
-    ``forms`` gives the forms of some layers by name, ahead of those in the hub. ``opset`` is for ONNX, ``batch`` for
-    TFLite. Raises what the exporters raise, and ``UserError`` for images that do not fit the network.
+    ``forms`` gives the forms of some layers by name, ahead of those in the hub. ``opset`` and ``fixed_size`` are for
+    ONNX, as in ``export_onnx``, ``batch`` for TFLite. Raises what the exporters raise, and ``UserError`` for images
+    that do not fit the network.
     """
     refuse_existing(path, force)
     target = Path(path).suffix.removeprefix(".")
@@ -57,7 +59,10 @@ def export(
         hub = rebalanced(hub, how.images)
     chosen, notices = forms_of(hub, target, how.dtype)
     chosen |= {name: tuple(given) for name, given in (forms or {}).items()}
-    data = _onnx(hub, how, chosen, opset) if target == "onnx" else _tflite(hub, how, chosen, batch)
+    if target == "onnx":
+        data = _onnx(hub, how, chosen, opset, fixed_size=fixed_size)
+    else:
+        data = _tflite(hub, how, chosen, batch)
     write_file(path, data, force)
     return notices
 
@@ -74,14 +79,16 @@ def rebalanced(hub: Hub, images: Sequence[np.ndarray] = ()) -> Hub:
     return copy
 
 
-def _onnx(hub: Hub, how: Quantization, forms: Mapping[str, Sequence[str]], opset: int) -> bytes:
+def _onnx(hub: Hub, how: Quantization, forms: Mapping[str, Sequence[str]], opset: int, *, fixed_size: bool) -> bytes:
     import onnx
 
     from edgekron.exporters.onnx import export_onnx
 
     from .onnx import convert
 
-    plain = export_onnx(hub, forms=forms, opset=opset)
+    plain = export_onnx(hub, forms=forms, opset=opset, fixed_size=fixed_size)
+    if how.dtype == "float32":
+        return plain.SerializeToString()
     proto, metadata = convert(plain, how)
     # The quantizer signs with its own name.
     proto.producer_name, proto.producer_version = plain.producer_name, plain.producer_version
@@ -96,4 +103,5 @@ def _tflite(hub: Hub, how: Quantization, forms: Mapping[str, Sequence[str]], bat
 
     from .tflite import convert
 
-    return convert(export_tflite(hub, forms=forms, batch=batch), how, hub.input_name)
+    plain = export_tflite(hub, forms=forms, batch=batch)
+    return plain if how.dtype == "float32" else convert(plain, how, hub.input_name)

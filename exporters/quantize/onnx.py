@@ -24,10 +24,10 @@ from onnx import numpy_helper
 from edgekron.errors import UserError
 from edgekron.runtimes.backends.onnxruntime import QUANTIZATION
 
-from .types import Quantization
+from .types import Quantization, pieces
 from .weights import with_small_weights
 
-#: Images that the calibrator runs at once.
+#: Images that the calibrator runs at once where the network takes any number.
 AT_ONCE = 8
 
 
@@ -54,11 +54,12 @@ def _with_stored_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Images:
-    """Calibration images as ONNX Runtime's quantizer reads them, a few at a time."""
+    """Calibration images as ONNX Runtime's quantizer reads them, a few at a time, or as many as the network takes."""
 
-    def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
-        pieces = (batch[i : i + AT_ONCE] for batch in images for i in range(0, len(batch), AT_ONCE))
-        self._items: Iterator[dict[str, np.ndarray]] = ({name: np.ascontiguousarray(x, np.float32)} for x in pieces)
+    def __init__(self, entry: onnx.ValueInfoProto, images: Sequence[np.ndarray]) -> None:
+        batch = entry.type.tensor_type.shape.dim[0].dim_value
+        found = pieces(images, batch or AT_ONCE, exactly=bool(batch))
+        self._items: Iterator[dict[str, np.ndarray]] = ({entry.name: x} for x in found)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next piece, None at the end."""
@@ -74,7 +75,7 @@ def _static(proto: onnx.ModelProto, how: Quantization) -> onnx.ModelProto:
         quantization.quantize_static(
             proto,
             target,
-            _Images(entry.name, how.images),
+            _Images(entry, how.images),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,

@@ -1,7 +1,8 @@
 """TFLite files with smaller types, by ai-edge-quantizer.
 
     float16        weights as float16 behind a DEQUANTIZE, which XNNPACK takes as half-precision weights
-    int8-dynamic   weights int8, one scale for each output channel; kernels quantize the activations as they come
+    int8-dynamic   weights int8, one scale for each output channel, or for the whole matrix of a fully connected layer;
+                   kernels quantize the activations as they come
     int8           activations int8 too, one scale for each, from the smallest to the largest value on the images
 
 The quantizer's own file keeps large buffers behind the flatbuffer, where older runtimes do not look, and does not
@@ -22,7 +23,7 @@ from edgekron.errors import UserError
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
 
-from .types import LARGEST_FLOAT16, Quantization
+from .types import LARGEST_FLOAT16, Quantization, pieces
 
 
 def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
@@ -36,7 +37,7 @@ def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
 def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
     from ai_edge_quantizer.utils.tfl_flatbuffer_utils import read_model
 
     work = quantizer.Quantizer(bytearray(data))
@@ -46,6 +47,8 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         work.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     elif how.dtype == "int8-dynamic":
         work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+        # Runtimes up to 2.14 take the scales of a matrix's channels for zero, and say nothing.
+        work.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, 8, QuantGranularity.TENSORWISE)
     else:
         work.load_quantization_recipe(recipe.static_wi8_ai8())
         if not how.integer_io:
@@ -79,21 +82,21 @@ def _ranges(data: bytes, recipe: object, images: Sequence[np.ndarray], input_nam
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe)
     work = calibrator.Calibrator(bytearray(data), num_threads=1, qsv_update_func=min_max_update)
-    work.calibrate({SIGNATURE: _Images(input_name, images)}, manager)
+    graph = read(data).graph
+    batch = int(graph.tensors[graph.inputs[0]].shape[0])
+    work.calibrate({SIGNATURE: _Images(input_name, images, batch)}, manager)
     return work.get_model_qsvs()
 
 
 class _Images:
-    """Calibration images one by one, as the file takes them."""
+    """Calibration images as the file takes them: as many at once as its batch."""
 
-    def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
-        self._name, self._images = name, images
+    def __init__(self, name: str, images: Sequence[np.ndarray], batch: int) -> None:
+        self._name, self._images, self._batch = name, images, batch
 
     def __len__(self) -> int:
-        return sum(map(len, self._images))
+        return sum(-(-len(images) // self._batch) for images in self._images)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        for batch in self._images:
-            x = batch.transpose(0, 2, 3, 1) if batch.ndim == 4 else batch
-            for i in range(len(x)):
-                yield {self._name: np.ascontiguousarray(x[i : i + 1], np.float32)}
+        for x in pieces(self._images, self._batch, exactly=True):
+            yield {self._name: np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x}

@@ -9,7 +9,7 @@ int8           weights and activations in int8, the activations' ranges taken fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,3 +45,15 @@ class Quantization:
             raise UserError("--dtype int8 needs calibration images for the ranges of its activations; give --data.")
         if not all(np.isfinite(batch).all() for batch in self.images):
             raise UserError("the calibration images contain NaN or infinite values; give others.")
+
+
+def pieces(images: Sequence[np.ndarray], at_once: int, *, exactly: bool) -> Iterator[np.ndarray]:
+    """The images float32, at most ``at_once`` at a time.
+
+    With ``exactly``, for a network of a fixed batch, what is too short is filled up with its own images: others, such
+    as black ones, would widen the ranges.
+    """
+    for batch in images:
+        for start in range(0, len(batch), at_once):
+            piece = np.ascontiguousarray(batch[start : start + at_once], np.float32)
+            yield np.resize(piece, (at_once, *piece.shape[1:])) if exactly else piece

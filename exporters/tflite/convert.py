@@ -17,6 +17,7 @@ from .factorized import factorized
 from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
+from .gelu import join_gelu
 from .layout import Value, standard
 from .program import Program, Tensor
 from .registry import TRANSLATORS
@@ -44,6 +45,7 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
+    model = join_gelu(model)
     translation = Translation(Program(), model.opset_imports.get("", 1))
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:

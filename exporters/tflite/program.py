@@ -75,10 +75,14 @@ class Program:
     ) -> Tensor:
         """Appends an operator with one output of ``shape``, of its first input's type unless said, and returns it."""
         output = Tensor(name, tuple(int(n) for n in shape), dtype=dtype or inputs[0].dtype)
-        operator = Operator(code, list(inputs), [output], options)
-        self.operators.append(operator)
-        self._writers[output] = operator
+        self.append(code, inputs, [output], **options)
         return output
+
+    def append(self, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: Any) -> None:
+        """Appends an operator that writes new tensors."""
+        operator = Operator(code, list(inputs), list(outputs), options)
+        self.operators.append(operator)
+        self._writers.update(dict.fromkeys(outputs, operator))
 
     def writer(self, tensor: Tensor) -> Operator | None:
         """The operator that writes a tensor; None for inputs and constants."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from .writer import PLAN_METADATA
+
 _CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 #: Bytes of one value of each type that is written.
@@ -85,3 +87,14 @@ def read(data: bytes) -> Contents:
     if data[4:8] != b"TFL3":
         raise ValueError("not a TFLite file: the identifier TFL3 is missing")
     return Contents(schema.ModelT.InitFromPackedBuf(data, 0), data)
+
+
+def plan_of(data: bytes) -> str | None:
+    """The hash of the plan of the compressed network in a file; None where it states none.
+
+    Raises ``ValueError`` when the file is none of TFLite.
+    """
+    model = read(data).model
+    found = (model.buffers[m.buffer].data for m in model.metadata or [] if m.name == PLAN_METADATA.encode())
+    text = next(found, None)
+    return None if text is None else bytes(text).decode()

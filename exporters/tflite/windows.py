@@ -34,13 +34,14 @@ class Axis:
 
     @property
     def output(self) -> int:
-        """Number of windows; a last, partial one counts with ``ceil``, unless it starts in the padding behind."""
+        """Number of windows; a last, partial one counts with ``ceil``, unless it starts in the padding behind.
+
+        The last may be the only one: a window larger than the input, by less than a stride.
+        """
         room = self.size + self.before + self.after - self.window
-        if room < 0:
-            return 0
         if not self.ceil:
-            return room // self.stride + 1
-        count = -(-room // self.stride) + 1
+            return max(room // self.stride + 1, 0)
+        count = max(-(-room // self.stride) + 1, 0)
         return count - 1 if (count - 1) * self.stride >= self.size + self.before else count
 
     @property

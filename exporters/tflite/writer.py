@@ -7,6 +7,7 @@ names of the inputs and outputs. The same program always gives the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -21,6 +22,8 @@ SIGNATURE = "serving_default"
 #: Names of the metadata: which EdgeKron wrote the file, and the SHA-256 of the plan of a compressed network.
 METADATA, PLAN_METADATA = "edgekron_version", "edgekron_plan"
 _ALIGNMENT = 16
+#: Bytes of a file beside its weights: a guess, from which a builder's room grows where it must.
+_PER_BUFFER, _BESIDE = 1024, 65_536
 _SCHEMA_VERSION = 3
 
 #: The options table of each operator that has one.
@@ -106,11 +109,14 @@ class _Tables:
         self._code_index: dict[tuple[str, int], int] = {}
         self._names: set[str] = set()
 
-    def buffer(self, data: bytes) -> int:
-        if data not in self._buffer_index:
-            self._buffer_index[data] = len(self.buffers)
-            self.buffers.append(_AlignedBuffer(data=np.frombuffer(data, np.uint8)))
-        return self._buffer_index[data]
+    def buffer(self, array: np.ndarray) -> int:
+        """The index of the buffer with these values; weights are told apart by a digest, not kept a second time."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = hashlib.sha256(data.data).digest()
+        if key not in self._buffer_index:
+            self._buffer_index[key] = len(self.buffers)
+            self.buffers.append(_AlignedBuffer(data=data))
+        return self._buffer_index[key]
 
     def tensor(self, tensor: Tensor) -> int:
         if tensor not in self._tensor_index:
@@ -119,7 +125,7 @@ class _Tables:
             entry.shape = list(tensor.shape)
             entry.hasRank = True
             entry.type = getattr(schema.TensorType, type_name(tensor.dtype))
-            entry.buffer = 0 if tensor.data is None else self.buffer(tensor.data.tobytes())
+            entry.buffer = 0 if tensor.data is None else self.buffer(tensor.data)
             self._tensor_index[tensor] = len(self.tensors)
             self.tensors.append(entry)
         return self._tensor_index[tensor]
@@ -176,9 +182,11 @@ def repack(model: Any) -> bytes:
 
 
 def _finish(model: Any) -> bytes:
-    builder = flatbuffers.Builder(1024)
+    # Room for everything at once: a builder that grows holds what it has twice.
+    weights = sum(buffer.data.size for buffer in model.buffers if buffer.data is not None)
+    builder = flatbuffers.Builder(weights + _PER_BUFFER * len(model.buffers) + _BESIDE)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def _operator(tables: _Tables, operator: Operator) -> Any:
@@ -202,7 +210,7 @@ def _operator(tables: _Tables, operator: Operator) -> Any:
 
 def _metadata(tables: _Tables, name: str, text: str) -> Any:
     entry = schema.MetadataT()
-    entry.name, entry.buffer = name, tables.buffer(text.encode())
+    entry.name, entry.buffer = name, tables.buffer(np.frombuffer(text.encode(), np.uint8))
     return entry
 
 

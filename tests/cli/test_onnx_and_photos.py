@@ -85,6 +85,22 @@ def test_an_open_size_needs_one_to_plan_for_and_stays_open(folder: Path, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_an_open_size_can_be_fixed_to_be_measured(folder: Path, tmp_path: Path, run: Run) -> None:
+    words = ("export", folder / "open.onnx", "--input-shape", "3,20,24", "--to", "onnx", "-o")
+    bench = ("--rounds", 1, "--seconds", 0.05)
+    assert run(*words, tmp_path / "open.onnx")[0] == 0
+    code, _, error = run("bench", tmp_path / "open.onnx", *bench)
+    assert code == 2
+    assert "--fixed-size" in error
+    assert run(*words, tmp_path / "fixed.onnx", "--fixed-size")[0] == 0
+    assert run(*words, tmp_path / "small.onnx", "--fixed-size", "--dtype", "float16")[0] == 0
+    for name in ("fixed", "small"):
+        proto = onnx.load(tmp_path / f"{name}.onnx")
+        assert [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 20, 24]
+    assert run("bench", tmp_path / "fixed.onnx", tmp_path / "small.onnx", *bench)[0] == 0
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, run: Run) -> None:
     np.savez(tmp_path / "size.npz", images=np.zeros((3, 9, 9, 3), np.uint8))
     np.savez(tmp_path / "channels.npz", images=np.zeros((3, 20, 24, 1), np.uint8))

@@ -165,6 +165,15 @@ def test_open_sizes_names_and_metadata_come_through(tmp_path: Path, batch: int |
     assert export_tflite(compressed)
 
 
+def test_an_output_without_a_shape_is_named(tmp_path: Path) -> None:
+    path = pyramid(tmp_path / "p.onnx", 1, 24, 20)
+    proto = onnx.load(path)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, path)
+    with pytest.raises(UserError, match=r"p\.onnx: output boxes states no shape; state it"):
+        load(path)
+
+
 def test_forms_that_need_a_size_fix_it_and_say_so(tmp_path: Path) -> None:
     hub = load(pyramid(tmp_path / "p.onnx", "N", "h", "w"), input_shape=(3, 24, 20))
     result = compress(hub, model="p", ratios={"macs": 2.0}).hub

@@ -14,6 +14,7 @@ from .fold_batch_shapes import fold_batch_shapes
 from .fold_constants import fold_constants
 from .infer_shapes import forget_shapes, infer_shapes
 from .keep_batch import keep_batch
+from .pool_windows import count_pool_windows
 
 BATCH = "N"
 
@@ -31,6 +32,7 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
     batch = value.shape[0] if value.shape is not None and len(value.shape) else None
     # Folded with an open batch first, so that no size of the file's own batch gets into a constant.
     value.shape = ir.Shape([BATCH, *size])
+    count_pool_windows(model)
     forget_shapes(model)
     fold_constants(model)
     infer_shapes(model)

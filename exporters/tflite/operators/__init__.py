@@ -20,9 +20,12 @@ from . import (
     recurrent,
     reduce,
     resize,
+    rows,
+    scatter,
     shape,
     slicing,
     split,
+    trilu,
 )
 
 __all__ = [
@@ -45,7 +48,10 @@ __all__ = [
     "recurrent",
     "reduce",
     "resize",
+    "rows",
+    "scatter",
     "shape",
     "slicing",
     "split",
+    "trilu",
 ]

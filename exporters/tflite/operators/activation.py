@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from edgekron.exporters.tflite.formula import Formula
-from edgekron.exporters.tflite.layout import Value, arrange_constant, reshape
+from edgekron.exporters.tflite.layout import arrange_constant
 from edgekron.exporters.tflite.operands import aligned, finish
-from edgekron.exporters.tflite.program import Tensor
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -101,30 +99,6 @@ def hard_sigmoid(call: Call) -> None:
     scaled = x.tensor if abs(6 * alpha - 1) <= 1e-6 else f("MUL", x.tensor, 6 * alpha)
     six = f("ADD", scaled, 6 * beta, fusedActivationFunction="RELU6")
     call.finish(f("MUL", six, 1 / 6), x.order)
-
-
-@translates("Softmax", "LogSoftmax")
-def softmax(call: Call) -> None:
-    """Softmax along one axis, moved to the end of the tensor; before operator set 13, over all axes from it on."""
-    rank = call.rank()
-    axis = int(call.attribute("axis", -1 if call.translation.opset >= 13 else 1)) % rank
-    value = call.value()
-    if call.translation.opset < 13 and axis != rank - 1:
-        shape = value.shape
-        rows = reshape(call.program, value, (math.prod(shape[:axis]), math.prod(shape[axis:])), f"{call.name}/rows")
-        y = _softmax(call, call.translation.arranged(rows, (0, 1)).tensor)
-        call.result(reshape(call.program, Value(y, (0, 1)), shape, call.name))
-        return
-    if rank > 4:
-        call.refuse(f"an input of {rank} axes is more than the runtimes' 4", "reshape it before")
-    order = value.order if value.order[-1] == axis else (*(a for a in range(rank) if a != axis), axis)
-    call.finish(_softmax(call, call.value(0, order).tensor), order)
-
-
-def _softmax(call: Call, x: Tensor) -> Tensor:
-    if call.node.op_type == "LogSoftmax":
-        return call.program.emit("LOG_SOFTMAX", [x], x.shape, call.name)
-    return call.program.emit("SOFTMAX", [x], x.shape, call.name, beta=1.0)
 
 
 def _map(call: Call, code: str, **options: Any) -> None:

@@ -20,7 +20,7 @@ def gather(call: Call) -> None:
     indices = call.constant(1, "indices")
     x = call.value(kinds=ANY)
     axis = int(call.attribute("axis", 0)) % len(x.order)
-    taken = _within(call, indices, x.shape[axis])
+    taken = within(call, indices, x.shape[axis])
     y = Value(take(call.program, x.tensor, x.axis(axis), taken.ravel(), call.name, call.input_name(1)), x.order)
     if indices.ndim != 1:
         shape = y.shape
@@ -37,7 +37,7 @@ def gather_nd(call: Call) -> None:
     rank, depth = call.rank(), indices.shape[-1]
     x = call.value(0, tuple(range(rank)), ANY)
     shape = x.shape
-    columns = [_within(call, indices[..., i], shape[i]) for i in range(depth)]
+    columns = [within(call, indices[..., i], shape[i]) for i in range(depth)]
     flat = np.ravel_multi_index(columns, shape[:depth])
     rows = call.program.reshape(x.tensor, (math.prod(shape[:depth]), *shape[depth:]), f"{call.name}/rows")
     y = take(call.program, rows, 0, flat.ravel(), call.name, call.input_name(1))
@@ -53,7 +53,7 @@ def gather_elements(call: Call) -> None:
     x = call.value(0, tuple(range(rank)), ANY)
     axis = int(call.attribute("axis", 0)) % rank
     places: list[np.ndarray] = list(np.indices(indices.shape))
-    places[axis] = _within(call, indices, x.shape[axis])
+    places[axis] = within(call, indices, x.shape[axis])
     flat = np.ravel_multi_index(places, x.shape)
     values = call.program.reshape(x.tensor, (math.prod(x.shape),), f"{call.name}/values")
     y = take(call.program, values, 0, flat.ravel(), call.name, call.input_name(1))
@@ -70,7 +70,7 @@ def take(program: Program, x: Tensor, place: int, indices: np.ndarray, name: str
     return program.emit("GATHER", inputs, shape, name, axis=place)
 
 
-def _within(call: Call, indices: np.ndarray, size: int) -> np.ndarray:
+def within(call: Call, indices: np.ndarray, size: int) -> np.ndarray:
     """Indices from the front; refuses those outside an axis of ``size``."""
     if indices.size == 0:
         call.refuse(f"its indices {list(indices.shape)} are none", "remove the node")

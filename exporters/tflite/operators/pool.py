@@ -9,8 +9,8 @@ import numpy as np
 from edgekron.algebra import Geometry
 from edgekron.exporters.tflite.convolution import convolve
 from edgekron.exporters.tflite.formula import Formula
-from edgekron.exporters.tflite.layout import NHWC
-from edgekron.exporters.tflite.program import Program, Tensor
+from edgekron.exporters.tflite.layout import NHWC, Value
+from edgekron.exporters.tflite.program import INTEGER, Program, Tensor, type_name
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call, used
 from edgekron.exporters.tflite.windows import Axis, Placement, place
@@ -22,9 +22,9 @@ from .slicing import strided_slice
 @translates("MaxPool")
 def max_pool(call: Call) -> None:
     """Padding is never the greatest: -inf, or zero where the input is known to be at least zero."""
-    if any(map(used, call.node.outputs[1:])):
-        call.refuse("its indices are used", "use the values alone")
     x, axes = _axes(call)
+    if any(map(used, call.node.outputs[1:])):
+        _give_places(call, x, axes)
     placement = place(*axes)
     fill = 0.0 if _nonnegative(call.program, x) else -np.inf
     if any(axis.dilation > 1 for axis in axes):
@@ -32,6 +32,39 @@ def max_pool(call: Call) -> None:
         return
     x = call.program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{call.name}/padded", fill)
     call.finish(_pool(call, "MAX_POOL_2D", x, axes, placement), NHWC)
+
+
+def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
+    """Declares the second output: where in the whole input the first greatest value of each window is."""
+    h, w = axes
+    if h.stride < h.window or w.stride < w.window:
+        call.refuse("its indices are used, and its windows share pixels", "use strides of at least the window")
+    n, height, width, channels = x.shape
+    down, right = (1, height) if call.attribute("storage_order", 0) else (width, 1)
+    planes = height * width * np.arange(n * channels).reshape(n, 1, 1, channels)
+    corners = down * _starts(h)[:, None, None] + right * _starts(w)[:, None]
+    steps = [(i * h.dilation, j * w.dilation) for i in range(h.places) for j in range(w.places)]
+    first = planes + corners
+    if len(steps) == 1:
+        call.translation.constants[call.node.outputs[1]] = first.transpose(0, 3, 1, 2)
+        return
+    f, program, name = Formula(call), call.program, f"{call.name}/places"
+    padding = ((0, 0), *((axis.before, axis.needed) for axis in axes), (0, 0))
+    padded = program.pad(x, padding, f"{name}/padded", -np.inf)
+    ranges = [{1: (i, h.stride, h.output), 2: (j, w.stride, w.output)} for i, j in steps]
+    parts = [f.view(strided_slice(program, padded, taken, f"{name}/part"), (1, first.size)) for taken in ranges]
+    joined = program.emit("CONCATENATION", parts, (len(parts), first.size), f"{name}/parts", axis=0)
+    inputs = [joined, program.integers(f"{name}/axis", 0)]
+    part = program.emit("ARG_MAX", inputs, (first.size,), f"{name}/first", dtype=INTEGER, outputType=type_name(INTEGER))
+    table = program.integers(f"{name}/steps", [down * i + right * j for i, j in steps])
+    step = program.emit("GATHER", [table, part], (first.size,), f"{name}/step", axis=0)
+    at = program.emit("ADD", [f.view(step, first.shape), program.integers(f"{name}/corners", first)], first.shape, name)
+    call.result(Value(at, NHWC), 1)
+
+
+def _starts(axis: Axis) -> np.ndarray:
+    """The first place of each window."""
+    return axis.stride * np.arange(axis.output) - axis.before
 
 
 def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float) -> Tensor:

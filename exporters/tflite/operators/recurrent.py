@@ -34,6 +34,7 @@ class _Direction:
     f: Formula
     recurrence: np.ndarray
     bias: np.ndarray
+    peepholes: np.ndarray | None
     name: str
 
     def __post_init__(self) -> None:
@@ -64,6 +65,13 @@ class _Direction:
             self.call.program, gates, {1: (index * self.hidden, 1, self.hidden)}, f"{self.name}/gate{index}"
         )
 
+    def seen(self, gate: Tensor, cell: Tensor | None, index: int) -> Tensor:
+        """A gate [N, H] that also sees the cell, through peepholes (those of i, o and f) where there are any."""
+        if self.peepholes is None or cell is None:
+            return gate
+        weights = self.peepholes[index * self.hidden : (index + 1) * self.hidden]
+        return self.f("ADD", gate, self.f("MUL", cell, self.call.program.constant(f"{self.name}/peephole", weights)))
+
 
 #: From the inputs' part [N, gates H] of a step, the state and the cell (LSTM's) to the next state and cell.
 _Step = Callable[[_Direction, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
@@ -78,8 +86,6 @@ def recurrent(call: Call) -> None:
         call.refuse("its activations are not the usual ones", f"use {', '.join(_DEFAULTS[kind])}")
     if call.attribute("clip") is not None or call.attribute("input_forget", 0):
         call.refuse("it clips its gates or couples two of them", "leave clip and input_forget out")
-    if call.has(_PEEPHOLES):
-        call.refuse("it has peepholes", "use cells without them")
     x = call.value(0, (1, 0, 2) if layout else (0, 1, 2)).tensor
     if call.has(_LENGTHS) and not np.all(call.constant(_LENGTHS, "sequence_lens") == x.shape[0]):
         call.refuse("its sequences are of different lengths", "give all the whole length")
@@ -99,7 +105,8 @@ def _run(call: Call, x: Tensor, direction: int, way: str) -> list[Tensor]:
     weight, recurrence = call.numbers(1, "weight")[direction], call.numbers(2, "recurrence")[direction]
     rows, hidden = recurrence.shape
     bias = call.numbers(3, "bias")[direction] if call.has(3) else np.zeros(2 * rows, np.float32)
-    part = _Direction(call, Formula(call), recurrence, bias[rows:], name)
+    peepholes = call.numbers(_PEEPHOLES, "peepholes")[direction] if call.has(_PEEPHOLES) else None
+    part = _Direction(call, Formula(call), recurrence, bias[rows:], peepholes, name)
     # The bias of the state's product joins that of the input's, but for GRU's last gate, which may scale its own.
     shared = rows - hidden if call.node.op_type == "GRU" and call.attribute("linear_before_reset", 0) else rows
     total = bias[:rows] + np.where(np.arange(rows) < shared, bias[rows:], 0)
@@ -136,12 +143,12 @@ def _joined(call: Call, parts: list[Tensor], axis: int, name: str) -> Tensor:
 
 
 def _lstm(d: _Direction, given: Tensor, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-    """C' = f C + i tanh(c), H' = o tanh(C'), with the gates i, o, f, c."""
+    """C' = f C + i tanh(c), H' = o tanh(C'), with the gates i, o, f, c; through peepholes i and f see C, and o C'."""
     gates = given if state is None else d.f("ADD", given, d.product(state, 0, 4))
     i, o, f, c = (d.gate(gates, k) for k in range(4))
-    fresh = d.f("MUL", d.f("LOGISTIC", i), d.f("TANH", c))
-    after = fresh if cell is None else d.f("ADD", d.f("MUL", d.f("LOGISTIC", f), cell), fresh)
-    return d.f("MUL", d.f("LOGISTIC", o), d.f("TANH", after)), after
+    fresh = d.f("MUL", d.f("LOGISTIC", d.seen(i, cell, 0)), d.f("TANH", c))
+    after = fresh if cell is None else d.f("ADD", d.f("MUL", d.f("LOGISTIC", d.seen(f, cell, 2)), cell), fresh)
+    return d.f("MUL", d.f("LOGISTIC", d.seen(o, after, 1)), d.f("TANH", after)), after
 
 
 def _gru(d: _Direction, given: Tensor, state: Tensor | None, _: Tensor | None) -> tuple[Tensor, None]:

@@ -60,8 +60,24 @@ def resize(call: Call) -> None:
     # The axis that shrinks most first: the others then have less to do.
     for axis in sorted(changed, key=lambda a: sizes[a] / shape[a]):
         matrix = interpolation(call, shape[axis], sizes[axis], scales[axis])
+        _put_on_pixels(call, matrix, scales[axis])
         y = resample(call.program, y, value.axis(axis), matrix, call.name)
     call.finish(y, value.order)
+
+
+def _put_on_pixels(call: Call, matrix: np.ndarray, scale: float) -> None:
+    """Makes the rows of outputs that lie on a pixel that pixel, in place: what linear and cubic give there.
+
+    The standard's reference rounds such a place to a hair beside the pixel, and may then weight the pixels around it as
+    though it lay on the other side.
+    """
+    if call.attribute("coordinate_transformation_mode", "half_pixel") not in _PLACED or call.attribute("antialias", 0):
+        return
+    output, size = matrix.shape
+    places = _coordinates(call, size, output, scale)
+    pixels = np.rint(places).astype(int)
+    rows = np.flatnonzero((np.abs(places - pixels) < 1e-9) & (pixels >= 0) & (pixels < size))
+    matrix[rows] = np.eye(size, dtype=matrix.dtype)[pixels[rows]]
 
 
 def _way(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> str | None:

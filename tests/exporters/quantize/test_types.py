@@ -14,8 +14,10 @@ from torch import nn
 from edgekron.algebra import FactorNetwork
 from edgekron.cli import export as command
 from edgekron.errors import UserError
+from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.quantize import DTYPES, Quantization, export, rebalanced
 from edgekron.exporters.quantize.forms import forms_of
+from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.verify import difference, open_version
 from edgekron.graph import Factorized, Hub, load
@@ -235,3 +237,40 @@ def test_bad_requests_are_one_sentence(hub: Hub, images: list[np.ndarray], tmp_p
         with pytest.raises(UserError, match="0.weight has values up to 1e.06, beyond float16"):
             export(load(huge, input_shape=SHAPE), tmp_path / f"a.{target}", Quantization("float16"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_float32_is_the_plain_file(hub: Hub, tmp_path: Path, target: str) -> None:
+    path = tmp_path / f"net.{target}"
+    export(hub, path, Quantization("float32"))
+    plain = export_onnx(hub).SerializeToString() if target == "onnx" else export_tflite(hub)
+    assert path.read_bytes() == plain
+
+
+def test_dynamic_matrices_have_one_scale(hub: Hub, tmp_path: Path) -> None:
+    """Runtimes up to 2.14 know a scale for each channel in convolutions alone, and give zeros elsewhere."""
+    path = tmp_path / "net.tflite"
+    export(hub, path, Quantization("int8-dynamic"))
+    contents = read(path.read_bytes())
+    scales = {
+        name: len(contents.graph.tensors[operator.inputs[1]].quantization.scale)
+        for name, operator in zip(contents.operators, contents.graph.operators, strict=True)
+        if name in ("CONV_2D", "FULLY_CONNECTED")
+    }
+    assert scales["FULLY_CONNECTED"] == 1
+    assert scales["CONV_2D"] > 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_fixed_batch_is_calibrated_by_as_many(
+    hub: Hub, images: list[np.ndarray], tmp_path: Path, target: str, batch: int
+) -> None:
+    proto = export_onnx(hub.dense())
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(proto, tmp_path / "fixed.onnx")
+    fixed, path = load(tmp_path / "fixed.onnx"), tmp_path / f"int8.{target}"
+    export(fixed, path, Quantization("int8", images), batch=batch)
+    x = images[0][: 2 * batch]
+    assert difference("y", "images", reference(hub, x), outputs(path, x)).sqnr_db >= 25

@@ -76,6 +76,12 @@ def test_resize_by_a_matrix_for_each_axis(agree_one: Check, attributes: dict[str
     assert not {"RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"} & set(contents.operators)
 
 
+@pytest.mark.parametrize("size", [(14, 7), (14, 18), (18, 21), (30, 42)])
+def test_resize_cubic_where_outputs_lie_on_pixels(agree_one: Check, size: tuple[int, int]) -> None:
+    """From 10 to 14, the fourth output lies on the third pixel, but for a rounding."""
+    agree_one("Resize", (1, 2, 10, 6), None, None, ints(1, 2, *size), mode="cubic")
+
+
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 @pytest.mark.parametrize(("block", "channels"), [(2, 4), (2, 12), (3, 9), (3, 18)])
 def test_depth_to_space(agree_one: Check, mode: str, block: int, channels: int) -> None:
