@@ -6,19 +6,26 @@ Whatever a file stores, its values come back as float32, images [N, C, H, W]: in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
 
 from edgekron.errors import UserError
 from edgekron.graph import Hub
+from edgekron.graph.from_onnx import MARK
+from edgekron.graph.hub import PLAN_KEY
 from edgekron.runtimes import backends
 from edgekron.runtimes.backends import litert
 from edgekron.runtimes.backends.onnxruntime import scales_of
 from edgekron.runtimes.backends.session import to_integers, to_real
+
+from .tflite.read import plan_of
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 #: Stop looking for inner values with more elements than this for one image.
 LARGEST = 4_000_000
@@ -27,15 +34,22 @@ LARGEST = 4_000_000
 class Version(Protocol):
     """A runnable version: its input [C, H, W], the values it can show, and a run for NCHW images.
 
-    ``precision`` is that of its coarsest weights or activations: "float32", "float16" or "int8".
+    ``precision`` is that of its coarsest weights or activations: "float32", "float16" or "int8"; ``kind`` is "torch",
+    "hub", "onnx" or "tflite"; ``plan`` is the hash of the plan that it was compressed by, None for a dense network.
     """
 
     input_shape: tuple[int, ...]
     outputs: list[str]
     inner: list[str]
     precision: str
+    kind: str
+    plan: str | None
 
-    def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]: ...
+    def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The outputs, computed as users compute them."""
+
+    def look(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The values ``inner``, all from one run by plain kernels: each follows from those before it."""
 
 
 def open_version(source: Hub | str | Path, *, inner: bool = True) -> Version:
@@ -43,7 +57,7 @@ def open_version(source: Hub | str | Path, *, inner: bool = True) -> Version:
     fast. Raises ``UserError`` when it cannot be opened.
     """
     if isinstance(source, Hub):
-        return _OnnxVersion(source.proto(), inner, "the hub")
+        return OnnxVersion(source.proto(), inner, "the hub")
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{path} does not exist; check the path.")
@@ -52,13 +66,15 @@ def open_version(source: Hub | str | Path, *, inner: bool = True) -> Version:
     if path.suffix != ".onnx":
         raise UserError(f"{path} is neither an .onnx nor a .tflite file; export the model first.")
     try:
-        return _OnnxVersion(onnx.load(path), inner, str(path))
+        return OnnxVersion(onnx.load(path), inner, str(path))
     except Exception as error:  # noqa: BLE001  protobuf and ONNX Runtime raise many types for damaged files
         raise UserError(f"{path} cannot be opened ({str(error).splitlines()[0]}); export it again.") from None
 
 
-class _OnnxVersion:
+class OnnxVersion:
     """ONNX Runtime with every float value of the graph as an output.
+
+    ``proto`` is the file; ``batch`` is the number of images that it takes, 0 for any.
 
     A value that is quantized is shown as what its integers stand for, by its own name.
     """
@@ -66,15 +82,18 @@ class _OnnxVersion:
     def __init__(self, proto: onnx.ModelProto, inner: bool, title: str) -> None:
         import onnxruntime
 
+        self.proto = proto
+        props = {entry.key: entry.value for entry in proto.metadata_props}
+        self.kind, self.plan = "hub" if MARK in props else "onnx", props.get(PLAN_KEY)
         self.outputs = [o.name for o in proto.graph.output]
         self._input = proto.graph.input[0].name
         self._dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
-        self._scales = scales_of(title, {entry.key: entry.value for entry in proto.metadata_props})
+        self._scales = scales_of(title, props)
         self.precision = _precision(proto)
         shape = proto.graph.input[0].type.tensor_type.shape.dim
         self.input_shape = tuple(d.dim_value for d in shape[1:])
         # 0 where any number of images will do.
-        self._batch = shape[0].dim_value if shape else 0
+        self.batch = shape[0].dim_value if shape else 0
         # The outputs themselves are compared as users run them.
         plain = onnxruntime.SessionOptions()
         plain.log_severity_level = 3
@@ -88,35 +107,56 @@ class _OnnxVersion:
         probe = onnx.ModelProto()
         probe.CopyFrom(proto)
         # Float values only: shapes and indices are no layer's output.
-        self._probed = [n for n in names if known[n].type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-        self.inner = list(dict.fromkeys(map(_plain_name, self._probed)))
+        self._probed = [name for name in names if _is_float(known[name])]
         probe.graph.output.extend(known[name] for name in self._probed)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Optimisations would remove values that are to be shown, and fuse what is to be compared.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._probe = onnxruntime.InferenceSession(probe.SerializeToString(), options, ["CPUExecutionProvider"])
+        self._probed += [o.name for o in proto.graph.output if _is_float(o) or o.name in self._scales]
+        self.inner = list(dict.fromkeys(map(_plain_name, self._probed)))
+        self._probe = plain_session(probe)
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
-        if self._batch in (0, len(x)):
-            return self._run(x)
+        """The outputs, by a session with all optimisations."""
+        return self._in_batches(x, self._run)
+
+    def look(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Every float value, by a session without any."""
+        return self._in_batches(x, self._look) if self.inner else {}
+
+    def _in_batches(self, x: np.ndarray, run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        if self.batch in (0, len(x)):
+            return run(x)
         parts = []
-        for start in range(0, len(x), self._batch):
-            part = x[start : start + self._batch]
-            filled = np.concatenate([part, np.zeros((self._batch - len(part), *x.shape[1:]), x.dtype)])
-            values = self._run(filled)
-            parts.append({name: v[: len(part)] for name, v in values.items() if v.shape[:1] == (self._batch,)})
+        for start in range(0, len(x), self.batch):
+            part = x[start : start + self.batch]
+            filled = np.concatenate([part, np.zeros((self.batch - len(part), *x.shape[1:]), x.dtype)])
+            values = run(filled)
+            parts.append({name: v[: len(part)] for name, v in values.items() if v.shape[:1] == (self.batch,)})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
-        if self._input in self._scales:
-            x = to_integers(x, self._dtype, self._scales[self._input])
-        if self.inner:
-            values = dict(zip(self._probed, self._probe.run(self._probed, {self._input: x}), strict=True))
-            values |= {_plain_name(name): values.pop(name) for name in self._probed if _plain_name(name) != name}
-        ends = dict(zip(self.outputs, self._plain.run(self.outputs, {self._input: x}), strict=True))
-        return values | {n: to_real(y, self._scales[n]) if n in self._scales else y for n, y in ends.items()}
+        return self._real(self.outputs, self._plain.run(self.outputs, self._feed(x)))
+
+    def _look(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        values = self._real(self._probed, self._probe.run(self._probed, self._feed(x)))
+        # What its integers stand for goes ahead of the value that was quantized.
+        return values | {_plain_name(name): values.pop(name) for name in self._probed if _plain_name(name) != name}
+
+    def _feed(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        integers = self._input in self._scales
+        return {self._input: to_integers(x, self._dtype, self._scales[self._input]) if integers else x}
+
+    def _real(self, names: list[str], values: list[np.ndarray]) -> dict[str, np.ndarray]:
+        pairs = zip(names, values, strict=True)
+        return {name: to_real(y, self._scales[name]) if name in self._scales else y for name, y in pairs}
+
+
+def plain_session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Runs the graph as it is: optimisations would remove values that are to be shown, and fuse what is compared."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
 def _precision(proto: onnx.ModelProto) -> str:
@@ -131,6 +171,10 @@ def _plain_name(name: str) -> str:
     return name.removesuffix("_DequantizeLinear_Output")
 
 
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+
+
 def _elements(value: onnx.ValueInfoProto) -> int:
     return math.prod(d.dim_value or 1 for d in value.type.tensor_type.shape.dim)
 
@@ -141,8 +185,11 @@ class _TfliteVersion:
     Four-dimensional values come back as NCHW.
     """
 
+    kind = "tflite"
+
     def __init__(self, path: Path, inner: bool) -> None:
         self._session = backends.load(path)
+        self.plan = plan_of(path.read_bytes())
         module = litert.import_runtime()
         self._inner = module.Interpreter(
             model_path=str(path),
@@ -164,6 +211,11 @@ class _TfliteVersion:
         self.inner = [d["name"] for d in self._details]
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The outputs, by the delegate that users get."""
+        return dict(zip(self.outputs, backends.run_nchw(self._session, x), strict=True))
+
+    def look(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Every float or quantized value, by the plain kernels."""
         found: dict[str, list[np.ndarray]] = {}
         for start in range(0, len(x) if self.inner else 0, self._batch):
             part = x[start : start + self._batch]
@@ -183,8 +235,7 @@ class _TfliteVersion:
                 # A width fold multiplies the images; such a value belongs to no layer.
                 if len(value) == self._batch:
                     found.setdefault(detail["name"], []).append(value[:used])
-        values = {name: np.concatenate(parts) for name, parts in found.items()}
-        return values | dict(zip(self.outputs, backends.run_nchw(self._session, x), strict=True))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _scale(detail: Mapping[str, Any]) -> tuple[float, int] | None:

@@ -132,6 +132,7 @@ def _run(store: Store) -> None:
     from edgekron.runtimes.requests import carry_out  # not needed by the small commands, and slow to start on a board
 
     request = json.loads(sys.stdin.readline())
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_input, daemon=True).start()
     carry_out(store, request, _print)
 
@@ -140,7 +141,14 @@ def _end_with_input() -> None:
     # Not by sys.stdin: its lock would be held when the interpreter wants to end.
     while os.read(0, 1 << 16):
         pass
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    time.sleep(_KILL_PATIENCE)
     os._exit(1)  # the workers end with this process
+
+
+def _leave(number: int, frame: object) -> None:  # noqa: ARG001 - the form of a signal's handler
+    """Ends the work in order: workers, control groups and the lock are given back on the way out."""
+    raise SystemExit(1)
 
 
 def _start(store: Store, identity: str) -> Message:
@@ -154,7 +162,13 @@ def _start(store: Store, identity: str) -> Message:
         with (folder / "log").open("wb") as log:
             command = [sys.executable, sys.argv[0], "--folder", str(store.folder), "job", identity]
             process = subprocess.Popen(  # noqa: S603 - ourselves
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # What a worker that is killed leaves behind goes with the job.
+                env={**os.environ, "TMPDIR": str(folder)},
             )
     while not (folder / "messages").exists():
         if process.poll() is not None:
@@ -167,6 +181,7 @@ def _start(store: Store, identity: str) -> Message:
 def _job(store: Store, identity: str) -> None:
     from edgekron.runtimes.requests import carry_out
 
+    signal.signal(signal.SIGTERM, _leave)
     folder = store.job(identity)
     with (folder / "alive").open("a") as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)

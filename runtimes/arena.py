@@ -46,7 +46,7 @@ class Arena:
 
 def arena(file: str | Path) -> Arena:
     """The arenas of a ``.tflite`` file. Raises ``RuntimeFailure`` for another file, or one that cannot be opened."""
-    if Path(file).suffix != ".tflite":
+    if Path(file).suffix.lower() != ".tflite":
         raise RuntimeFailure(f"{file} has no tensor arena; only .tflite files have.")
     total, head, note = _micro(Path(file))
     return Arena(_litert(Path(file)), total, head, note)
@@ -80,10 +80,12 @@ def _micro(file: Path) -> tuple[int | None, int | None, str | None]:
         return None, None, "the arena for microcontrollers needs `pip install --pre tflite-micro`"
     try:
         recorded = dict(_RECORDED.findall(_printed(runtime, file)))
+        return int(recorded["total"]), int(recorded["head"]), None
+    except KeyError:
+        return None, None, "this version of TensorFlow Lite for Microcontrollers does not tell its allocations"
     except Exception as error:  # noqa: BLE001 - whatever the interpreter raises, the file does not run there
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return None, None, f"TensorFlow Lite for Microcontrollers does not run this file ({reason[0]})"
-    return int(recorded["total"]), int(recorded["head"]), None
 
 
 def _printed(runtime: Any, file: Path) -> str:

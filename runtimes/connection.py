@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.errors import KilledError, OutOfTimeError, RuntimeFailure
 from edgekron.runtimes.worker import PROTOCOL
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._process.kill()  # it may be in the middle of something long, of which nobody wants to hear any more
         self.close()
 
     def _line(self, do: str, timeout: float) -> bytes:
@@ -110,7 +112,7 @@ class Connection:
             while True:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self._process.kill()
-                    raise RuntimeFailure(
+                    raise OutOfTimeError(
                         f"{self._subject}: no answer to '{do}' in {timeout:g} seconds; the model is too slow for this "
                         "device, or the runtime hangs on it."
                     )
@@ -133,9 +135,9 @@ class Connection:
         words = self._errors.read().decode(errors="replace").strip().splitlines()
         last = f", last words: {words[-1][:_LONGEST_LAST_WORDS]}" if words else ""
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        # Nothing but a person and the kernel's search for memory sends SIGKILL.
-        cause = "" if code == -signal.SIGKILL else "the file is damaged, "
-        rest = "" if code == -signal.SIGKILL else ", or the runtime does not work on this machine"
+        death = f"{self._subject}: the process died during '{do}' ({how}{last})"
+        if code == -signal.SIGKILL:
+            return KilledError(f"{death}; memory ran out.")
         return RuntimeFailure(
-            f"{self._subject}: the process died during '{do}' ({how}{last}); {cause}memory ran out{rest}."
+            f"{death}; the file is damaged, memory ran out, or the runtime does not work on this machine."
         )

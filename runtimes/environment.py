@@ -181,7 +181,8 @@ def _each_core(file: str) -> dict[str, str] | None:
 def _frequencies() -> dict[str, int] | None:
     scaling = _each_core("cpufreq/scaling_cur_freq")
     if scaling:
-        return {core: int(kilohertz) * 1000 for core, kilohertz in scaling.items()}
+        # A core that sleeps has "<unknown>".
+        return {core: int(kilohertz) * 1000 for core, kilohertz in scaling.items() if kilohertz.isdigit()} or None
     megahertz = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     return {f"cpu{index}": round(float(value) * 1e6) for index, value in enumerate(megahertz)} or None
 

@@ -1,7 +1,15 @@
-"""The one exception of this package."""
+"""The exceptions of this package."""
 
 from __future__ import annotations
 
 
 class RuntimeFailure(ValueError):  # noqa: N818 - RuntimeError is Python's own
     """A file, a runtime or a device that cannot be used: one sentence that names it and says what to do."""
+
+
+class OutOfTimeError(RuntimeFailure):
+    """The work took longer than it may; it says nothing about the file."""
+
+
+class KilledError(RuntimeFailure):
+    """The process was killed: nothing but a person and the kernel's search for memory does that."""

@@ -7,6 +7,7 @@ application that waits in between; the first inference, the load and the start o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgekron.runtimes.devices import Device, open_device
 from edgekron.runtimes.environment import disturbances
 from edgekron.runtimes.errors import RuntimeFailure
 from edgekron.runtimes.memory import Memory
+from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.results import ColdStart, FileResult, Paced, Report
 
 if TYPE_CHECKING:
@@ -56,9 +58,11 @@ def bench(
     """
     if not files:
         raise RuntimeFailure("no file to measure was given; name at least one .onnx or .tflite file.")
-    if threads < 1 or rounds < 1 or seconds <= 0 or limit <= 0:
-        raise RuntimeFailure(f"threads {threads}, rounds {rounds} and seconds {seconds} must all be positive.")
-    if hertz < 0 or patience < 0:
+    if threads < 1 or rounds < 1 or not (0 < seconds < math.inf and 0 < limit < math.inf):
+        raise RuntimeFailure(
+            f"threads {threads}, rounds {rounds}, seconds {seconds} and limit {limit} must all be positive."
+        )
+    if not (0 <= hertz < math.inf and 0 <= patience < math.inf):
         raise RuntimeFailure(f"the pace {hertz} and the patience {patience} must not be negative.")
     request = {
         "do": "measure",
@@ -74,7 +78,8 @@ def bench(
     }
     with opened(device) as on:
         answer = on.run_agent({**request, "files": [sent(on, file) for file in files]}, listener(progress))
-        return _report(on, threads, seed, answer)
+        _check(answer, len(files), rounds, on.name)
+        return _report(on, [str(file) for file in files], threads, seed, answer)
 
 
 @contextmanager
@@ -100,13 +105,28 @@ def listener(progress: Progress | None) -> Listener | None:
     return progress and (lambda step: progress(step["done"], step["total"], step["text"]))
 
 
-def _report(device: Device, threads: int, seed: int, answer: dict[str, Any]) -> Report:
-    results = tuple(_result(file) for file in answer["files"])
+def _check(answer: dict[str, Any], files: int, rounds: int, device: str) -> None:
+    """Raises ``RuntimeFailure`` for an answer that has the right shape and is none to what was asked."""
+    measured = [file["rounds"] for file in answer["files"]]
+    complete = all(
+        len(turns) == rounds and all(samples and min(samples) > 0 for samples in turns) for turns in measured
+    )
+    if len(measured) != files or not complete:
+        raise RuntimeFailure(f"{device} sent an answer to another question than it was asked; measure again.")
+
+
+def _report(device: Device, names: Sequence[str], threads: int, seed: int, answer: dict[str, Any]) -> Report:
+    results = tuple(_result(name, file) for name, file in zip(names, answer["files"], strict=True))
     warnings = [
         f"{result.file} had not settled after {result.warm_up} warm-up inferences"
         for result in results
         if not result.settled
     ]
+    rounds = len(results[0].rounds)
+    if rounds < FEWEST:
+        warnings.append(f"intervals over no more than {rounds} rounds promise nothing; give --rounds {FEWEST} or more")
+    if any(result.cores is not None and len(result.cores) < threads for result in results):
+        warnings.append(f"{threads} threads share fewer cores than that, and wait for each other")
     warnings += [
         f"{result.file} takes longer than one inference at {result.paced.hertz:g} per second may"
         for result in results
@@ -117,11 +137,11 @@ def _report(device: Device, threads: int, seed: int, answer: dict[str, Any]) -> 
     return Report(device.name, threads, seed, facts, before, after, results, tuple(warnings), tuple(during))
 
 
-def _result(file: dict[str, Any]) -> FileResult:
-    cold = {name: None if value is None else value / 1e9 for name, value in file["cold"].items()}
+def _result(name: str, file: dict[str, Any]) -> FileResult:
+    cold = {step: None if value is None else value / 1e9 for step, value in file["cold"].items()}
     paced = file["paced"]
     return FileResult(
-        file=file["name"],
+        file=name,
         runtime=file["runtime"],
         input=file["input"],
         cores=tuple(file["cores"]) if file["cores"] else None,
@@ -129,7 +149,7 @@ def _result(file: dict[str, Any]) -> FileResult:
         warm_up=file["warm_up"],
         settled=file["settled"],
         rounds=tuple(_seconds(samples) for samples in file["rounds"]),
-        memory=Memory(**{name: file["memory"][name] for name in ("file", "runtime", "loaded", "peak", "steady")}),
+        memory=Memory(**{number: file["memory"][number] for number in Memory.__dataclass_fields__}),
         paced=Paced(paced["hertz"], _seconds(paced["nanoseconds"])) if paced else None,
     )
 

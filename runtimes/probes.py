@@ -49,8 +49,8 @@ def prove_memory(
 ) -> Proof:
     """Loads a file and runs it ten times in a process of its own that the kernel keeps under ``limit`` bytes.
 
-    The limit holds Python and the runtime too. Raises ``RuntimeFailure`` for a device that cannot do it; a process that
-    dies is an answer.
+    The limit holds Python and the runtime too. Raises ``RuntimeFailure`` for a device that cannot do it, and for a file
+    that does not run without the limit either; a process that dies under it is an answer.
     """
     if limit < _LEAST_LIMIT:
         raise RuntimeFailure(f"a limit of {limit} bytes is less than any process needs; give at least 1 MiB.")
@@ -60,8 +60,8 @@ def prove_memory(
         )
     numbers = answer["memory"]
     return Proof(
-        file=answer["name"],
-        limit=answer["limit"],
+        file=str(file),
+        limit=limit,
         means=answer["means"],
         lived=answer["lived"],
         stage=answer["stage"],
@@ -73,7 +73,7 @@ def prove_memory(
 
 def tensor_arena(file: str | Path, *, device: Device | None = None) -> Arena:
     """The tensor arenas of a ``.tflite`` file; ``RuntimeFailure`` for another file, or one that cannot be opened."""
-    if Path(file).suffix != ".tflite":
+    if Path(file).suffix.lower() != ".tflite":
         raise RuntimeFailure(f"{file} has no tensor arena; only .tflite files have.")
     with opened(device) as on:
         answer = on.run_agent(_request("arena", 1, 0, file=sent(on, file)))

@@ -36,7 +36,7 @@ def profile(file: str | Path, *, threads: int = 1, runs: int = 50, warm_up: int 
     Raises ``RuntimeFailure`` for a file that is no ONNX file or cannot be run.
     """
     path = Path(file)
-    if path.suffix != ".onnx":
+    if path.suffix.lower() != ".onnx":
         raise RuntimeFailure(f"{file} cannot be profiled by node; only .onnx files can.")
     x = random_input(load(path, threads), seed)
     runtime = import_runtime()

@@ -17,18 +17,21 @@ The process holds Python and the runtime too: what they need alone is the second
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.errors import KilledError, OutOfTimeError, RuntimeFailure
 from edgekron.runtimes.rounds import start_worker, worker_command
 
 if TYPE_CHECKING:
@@ -37,40 +40,65 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 _GROUPS = Path("/sys/fs/cgroup")
+#: Seconds in which killed processes must have left their group.
+_PATIENCE = 2.0
 
 
 def prove(request: Message, say: Say) -> Message:
     """Carries out a ``prove`` request (see ``edgekron.runtimes.requests``).
 
     A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far it came
-    ("start", "load" or "run"), and ``reason`` holds its last words.
+    ("start", "load" or "run"), and ``reason`` holds its last words. Where the kernel did not kill it, the file is run
+    once more without the limit; one that fails there too is an error: memory is not what it lacks.
     """
     file, limit = request["file"], request["limit"]
     say(0, 1, f"running {file['name']} in {limit} bytes")
-    stage, reason, numbers = "start", None, None
     with _cage(limit) as cage:
-        try:
-            with start_worker(file["name"], request["threads"], [*cage.prefix, *worker_command()]) as worker:
-                stage = "load"
-                worker.ask("load", file=file["path"], threads=request["threads"], cores=None)
-                stage = "run"
-                worker.ask("time", count=request["runs"], seed=request["seed"])
-                numbers = worker.ask("memory")["memory"]
-                stage = "done"
-        except RuntimeFailure as error:
-            reason = str(error).replace(file["path"], file["name"])
+        attempt = _attempt(request, cage.prefix)
         peak = cage.peak()
+    if attempt.reason is not None and not attempt.killed:
+        say(0, 1, f"running {file['name']} without a limit")
+        free = _attempt(request, [])
+        if free.reason is not None and not free.killed:
+            raise RuntimeFailure(free.reason)
     say(1, 1, "done")
     return {
-        "name": file["name"],
-        "limit": limit,
         "means": cage.means,
-        "lived": stage == "done",
-        "stage": stage,
-        "reason": reason,
+        "lived": attempt.reason is None,
+        "stage": attempt.stage,
+        "reason": attempt.reason,
         "peak": peak,
-        "memory": numbers,
+        "memory": attempt.memory,
     }
+
+
+@dataclass
+class _Attempt:
+    """How far a process came ("start", "load", "run" or "done"), how it ended, and the five numbers of memory."""
+
+    stage: str = "start"
+    reason: str | None = None
+    killed: bool = False
+    memory: Message | None = None
+
+
+def _attempt(request: Message, prefix: list[str]) -> _Attempt:
+    """Loads and runs the file once in a process that ``prefix`` starts."""
+    file, attempt = request["file"], _Attempt()
+    try:
+        with start_worker(file["name"], request["threads"], [*prefix, *worker_command()]) as worker:
+            attempt.stage = "load"
+            worker.ask("load", file=file["path"], threads=request["threads"], cores=None)
+            attempt.stage = "run"
+            worker.ask("time", count=request["runs"], seed=request["seed"])
+            attempt.memory = worker.ask("memory")["memory"]
+            attempt.stage = "done"
+    except OutOfTimeError:
+        raise
+    except RuntimeFailure as error:
+        attempt.reason = str(error).replace(file["path"], file["name"])
+        attempt.killed = isinstance(error, KilledError)
+    return attempt
 
 
 @dataclass
@@ -91,14 +119,16 @@ class _Cage:
 
 @contextmanager
 def _cage(limit: int) -> Iterator[_Cage]:
-    group = _new_group(limit)
-    if group is not None:
-        try:
+    name = f"edgekron-{secrets.token_hex(4)}"
+    try:
+        group = _new_group(limit, name)
+        if group is not None:
             yield _Cage("cgroup", [sys.executable, sys.argv[0], "join", str(group)], group)
-        finally:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-        return
+            return
+    finally:
+        # Of all places: whoever was interrupted does not know how far it came.
+        for parent, _ in _places(limit):
+            _remove(parent / name)
     scope = ["systemd-run", "--user", "--scope", "--quiet", f"--property=MemoryMax={limit}"]
     scope += ["--property=MemorySwapMax=0", "--"]
     if _works([*scope, "true"]):
@@ -107,24 +137,33 @@ def _cage(limit: int) -> Iterator[_Cage]:
     yield _Cage("rlimit", [sys.executable, sys.argv[0], "limit", str(limit)])
 
 
-def _new_group(limit: int) -> Path | None:
+def _new_group(limit: int, name: str) -> Path | None:
     """A control group of its own with the limit set; None where this user may make none."""
     for parent, settings in _places(limit):
-        group = parent / f"edgekron-{secrets.token_hex(4)}"
+        group = parent / name
         try:
             group.mkdir()
+            for file, value in settings.items():
+                if (group / file).exists() or file == next(iter(settings)):
+                    (group / file).write_text(value)
         except OSError:
-            continue
-        try:
-            for name, value in settings.items():
-                if (group / name).exists() or name == next(iter(settings)):
-                    (group / name).write_text(value)
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
+            _remove(group)
             continue
         return group
     return None
+
+
+def _remove(group: Path) -> None:
+    """Removes a control group, if it is there, with the processes in it."""
+    deadline = time.monotonic() + _PATIENCE
+    while group.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            for process in (group / "cgroup.procs").read_text().split():
+                os.kill(int(process), signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.01)
 
 
 def _places(limit: int) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -20,7 +20,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from edgekron.runtimes import environment
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.errors import OutOfTimeError, RuntimeFailure
 from edgekron.runtimes.proof import prove
 from edgekron.runtimes.rounds import measure, start_worker
 
@@ -42,7 +42,7 @@ def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -
     limit = request["limit_s"]
 
     def give_up(number: int, frame: object) -> None:  # noqa: ARG001 - the form of a signal's handler
-        raise RuntimeFailure(
+        raise OutOfTimeError(
             f"the work took longer than its limit of {limit:g} seconds; give it more time, or do less."
         )
 

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1
 
+#: What the figures are, for a reader of the JSON.
+DEFINITIONS = {
+    "latency": "of all warm inferences of the file together, in seconds",
+    "interval": "median of the rounds' medians, in seconds, with its bootstrap interval over rounds",
+    "speedups": "how many times as fast as the reference: the median over rounds of the ratio of both files' lower "
+    "quartiles, with its bootstrap interval over rounds. Other programs slow down the upper quartiles first, so this "
+    "is not the ratio of the medians on a busy machine",
+    "paced": "inferences at a fixed rate, asleep in between",
+    "cold": "from starting the process to the first inference, measured once, in seconds",
+}
+
 Facts = Mapping[str, Any]
 Rounds = tuple[tuple[float, ...], ...]
 
@@ -137,6 +148,7 @@ class Report:
             "after": dict(self.after),
             "warnings": list(self.warnings),
             "units": {"time": "second", "memory": "byte", "nanoseconds": "raw samples by round"},
+            "definitions": DEFINITIONS,
             "reference": self.files[0].file,
             "speedups": [
                 {"file": other.file, **asdict(interval)} for other, interval in zip(others, self.speedups, strict=True)
@@ -145,13 +157,13 @@ class Report:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a file; ``speedup`` is None for the reference."""
+        """One row a file; ``median`` is that of the interval, and ``speedup`` None for the reference."""
         intervals = (None, *self.speedups)
         return [
             {
                 "file": file.file,
                 "runtime": f"{file.runtime['runtime']} {file.runtime['version']}",
-                "median": file.latency.median,
+                "median": file.interval.value,
                 "mad": file.latency.mad,
                 "p5": file.latency.p5,
                 "p95": file.latency.p95,

@@ -35,7 +35,8 @@ Message = dict[str, Any]
 #: Environment variables by which numerical libraries take their number of threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-#: Warm-up: stretches of this many nanoseconds are compared, at least three, at most this many.
+#: Warm-up: stretches of this many nanoseconds, or of the timed part where that is shorter, are compared: at least
+#: three, at most this many.
 _STRETCH = 100_000_000
 _FEWEST_STRETCHES = 3
 _MOST_STRETCHES = 30
@@ -75,7 +76,7 @@ def measure(request: Message, say: Say) -> Message:
             say(index, total, f"warming up {file['name']}")
             worker = stack.enter_context(start_worker(file["name"], threads))
             subject = Subject(worker, file["path"], file["name"], seed)
-            subject.prepare(threads, cores)
+            subject.prepare(threads, cores, min(_STRETCH, int(1e9 * request["seconds"])))
             subjects.append(subject)
         for turn in range(rounds):
             say(len(files) + turn, total, f"round {turn + 1} of {rounds}")
@@ -106,8 +107,8 @@ class Subject:
     rounds: list[list[int]] = field(default_factory=list)
     paced: Message | None = None
 
-    def prepare(self, threads: int, cores: list[int] | None) -> None:
-        """Loads the file and warms it up until two consecutive stretches have the same median."""
+    def prepare(self, threads: int, cores: list[int] | None, nanoseconds: int) -> None:
+        """Loads the file and warms it up until two consecutive stretches, of so long each, have the same median."""
         self.loaded = self._ask("load", file=self.path, threads=threads, cores=cores)
         (first,) = self._time(1)
         start = round(1e9 * self.worker.start_seconds)
@@ -115,7 +116,7 @@ class Subject:
         self.cold, self.typical, self.warm_up = times, first, 1
         earlier: list[int] = []
         for stretch in range(_MOST_STRETCHES):
-            later = self._time(_count(_STRETCH, self.typical))
+            later = self._time(_count(nanoseconds, self.typical))
             self.warm_up += len(later)
             self.typical = median(later)
             if stretch + 1 >= _FEWEST_STRETCHES and same_median(earlier, later):

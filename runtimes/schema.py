@@ -1,8 +1,9 @@
 """What a device may send: every answer is checked against a shape before any of it is used.
 
-A shape is a type (``int``, ``float``, ``str``, ``bool``), a list of one shape (so many of
-them), a dict (at least these keys, each of its shape; keys ending in ``?`` may be absent), or ``Null(shape)``. Numbers
-are finite. Text is cut to a decent length and rid of control characters: it ends up on terminals and in reports.
+A shape is a type (``int``, ``float``, ``str``, ``bool``), a list of one shape (so many of them), a tuple of strings
+(one of these), a dict (at least these keys, each of its shape; keys ending in ``?`` may be absent), ``Each(shape)`` or
+``Null(shape)``. Numbers are finite and fit into 64 bits. Text is cut to a decent length and rid of control characters:
+it ends up on terminals and in reports.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgekron.runtimes.errors import RuntimeFailure
 LONGEST_LINE = 64 * 2**20
 _LONGEST_TEXT = 2000
 _DEEPEST = 20
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,29 @@ class Null:
     shape: Any
 
 
-_FACTS: dict[str, Any] = {"cores?": Null(int), "memory?": int, "governor?": {}, "page_size?": int}
+@dataclass(frozen=True)
+class Each:
+    """An object with any keys, whose values are all of ``shape``."""
+
+    shape: Any
+
+
+#: What ``environment.describe`` and ``environment.state`` tell.
+_FACTS: dict[str, Any] = {
+    **dict.fromkeys(("cores?", "memory?", "swap?", "page_size?"), int),
+    **dict.fromkeys(("processor?", "board?", "machine?", "clock?", "system?", "kernel?", "python?"), str),
+    "virtual?": bool,
+    "features?": [str],
+    "allowed_cores?": [int],
+    "governor?": Each(str),
+}
+_COUNTERS = ("available", "throttled", "core_throttles", "quota_throttles", "swapped_in", "swapped_out", "stolen_ticks")
+_STATE: dict[str, Any] = {
+    **{f"{name}?": int for name in _COUNTERS},
+    "load?": [float],
+    "frequency?": Each(int),
+    "temperature?": Each(float),
+}
 _TENSOR = {"name": str, "shape": [Null(int)], "dtype": str, "layout": str}
 _RUNTIME = {"runtime": str, "version": str, "not_delegated?": [str]}
 _MEMORY = {"file": int, **dict.fromkeys(("runtime", "loaded", "peak", "steady"), Null(int))}
@@ -45,12 +69,15 @@ _MEASURED = {
     "memory": _MEMORY,
 }
 
+#: How far a process under a limit of memory can come, see ``edgekron.runtimes.proof``.
+STAGES = ("start", "load", "run", "done")
+
 #: The answer to each command of ``edgekron.runtimes.agent`` and each request of ``edgekron.runtimes.requests``.
 ANSWERS: dict[str, Any] = {
     "describe": {
         "facts": _FACTS,
-        "state": {},
-        "runtimes": {},
+        "state": _STATE,
+        "runtimes": Each(Null(str)),
         "disk": {"folder": str, "free": int},
         "python": str,
         "protocol": int,
@@ -58,13 +85,11 @@ ANSWERS: dict[str, Any] = {
     "held": {"bytes": int, "whole": bool, "path": str},
     "receive": {"path": str},
     "start": {"job": str},
-    "measure": {"facts": _FACTS, "before": {}, "during": [{}], "after": {}, "files": [_MEASURED]},
+    "measure": {"facts": _FACTS, "before": _STATE, "during": [_STATE], "after": _STATE, "files": [_MEASURED]},
     "prove": {
-        "name": str,
-        "limit": int,
         "means": str,
         "lived": bool,
-        "stage": str,
+        "stage": STAGES,
         "reason": Null(str),
         "peak": Null(int),
         "memory": Null(_MEMORY),
@@ -88,6 +113,11 @@ def parse(line: bytes, sender: str) -> dict[str, Any]:
     return value
 
 
+def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """The beginning of a text from elsewhere, fit for a terminal: what cannot be printed is a space."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:longest])
+
+
 def check(value: Any, what: str, sender: str) -> None:
     """Raises ``RuntimeFailure`` where an answer to ``what`` has another shape than the agent's."""
     _check(value, ANSWERS.get(what, {}), what, sender)
@@ -105,15 +135,18 @@ def _check(value: Any, shape: Any, where: str, sender: str) -> None:
             if name in value or name == key:
                 _require(name in value, value, f"{where} without {name}", sender)
                 _check(value[name], inner, f"{where}.{name}", sender)
-    elif isinstance(shape, list):
-        _require(isinstance(value, list), value, where, sender)
-        for item in value:
-            _check(item, shape[0], where, sender)
+    elif isinstance(shape, list | Each):
+        _require(isinstance(value, list if isinstance(shape, list) else dict), value, where, sender)
+        inner, items = (shape[0], value) if isinstance(shape, list) else (shape.shape, value.values())
+        for item in items:
+            _check(item, inner, where, sender)
+    elif isinstance(shape, tuple):
+        _require(value in shape, value, where, sender)
     elif shape is bool or shape is str:
         _require(isinstance(value, shape), value, where, sender)
     else:
-        kinds = (int, float) if shape is float else int
-        _require(isinstance(value, kinds) and not isinstance(value, bool), value, where, sender)
+        number = isinstance(value, (int, float) if shape is float else int) and not isinstance(value, bool)
+        _require(number and abs(value) < _LARGEST, value, where, sender)
 
 
 def _require(right: bool, value: Any, where: str, sender: str) -> None:
@@ -125,7 +158,7 @@ def _clean(value: Any, depth: int) -> Any:
     if depth > _DEEPEST:
         raise ValueError("too deep")
     if isinstance(value, str):
-        return "".join(letter if letter.isprintable() else " " for letter in value[:_LONGEST_TEXT])
+        return plain(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("not a finite number")
     if isinstance(value, list):

@@ -59,10 +59,6 @@ class Interval:
     high: float
     level: float = 0.95
 
-    def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside."""
-        return not self.low <= value <= self.high
-
 
 def summary(samples: Sequence[float] | np.ndarray) -> Summary:
     """Summarises at least one sample."""

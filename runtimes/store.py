@@ -106,13 +106,15 @@ class Store:
             self.file(name).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Removes every file, job and agent; a job that still runs keeps what it has open."""
+        """Removes every file, job and agent; a job that still runs keeps the lock and what it has open."""
         for entry in ("files", "jobs"):
             shutil.rmtree(self.folder / entry, ignore_errors=True)
         for path in self.folder.glob("agent-*.pyz"):
             path.unlink(missing_ok=True)
-        (self.folder / "lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            with (self.folder / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (self.folder / "lock").unlink()
             self.folder.rmdir()
 
     def tidy(self) -> None:

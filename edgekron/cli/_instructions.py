@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgekron.errors import UserError
 
+from ._measured import arenas, print_arenas
 from ._output import count, print_table, progress_bars
 from .model_files import write_json
 
@@ -35,7 +36,16 @@ _CAPTION = (
 
 
 #: Options of ``bench`` that need a clock, threads or memory of the board's own, and what they are when not given.
-_NEED_A_BOARD = {"threads": 1, "pace": 0.0, "layers": False, "arena": False, "prove_memory": None}
+_NEED_A_BOARD = {
+    "threads": 1,
+    "rounds": 20,
+    "seconds": 4.0,
+    "pace": 0.0,
+    "no_pin": False,
+    "patience": 60.0,
+    "layers": False,
+    "prove_memory": None,
+}
 
 
 def bench_instructions(device: EmulatedDevice, files: Sequence[Path], arguments: argparse.Namespace) -> int:
@@ -47,10 +57,16 @@ def bench_instructions(device: EmulatedDevice, files: Sequence[Path], arguments:
                 "thread; leave it out, or use another device."
             )
     with progress_bars() as bars:
-        report = device.count(files, progress=lambda done, total, _: bars("counting", done, total))
+        report = device.count(
+            files, timeout=arguments.limit, progress=lambda done, total, _: bars("counting", done, total)
+        )
+    found = arenas(files, device) if arguments.arena else {}
     if arguments.json:
-        write_json(arguments.json, report.to_json(), arguments.force)
+        extra = {"arenas": {file: vars(arena) for file, arena in found.items()}} if arguments.arena else {}
+        write_json(arguments.json, report.to_json() | extra, arguments.force)
     _print(report)
+    if arguments.arena:
+        print_arenas(found)
     for warning in report.warnings:
         sys.stderr.write(f"note: {warning}\n")
     return 0 if report.agree else 1

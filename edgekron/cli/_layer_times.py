@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,10 @@ _PART = re.compile(r"(\.stage\d+)?(\.(weight|bias|factor)_?\d*)?$|/bias$")
 
 #: Files on the device at once, and the timed part of each: enough for a share, not for a verdict.
 _AT_ONCE = 8
-_ROUNDS, _SECONDS = 5, 0.25
+_ROUNDS, _SECONDS = 5, 0.1
+
+#: (what is being done, steps done, steps in all)
+Progress = Callable[[str, int, int], None]
 
 _PROFILED = "By ONNX Runtime's profiler, whose clock costs time itself: shares are right, the sum is a little high."
 _ALONE = "Every operator in a file of its own, which pays for entering and leaving the runtime: shares, not a sum."
@@ -43,11 +46,14 @@ class LayerTimes:
         return asdict(self)
 
 
-def layer_times(file: Path, threads: int, pin: bool, device: Device) -> LayerTimes:
-    """Times on a device; ``RuntimeFailure`` or ``UserError`` for a file that cannot be run or read."""
-    if file.suffix == ".onnx":
+def layer_times(file: Path, threads: int, pin: bool, device: Device, progress: Progress) -> LayerTimes:
+    """Times on a device; ``RuntimeFailure`` or ``UserError`` for a file that cannot be run or read.
+
+    ``progress`` is told what is being done, and how many operators are done of how many.
+    """
+    if file.suffix.lower() == ".onnx":
         return LayerTimes(str(file), _PROFILED, _profiled(file, threads, pin, device))
-    return LayerTimes(str(file), _ALONE, _timed_alone(file, threads, pin, device))
+    return LayerTimes(str(file), _ALONE, _timed_alone(file, threads, pin, device, progress))
 
 
 def _profiled(file: Path, threads: int, pin: bool, device: Device) -> dict[str, float]:
@@ -63,7 +69,7 @@ def _profiled(file: Path, threads: int, pin: bool, device: Device) -> dict[str, 
     )
 
 
-def _timed_alone(file: Path, threads: int, pin: bool, device: Device) -> dict[str, float]:
+def _timed_alone(file: Path, threads: int, pin: bool, device: Device, progress: Progress) -> dict[str, float]:
     from edgekron.runtimes import bench
     from edgekron.runtimes.single_operators import cut
 
@@ -72,6 +78,7 @@ def _timed_alone(file: Path, threads: int, pin: bool, device: Device) -> dict[st
         files = sorted({operator.alone for operator in operators if operator.alone})
         seconds: dict[Path, float] = {}
         for start in range(0, len(files), _AT_ONCE):
+            progress(f"operators of {file.name}", start, len(files))
             some = files[start : start + _AT_ONCE]
             report = bench(some, threads=threads, pin=pin, rounds=_ROUNDS, seconds=_SECONDS, device=device)
             seconds |= {path: result.latency.median for path, result in zip(some, report.files, strict=True)}
@@ -80,7 +87,7 @@ def _timed_alone(file: Path, threads: int, pin: bool, device: Device) -> dict[st
 
 def layer_of(operator: Operator) -> str:
     """The layer that an operator's weights name; "" where it has none."""
-    weights = [name for name in operator.constants if _PART.search(name) and _PART.search(name).group()]  # type: ignore[union-attr]
+    weights = [name for name in operator.constants if (part := _PART.search(name)) and part.group()]
     return source_layer(weights[0]) if weights else ""
 
 

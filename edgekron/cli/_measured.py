@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from edgekron.runtimes import Interval, Report
     from edgekron.runtimes.arena import Arena
+    from edgekron.runtimes.devices import Device
     from edgekron.runtimes.probes import Proof
 
     from ._layer_times import LayerTimes
@@ -46,7 +47,8 @@ def print_latency(report: Report) -> None:
             *(["paced"] if paced else []),
         ],
         rows,
-        "In brackets: 95 % interval. 5, 95 and 99 % are percentiles of single inferences."
+        "In brackets: 95 % interval. 5, 95 and 99 % are percentiles of single inferences. Times as fast: the ratio of "
+        "the lower quartiles, round by round; what other programs do reaches the medians first."
         + (" Paced: the median at a fixed rate, asleep in between." if paced else ""),
     )
 
@@ -78,15 +80,22 @@ def print_layers(tables: Sequence[LayerTimes]) -> None:
         print_table(f"Time by layer, {Path(table.file).name}", ["<layer", "time", "share"], rows, table.how)
 
 
-def print_arenas(arenas: Mapping[str, Arena]) -> None:
+def arenas(files: Sequence[Path], device: Device) -> dict[str, Arena]:
+    """The arenas of the TFLite files among ``files``, as the device tells them."""
+    from edgekron.runtimes.probes import tensor_arena
+
+    return {str(file): tensor_arena(file, device=device) for file in files if file.suffix.lower() == ".tflite"}
+
+
+def print_arenas(found: Mapping[str, Arena]) -> None:
     """One row a file: the arenas in kB."""
     rows = [
         [file, *(_kilobytes(size) for size in (arena.litert, arena.micro, arena.micro_head)), arena.note or ""]
-        for file, arena in arenas.items()
+        for file, arena in found.items()
     ]
     print_table(
         "Tensor arena in kB (1,000 bytes)",
-        ["<file", "LiteRT", "microcontroller", "of it activations", "<note"],
+        ["<file", "LiteRT", "microcontroller", "its activations", "<note"],
         rows,
         "LiteRT's arena is that of its own kernels: XNNPACK keeps activations to itself.",
     )

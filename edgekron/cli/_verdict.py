@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edgekron.errors import UserError
 
 if TYPE_CHECKING:
+    from edgekron.exporters.chain import Chain, Link
     from edgekron.exporters.verify import Difference
+
+_NO_SCORES = "no output is a list of scores [N, classes]; leave --agreement out, or give --sqnr."
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Verdict:
 
 
 def add_bounds(parser: argparse.ArgumentParser) -> None:
-    """The options with the bounds."""
+    """The options with the bounds; of a chain, see ``judge_chain``."""
     parser.add_argument("--tolerance", type=float, metavar="X", help="exit code 1 if a relative error exceeds X")
     parser.add_argument("--sqnr", type=float, metavar="DB", help="exit code 1 if an output's SQNR on DATA is below DB")
     parser.add_argument(
@@ -107,7 +110,7 @@ def judge(ends: Sequence[Difference], real: str | None, precision: str, argument
     rows = [row for row in ends if row.case == real]
     agreements = [100 * row.agreement for row in rows if row.agreement is not None]
     if arguments.agreement is not None and not agreements:
-        raise UserError("no output is a list of scores [N, classes]; leave --agreement out, or give --sqnr.")
+        raise UserError(_NO_SCORES)
     worst = max(row.relative for row in ends)
     sqnr = min((row.sqnr_db for row in rows), default=None)
     same = min(agreements, default=None)
@@ -119,3 +122,71 @@ def judge(ends: Sequence[Difference], real: str | None, precision: str, argument
             Measure("the same class for {:.2f} % of the images", "agreement", same, arguments.agreement, True),
         ],
     )
+
+
+@dataclass(frozen=True)
+class ChainVerdict:
+    """The bounds on a chain, each on the steps that it is meant for."""
+
+    measures: Sequence[Measure]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound is kept."""
+        return all(measure.kept for measure in self.measures)
+
+    def lines(self) -> list[str]:
+        """One line a bound and step."""
+        return [str(measure) for measure in self.measures]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; an infinite SQNR (no difference at all) is None."""
+        rows = [
+            {
+                "measure": measure.key,
+                "of": measure.text,
+                "value": measure.value if measure.value is not None and math.isfinite(measure.value) else None,
+                "bound": measure.bound,
+                "kept": measure.kept,
+            }
+            for measure in self.measures
+        ]
+        return {"bounds": rows, "passed": self.passed}
+
+
+def check_conversions(found: Sequence[Link], arguments: argparse.Namespace) -> None:
+    """Raises ``UserError`` for a tolerance that no step of a chain can be judged by."""
+    from edgekron.exporters.chain import CONVERSION
+
+    if arguments.tolerance is not None and not any(link.kinds == (CONVERSION,) for link in found):
+        raise UserError("no step of this chain converts and does nothing else; leave --tolerance out.")
+
+
+def judge_chain(chain: Chain, arguments: argparse.Namespace) -> ChainVerdict:
+    """``--tolerance`` on every step that converts and does nothing else; ``--sqnr`` and ``--agreement`` on every step
+    that quantizes and nothing else, and on the last version against the first.
+
+    Raises ``UserError`` for ``--agreement`` where no output is a list of scores.
+    """
+    from edgekron.exporters.chain import CONVERSION, QUANTIZATION
+
+    measures: list[Measure] = []
+    if arguments.tolerance is not None:
+        for step in (step for step in chain.steps if step.link.kinds == (CONVERSION,)):
+            worst = max(row.relative for row in step.outputs)
+            text = f"{step.title} from {step.against}, worst relative error of an output {{:.2e}}"
+            measures.append(Measure(text, "worst_relative", worst, arguments.tolerance, False))
+    quantized = [step for step in chain.steps if step.link.kinds == (QUANTIZATION,)]
+    first, last = chain.versions[0].title, chain.steps[-1]
+    pairs = [(f"{step.title} from {step.against}", step.real) for step in quantized]
+    for name, rows in (*pairs, (f"{last.title} from {first}", last.since)):
+        if arguments.sqnr is not None:
+            sqnr = min(row.sqnr_db for row in rows)
+            measures.append(Measure(f"{name}, SQNR on the images {{:.1f}} dB", "sqnr_db", sqnr, arguments.sqnr, True))
+        if arguments.agreement is not None:
+            agreements = [100 * row.agreement for row in rows if row.agreement is not None]
+            if not agreements:
+                raise UserError(_NO_SCORES)
+            text = f"{name}, the same class for {{:.2f}} % of the images"
+            measures.append(Measure(text, "agreement", min(agreements), arguments.agreement, True))
+    return ChainVerdict(measures)

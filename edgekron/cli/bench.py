@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekron.files import refuse_existing
 
 from ._instructions import bench_instructions
-from ._measured import print_arenas, print_latency, print_layers, print_memory, print_proofs
+from ._measured import arenas, print_arenas, print_latency, print_layers, print_memory, print_proofs
 from ._output import progress_bars
 from .model_files import model_files, write_json
 
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 
     from edgekron.runtimes.devices import Device
 
+    from ._output import Steps
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILEs, and how long and where to measure."""
+    parser.epilog = (
+        "'Times as fast' compares lower quartiles: in each round that of the first file over that of the other, then "
+        "the median over the rounds. Other programs slow down the upper half of a round first, so on a busy machine it "
+        "is more exact than the ratio of the two medians beside it, and not the same."
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help=".onnx or .tflite; the first is the reference")
     parser.add_argument(
         "--on",
@@ -32,7 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads and cores for each file (1)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="times that the files take turns (20)")
-    parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="timed seconds for each file (4)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=4.0,
+        metavar="S",
+        help="timed seconds for each file, of at most 10,000 inferences a round (4)",
+    )
     parser.add_argument(
         "--pace", type=float, default=0.0, metavar="HZ", help="also at this fixed rate, asleep in between, for 2 s"
     )
@@ -79,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
                 limit=arguments.limit,
                 patience=arguments.patience,
             )
-        extras, lived = _extras(arguments, files, device, proof)
+            extras, lived = _extras(arguments, files, device, proof, bars)
     if arguments.json:
         document = report.to_json() | {name: value for name, (value, _) in extras.items()}
         write_json(arguments.json, document, arguments.force)
@@ -93,23 +106,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _extras(
-    arguments: argparse.Namespace, files: Sequence[Path], device: Device, limit: int | None
+    arguments: argparse.Namespace, files: Sequence[Path], device: Device, limit: int | None, bars: Steps
 ) -> tuple[dict[str, Any], bool]:
     """What was asked for beyond ``bench``, as (value for the JSON, how to print it); whether every file lived."""
-    from edgekron.runtimes.probes import prove_memory, tensor_arena
+    from edgekron.runtimes.probes import prove_memory
 
     extras: dict[str, Any] = {}
     lived = True
     if arguments.layers:
         from ._layer_times import layer_times
 
-        tables = [layer_times(file, arguments.threads, not arguments.no_pin, device) for file in files]
+        tables = [layer_times(file, arguments.threads, not arguments.no_pin, device, bars) for file in files]
         layers = [table.to_json() for table in tables]
         extras["layers"] = layers, lambda: print_layers(tables)
     if arguments.arena:
-        arenas = {str(file): tensor_arena(file, device=device) for file in files if file.suffix == ".tflite"}
-        plain = {file: vars(arena) for file, arena in arenas.items()}
-        extras["arenas"] = plain, lambda: print_arenas(arenas)
+        found = arenas(files, device)
+        extras["arenas"] = {file: vars(arena) for file, arena in found.items()}, lambda: print_arenas(found)
     if limit is not None:
         proofs = [prove_memory(f, limit, threads=arguments.threads, device=device) for f in files]
         lived = all(proof.lived for proof in proofs)

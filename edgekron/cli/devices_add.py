@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
             entry[name] = str(Path(value).absolute()) if arguments.user and name in file.HERE else value
     if arguments.keep:
         entry["keep"] = True
+    file.target(path, arguments.name, entry.unwrap())
     document.setdefault("devices", tomlkit.table(is_super_table=True))[arguments.name] = entry
     write_file(path, tomlkit.dumps(document), force=True)
-    file.read(path)
     if arguments.json:
         print_json({"file": str(path), "name": arguments.name, "on": arguments.on})
     else:

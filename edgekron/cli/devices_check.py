@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -23,36 +24,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints what the device told, and what is missing; exit code 1 when it cannot measure anything yet."""
     from edgekron.runtimes.devices import open_device
+    from edgekron.runtimes.devices.file import find
 
-    with closing(open_device(arguments.name)) as device:
+    target = find(arguments.name)
+    with closing(open_device(arguments.name, target)) as device:
         answer = device.facts()
-    wants, ready = findings(answer)
+    wants, ready = findings(answer, target.python or "python3")
     if arguments.json:
         print_json({"device": arguments.name, "ready": ready, **answer, "wants": wants})
         return 0 if ready else 1
     print_table(f"Device {arguments.name}", ["<what", "<value"], _rows(answer))
     for sentence in wants:
         say(sentence)
-    say("ready to measure" if ready else "not ready: it has no runtime")
+    say("ready to measure" if ready else "not ready: it lacks numpy or a runtime")
     return 0 if ready else 1
 
 
-def findings(answer: dict[str, Any]) -> tuple[list[str], bool]:
-    """Sentences about what is missing or may spoil a measurement, and whether anything can be measured."""
+def findings(answer: dict[str, Any], python: str = "python3") -> tuple[list[str], bool]:
+    """Sentences about what is missing or may spoil a measurement, and whether anything can be measured.
+
+    ``python`` is the interpreter that runs there.
+    """
     from edgekron.runtimes.environment import disturbances
 
+    pip = f"{shlex.quote(python)} -m pip install"
     runtimes, facts, state = answer["runtimes"], answer["facts"], answer["state"]
     wants = []
     if not runtimes.get("benchmark_model"):
         if not runtimes.get("numpy"):
-            wants.append("numpy is missing: python3 -m pip install numpy")
+            wants.append(f"numpy is missing: {pip} numpy")
         if not runtimes.get("onnxruntime"):
-            wants.append("for .onnx files: python3 -m pip install onnxruntime")
+            wants.append(f"for .onnx files: {pip} onnxruntime")
         if not (runtimes.get("ai-edge-litert") or runtimes.get("tflite-runtime")):
-            wants.append("for .tflite files: python3 -m pip install ai-edge-litert")
+            wants.append(f"for .tflite files: {pip} ai-edge-litert")
         numpy = str(runtimes.get("numpy") or "")
         if runtimes.get("tflite-runtime") and not runtimes.get("ai-edge-litert") and numpy.startswith("2."):
-            wants.append(f"tflite-runtime does not work with numpy {numpy}: python3 -m pip install 'numpy<2'")
+            wants.append(f"tflite-runtime does not work with numpy {numpy}: {pip} 'numpy<2'")
     wants += [f"{s}: {_GOVERNOR}" if "governor" in s else s for s in disturbances(facts, state, state)]
     if answer["disk"]["free"] < _LEAST_FREE:
         wants.append(f"{answer['disk']['free'] / 1e6:.0f} MB are free in {answer['disk']['folder']}; free some room")

@@ -89,10 +89,10 @@ def _boot(board: Board, files: MachineFiles) -> None:
     """Runs the machine until the user has had enough of it."""
     from edgekron.runtimes.devices.emulation.boot import Machine
 
+    # A service manager's request to end is an interrupt too: the machine must not outlive this command.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Machine(files, board) as machine, contextlib.suppress(KeyboardInterrupt):
         say(f"It runs. Log in with: ssh -F {machine.config} {machine.host}")
         say(f"Name it with: edgekron devices add NAME ssh:{machine.host} --ssh-config {machine.config}")
         say("Ctrl-C stops it.")
-        # A service manager's request to end is an interrupt too: the machine must not outlive this command.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.pause()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgekron.errors import UserError
 from edgekron.files import write_file
@@ -12,6 +12,12 @@ from ._output import print_json, say
 
 if TYPE_CHECKING:
     import argparse
+
+    from edgekron.runtimes.devices.benchmark_model import BenchmarkModelDevice
+    from edgekron.runtimes.devices.board import Board
+
+#: Kinds of devices on which something stays that is ours.
+_KEEPERS = ("ssh", "adb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     import tomlkit
 
     from edgekron.runtimes.devices import open_device
-    from edgekron.runtimes.devices.board import Board
     from edgekron.runtimes.devices.file import all_targets
 
     targets = all_targets()
     if arguments.name not in targets:
         raise UserError(f"no device is named {arguments.name!r}; see: edgekron devices list.")
-    _, path = targets[arguments.name]
-    if not arguments.offline:
+    target, path = targets[arguments.name]
+    if not arguments.offline and target.on.partition(":")[0] in _KEEPERS:
         with closing(open_device(arguments.name)) as device:
-            if isinstance(device, Board):
-                device.clean()
+            cast("Board | BenchmarkModelDevice", device).clean()
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     devices = document["devices"]
     del devices[arguments.name]

@@ -1,4 +1,4 @@
-"""``edgekron verify``: how far a candidate is from a reference, end to end and by layer."""
+"""``edgekron verify``: how far a candidate is from a reference, end to end and by layer; or a whole chain of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._chain import run_chain
 from ._output import print_json, print_table, say
 from ._sources import add_data, add_factory, calibration, open_model
 from ._verdict import add_bounds, check_bounds, judge
@@ -21,22 +22,32 @@ _IMAGES = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """REFERENCE and CANDIDATE, and when to say no."""
+    """REFERENCE and what came of it, and when to say no."""
     kinds = "a bundled name, an .onnx, .pt2 or .tflite file, or a folder written by compress"
     parser.add_argument("reference", metavar="REFERENCE", help=kinds)
-    parser.add_argument("candidate", metavar="CANDIDATE", help=kinds)
+    parser.add_argument(
+        "candidates",
+        metavar="CANDIDATE",
+        nargs="+",
+        help="the same; several are a chain, such as DIR out.onnx out.tflite out-int8.tflite: each version is compared "
+        "with the one it came from, and the errors of decomposition, conversion and quantization are told apart; then "
+        "--tolerance is for conversions, --sqnr and --agreement for quantizations and for the last version",
+    )
     add_bounds(parser)
     add_factory(parser)
     add_data(parser, _IMAGES)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints both tables and the verdict; exit code 1 when a bound is not kept."""
+    """Prints the tables and the verdict; exit code 1 when a bound is not kept."""
     from edgekron.exporters.verify import cases, common_shape, compare, open_version
 
-    sources = [_source(text, arguments) for text in (arguments.reference, arguments.candidate)]
-    reference, candidate = (open_version(source) for source in sources)
     check_bounds(arguments)
+    texts = [arguments.reference, *arguments.candidates]
+    if len(texts) > 2:
+        return run_chain(texts, arguments)
+    sources = [_source(text, arguments) for text in texts]
+    reference, candidate = (open_version(source) for source in sources)
     shape = common_shape(reference, candidate)
     batches = calibration(arguments, shape)
     images = np.concatenate(list(batches)) if batches else None
@@ -54,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "reference": arguments.reference,
-                "candidate": arguments.candidate,
+                "candidate": texts[1],
                 "outputs": [row.to_json() for row in ends],
                 "layers": [row.to_json() for row in layers],
                 **verdict.to_json(),

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from edgekron.runtimes.devices import LocalDevice
+from edgekron.runtimes.environment import disturbances
 from edgekron.runtimes.measure import LIMIT, bench, sent
 from edgekron.runtimes.statistics import log_ratios
 
@@ -98,7 +100,7 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
     """
     if counts_instructions(device):
         return _counted(files, cast("EmulatedDevice", device), _arenas(files[0], device, threads) if arena else {})
-    busy = _busy() if device.name == "local" else None
+    busy = _busy() if isinstance(device, LocalDevice) else None
     step = -1 if index % 2 else 1
     report = bench(
         files[::step],
@@ -110,16 +112,19 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
         patience=_PATIENCE,
     )
     arenas = _arenas(files[0], device, threads) if arena else {}
-    spoilt = tuple(text for text in report.warnings if any(word in text for word in _SPOILS))
+    # Of the machine alone: other sentences hold names of files, which may be any words.
+    disturbed = disturbances(report.environment, report.before, report.after, report.during)
+    spoilt = tuple(text for text in disturbed if any(word in text for word in _SPOILS))
+    # Between blocks our own processes are the load, so that sentence says nothing here.
+    ignored = (*spoilt, *(text for text in disturbed if "busy before" in text))
     return Block(
         runs=tuple(
             Run(result.rounds, result.memory.to_json(), result.runtime, arenas) for result in report.files[::step]
         ),
         facts=report.environment,
         spoilt=spoilt,
-        # Between blocks our own processes are the load, so that sentence says nothing here.
-        notes=tuple(text for text in report.warnings if text not in spoilt and "busy before" not in text),
-        busy=busy or next((text for text in report.warnings if _WAITED in text), None) or _stolen(report),
+        notes=tuple(text for text in report.warnings if text not in ignored),
+        busy=busy or next((text for text in disturbed if _WAITED in text), None) or _stolen(report),
     )
 
 

@@ -38,6 +38,7 @@ from typing import Any
 
 from edgekron.runtimes.check.limits import KINDS, Limit
 from edgekron.runtimes.check.units import parse
+from edgekron.runtimes.devices.file import check_name, check_place, said_in_full
 from edgekron.runtimes.errors import RuntimeFailure
 
 FORMAT = 1
@@ -145,14 +146,20 @@ class _Reader:
     def number(self, value: Any, quantity: str, place: str, key: str) -> float:
         return parse(value, quantity, f"{self.path}: {_join(place, key)}")
 
+    def whole(self, table: Table, key: str, default: int) -> int:
+        value = table.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise RuntimeFailure(f"{self.path}: measure.{key} must be a whole number, not {value!r}.")
+        return value
+
     def effort(self, table: Table) -> Effort:
         self.keys(table, "measure", ("threads", "time", "precision", "attempts"))
         defaults = Effort()
         effort = Effort(
-            threads=int(self.number(table.get("threads", defaults.threads), "count", "measure", "threads")),
+            threads=self.whole(table, "threads", defaults.threads),
             seconds=self.number(table.get("time", f"{defaults.seconds} s"), "seconds", "measure", "time"),
             precision=self.number(table.get("precision", "1 %"), "fraction", "measure", "precision"),
-            attempts=int(self.number(table.get("attempts", defaults.attempts), "count", "measure", "attempts")),
+            attempts=self.whole(table, "attempts", defaults.attempts),
         )
         if effort.threads < 1 or effort.attempts < 1 or not effort.seconds > 0 or not effort.precision > 0:
             raise RuntimeFailure(f"{self.path}: threads, time, precision and attempts in [measure] must be above 0.")
@@ -165,6 +172,8 @@ class _Reader:
         if file is None:
             raise RuntimeFailure(f'{self.path}: [{place}] names no file; add `file = "{name}.onnx"`.')
         devices = self.table(table, place, "devices")
+        for device in devices:
+            self.device(device, f"{place}.devices")
         model = ModelBudget(
             name=name,
             file=self.path.parent / file,
@@ -178,6 +187,13 @@ class _Reader:
         )
         self.consistent(model, place, baseline)
         return model
+
+    def device(self, word: str, place: str) -> None:
+        """Refuses a word that can be no device: its limits would never be judged."""
+        if said_in_full(word):
+            check_place(word, f"{self.path}: [{place}]")
+        else:
+            check_name(word)
 
     def limits(self, table: Table, place: str) -> tuple[Limit, ...]:
         self.keys(table, place, KINDS)

@@ -76,7 +76,8 @@ def _remarks(model: ModelOutcome) -> list[str]:
     remarks = [f"- {_cell(note)}" for note in model.notes]
     if model.blocks:
         tries = f", attempt {model.attempts}" if model.attempts > 1 else ""
-        remarks.insert(0, f"- {len(model.blocks)} starts of the model's process{tries}; in brackets 95 % intervals")
+        starts = f"{len(model.blocks)} start{'' if len(model.blocks) == 1 else 's'} of the model's process{tries}"
+        remarks.insert(0, f"- {starts}; in brackets the 95 % interval, or the range of a figure that hardly varies")
     return [*remarks, ""] if remarks else []
 
 

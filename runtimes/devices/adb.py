@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.schema import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,7 @@ class AdbTransport:
     """Commands through ``adb shell``, which the phone's shell parses."""
 
     def __init__(self, name: str, serial: str, program: str) -> None:
+        self.serial = serial
         self._name = name
         self._adb = [program, "-s", serial]
         self._connected = False
@@ -78,7 +80,7 @@ class AdbTransport:
 
     def explain(self, code: int, said: str) -> RuntimeFailure:
         """See ``Transport.explain``."""
-        last = "".join(letter if letter.isprintable() else " " for letter in (said.splitlines() or [""])[-1][:200])
+        last = plain((said.splitlines() or [""])[-1], 200)
         if self._connected and (_GONE.search(said) or not said):
             return LostError(f"the connection to {self._name} was lost ({last}); look at its cable or network.")
         for pattern, meaning in _REASONS:

@@ -2,8 +2,8 @@
 
 The program times inferences itself and prints their mean, not each of them: in every round each file is run by a fresh
 process, and the mean of that process is the round's one sample. Percentiles of such samples are those of rounds. The
-start of a process cannot be told from that of the runtime, and memory is the growth since the program's start, so both
-are left out but for the file's size and that growth.
+start of a process cannot be told from that of the runtime, and of memory the program knows only its growth, so both are
+left out but for the file's size.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes import schema
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.errors import OutOfTimeError, RuntimeFailure
+from edgekron.runtimes.store import Store, default_folder
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices.adb import AdbTransport
@@ -28,33 +30,32 @@ _TIMES = re.compile(
     rf"Inference \(avg\): {_NUMBER}"
 )
 _COUNT = re.compile(r"count=([0-9]+) ")
-_MEMORY = re.compile(rf"Memory footprint delta from the start of the tool \(MB\): init={_NUMBER} overall={_NUMBER}")
+_NAME = re.compile(r"[0-9a-f]{64}(\.\w+)?")
+_SHORT = 60.0
 
 
 @dataclass(frozen=True)
 class Printed:
-    """One run of the program: nanoseconds, numbers of inferences, and bytes of growth (None where not printed)."""
+    """One run of the program: nanoseconds, and the number of inferences before those of the mean."""
 
     init: int
     first: int
     mean: int
-    count: int
     warm_up: int
-    grown_by_load: int | None
-    grown: int | None
 
 
 def parse(text: str) -> Printed:
-    """Reads the program's report; ``RuntimeFailure`` with its last line where it holds no times."""
+    """Reads the program's report; ``RuntimeFailure`` with its last line where it holds no times, or broken ones."""
     times = _TIMES.search(text)
     if not times:
-        last = "".join(c if c.isprintable() else " " for c in (text.strip().splitlines() or ["nothing"])[-1][:200])
+        last = schema.plain((text.strip().splitlines() or ["nothing"])[-1], 200)
         raise RuntimeFailure(f"benchmark_model printed no times; its last words: {last}")
     counts = [int(count) for count in _COUNT.findall(text)]
-    memory = _MEMORY.search(text)
-    init, first, _, mean = (round(1000 * float(value)) for value in times.groups())
-    grown = [round(2**20 * float(value)) for value in memory.groups()] if memory else [None, None]
-    return Printed(init, first, mean, counts[-1] if counts else 1, sum(counts[:-1]), grown[0], grown[1])
+    try:
+        init, first, _, mean = (round(1000 * float(value)) for value in times.groups())
+    except (ValueError, OverflowError):
+        raise RuntimeFailure(f"benchmark_model printed times that are none: {times.group()[:200]}") from None
+    return Printed(init, first, mean, sum(counts[:-1]))
 
 
 class BenchmarkModelDevice:
@@ -96,6 +97,16 @@ class BenchmarkModelDevice:
                 raise RuntimeFailure(
                     f"{file['name']} is no .tflite file, and benchmark_model on {self.name} runs these."
                 )
+        # The program knows of no other one; this machine's lock is for all that measure on this device from here.
+        phone = hashlib.sha256(self._transport.serial.encode()).hexdigest()[:16]
+        waiting = {"done": 0, "total": 1, "text": "waiting for another measurement"}
+        lock = Store(default_folder() / "phones" / phone)
+        with lock.alone("measure", request["patience"], lambda: listener(waiting) if listener else None):
+            return self._take_turns(request, listener)
+
+    def _take_turns(self, request: Message, listener: Listener | None) -> Message:
+        """All rounds of a ``measure`` request."""
+        deadline = time.monotonic() + request["limit_s"]
         rounds, files = request["rounds"], request["files"]
         facts, before = self._describe(), self._state()
         runs: list[list[Printed]] = [[] for _ in files]
@@ -105,7 +116,7 @@ class BenchmarkModelDevice:
             if listener:
                 listener({"done": turn, "total": rounds, "text": f"round {turn + 1} of {rounds}"})
             for index in shuffle(range(len(files)), len(files)):
-                runs[index].append(self._measure(request, files[index]))
+                runs[index].append(self._measure(request, files[index], deadline))
             during.append(self._state())
         if listener:
             listener({"done": rounds, "total": rounds, "text": "done"})
@@ -127,18 +138,32 @@ class BenchmarkModelDevice:
             "protocol": 0,
         }
 
+    def clean(self) -> None:
+        """Removes all that was ever put on the device."""
+        names = self._shell("ls", self._folder, must=False).split()
+        paths = [f"{self._folder}/{name}" for name in names if _NAME.fullmatch(name)]
+        if paths:
+            self._shell("rm", "-f", *paths)
+        self._shell("rmdir", self._folder, must=False)  # stays where others have put something there
+        self._sent.clear()
+
     def close(self) -> None:
         """See ``Device.close``."""
         if self._sent and not self._keep:
             self._shell("rm", "-f", *self._sent, must=False)
         self._transport.close()
 
-    def _measure(self, request: Message, file: Message) -> Printed:
+    def _measure(self, request: Message, file: Message, deadline: float) -> Printed:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise OutOfTimeError(
+                f"the work took longer than its limit of {request['limit_s']:g} seconds; give it more time, or do less."
+            )
         seconds = request["seconds"] / request["rounds"]
         words = [f"--graph={file['path']}", f"--num_threads={request['threads']}", "--num_runs=1"]
         words += [f"--min_secs={seconds:.3f}", f"--warmup_min_secs={max(0.1, seconds / 10):.3f}", "--use_xnnpack=true"]
         try:
-            return parse(self._shell(self._program, *words))
+            return parse(self._shell(self._program, *words, timeout=left))
         except RuntimeFailure as error:
             raise RuntimeFailure(f"{file['name']}: {str(error).replace(file['path'], file['name'])}") from None
 
@@ -175,15 +200,15 @@ class BenchmarkModelDevice:
         return {name: value for name, value in facts.items() if value is not None}
 
     def _property(self, name: str) -> str | None:
-        return self._shell("getprop", name, must=False).strip() or None
+        return schema.plain(self._shell("getprop", name, must=False).strip(), 200) or None
 
     def _state(self) -> Message:
         texts = self._shell("sh", "-c", "cat /sys/class/thermal/thermal_zone*/temp", must=False).split()
         readings = [int(text) / 1000 for text in texts if text.lstrip("-").isdigit()]
         return {"temperature": {f"zone{index}": value for index, value in enumerate(readings)}} if readings else {}
 
-    def _shell(self, *words: str, must: bool = True) -> str:
-        code, printed, said = self._transport.run(self._transport.command(words), timeout=None)
+    def _shell(self, *words: str, must: bool = True, timeout: float = _SHORT) -> str:
+        code, printed, said = self._transport.run(self._transport.command(words), timeout=timeout)
         if code and must:
             # benchmark_model reports on standard error, and so do its failures.
             raise self._transport.explain(code, said or printed)

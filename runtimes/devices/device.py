@@ -91,7 +91,7 @@ def open_device(name: str, target: Target | None = None) -> Device:
     if kind == "local" and not place:
         from edgekron.runtimes.devices.local import LocalDevice
 
-        return LocalDevice()
+        return LocalDevice(name)
     if kind == "ssh" and place:
         from edgekron.runtimes.devices.ssh import open_ssh
 
@@ -103,7 +103,7 @@ def open_device(name: str, target: Target | None = None) -> Device:
     if kind == "emulated" and place:
         from edgekron.runtimes.devices.emulated import open_emulated
 
-        return open_emulated(place)
+        return open_emulated(place, alias=name)
     raise RuntimeFailure(
         f"there is no device {name!r}; use local, ssh:user@host, adb:serial, emulated:pi4, or a name of a device file "
         "(edgekron devices list)."

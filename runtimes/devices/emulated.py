@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 _NOT_THE_BOARDS = ("allowed_cores", "governor", "kernel", "memory", "swap")
 
 
-def open_emulated(place: str, cache: Path | None = None) -> EmulatedDevice | MachineDevice:
-    """The board of "pi4", or the running machine of "pi4:ssh".
+def open_emulated(place: str, cache: Path | None = None, alias: str = "") -> EmulatedDevice | MachineDevice:
+    """The board of "pi4", or the running machine of "pi4:ssh"; ``alias`` is what reports call it instead.
 
     Raises ``RuntimeFailure`` where there is none of the name, or it has not been built yet.
     """
@@ -55,8 +56,8 @@ def open_emulated(place: str, cache: Path | None = None) -> EmulatedDevice | Mac
         raise RuntimeFailure(f"emulated:{place} is no device; use emulated:{name}, or emulated:{name}:ssh.")
     folder = cache or cache_folder()
     if how:
-        return MachineDevice(board, MachineFiles.open(folder, name))
-    return EmulatedDevice(board, Installation.open(folder, name))
+        return MachineDevice(board, MachineFiles.open(folder, name), alias)
+    return EmulatedDevice(board, Installation.open(folder, name), alias)
 
 
 class EmulatedDevice:
@@ -64,8 +65,8 @@ class EmulatedDevice:
 
     unit = "instruction"
 
-    def __init__(self, board: Board, installation: Installation) -> None:
-        self.name = f"emulated:{board.name}"
+    def __init__(self, board: Board, installation: Installation, name: str = "") -> None:
+        self.name = name or f"emulated:{board.name}"
         self._board = board
         self._installation = installation
         self._folder = tempfile.TemporaryDirectory(prefix="edgekron-emulated-")
@@ -97,10 +98,18 @@ class EmulatedDevice:
         return Connection(self._command("work"), self._environment(), subject)
 
     def count(
-        self, files: Sequence[str | Path], *, inferences: int = 3, progress: Progress | None = None
+        self,
+        files: Sequence[str | Path],
+        *,
+        inferences: int = 3,
+        timeout: float = 600,
+        progress: Progress | None = None,
     ) -> InstructionReport:
         """The instructions of each file's inference: see ``count_instructions``."""
-        return count_instructions(files, self._installation, self._board, inferences=inferences, progress=progress)
+        report = count_instructions(
+            files, self._installation, self._board, inferences=inferences, timeout=timeout, progress=progress
+        )
+        return replace(report, device=self.name)
 
     def facts(self) -> Message:
         """See ``Device.facts``; with what plays the board."""
@@ -142,8 +151,8 @@ class MachineDevice:
 
     unit = "second"
 
-    def __init__(self, board: Board, files: MachineFiles) -> None:
-        self.name = f"emulated:{board.name}:ssh"
+    def __init__(self, board: Board, files: MachineFiles, name: str = "") -> None:
+        self.name = name or f"emulated:{board.name}:ssh"
         #: The running machine.
         self.machine = Machine(files, board)
         try:

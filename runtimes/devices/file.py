@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekron.runtimes.devices.device import Target
+from edgekron.runtimes.devices.emulation.boards import BOARDS
 from edgekron.runtimes.errors import RuntimeFailure
 
 FILE = "edgekron-devices.toml"
@@ -30,6 +31,13 @@ FILE = "edgekron-devices.toml"
 #: A name is a word of the command line and a key of TOML, and no device of another kind.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _FIELDS = {field.name: bool if field.type == "bool" else str for field in fields(Target)}
+#: What each kind of device can be told.
+_MEANT_FOR = {
+    "local": (),
+    "emulated": (),
+    "ssh": ("python", "folder", "keep", "ssh_config"),
+    "adb": ("python", "folder", "keep", "adb", "benchmark_model"),
+}
 #: Paths of this machine: relative ones are beside the file.
 HERE = ("ssh_config", "benchmark_model")
 
@@ -54,7 +62,7 @@ def read(path: Path) -> dict[str, Target]:
     entries = data.get("devices", {})
     if not isinstance(entries, dict):
         raise RuntimeFailure(f"{path}: devices is no table; every entry is [devices.NAME].")
-    return {name: _target(path, name, entry) for name, entry in entries.items()}
+    return {name: target(path, name, entry) for name, entry in entries.items()}
 
 
 def all_targets() -> dict[str, tuple[Target, Path]]:
@@ -67,7 +75,7 @@ def all_targets() -> dict[str, tuple[Target, Path]]:
 
 def find(name: str) -> Target:
     """What a word of the command line means: an entry of a device file, or a device said in full."""
-    if ":" in name or name == "local":
+    if said_in_full(name):
         return Target(name)
     targets = all_targets()
     if name in targets:
@@ -79,13 +87,29 @@ def find(name: str) -> Target:
     )
 
 
+def said_in_full(word: str) -> bool:
+    """Whether a word says where a device is, and is not the name of an entry."""
+    return ":" in word or word == "local"
+
+
+def check_place(word: str, where: str) -> None:
+    """Raises ``RuntimeFailure``, beginning with ``where``, for a word that cannot say where a device is."""
+    kind, _, place = word.partition(":")
+    known = place.partition(":")[0] in BOARDS if kind == "emulated" else kind in ("ssh", "adb") and place
+    if word != "local" and not known:
+        raise RuntimeFailure(
+            f"{where}: {word!r} says no device; write local, ssh:user@host, adb:serial or emulated:pi4."
+        )
+
+
 def check_name(name: str) -> None:
     """Raises ``RuntimeFailure`` for what cannot name a device."""
     if not _NAME.fullmatch(name) or name == "local":
         raise RuntimeFailure(f"{name!r} cannot name a device; use letters, digits, - and _, and not 'local'.")
 
 
-def _target(path: Path, name: str, entry: Any) -> Target:
+def target(path: Path, name: str, entry: Any) -> Target:
+    """What the entry of a name in a file means; ``RuntimeFailure`` naming what is wrong in it."""
     check_name(name)
     if not isinstance(entry, dict) or "on" not in entry:
         raise RuntimeFailure(f'{path}: device {name} needs on = "ssh:user@host" (or local, adb:serial, emulated:pi4).')
@@ -97,5 +121,10 @@ def _target(path: Path, name: str, entry: Any) -> Target:
         if not isinstance(value, _FIELDS[key]):
             kind = "true or false" if _FIELDS[key] is bool else "text"
             raise RuntimeFailure(f"{path}: device {name}: {key} is {value!r}, not {kind}.")
+    check_place(entry["on"], f"{path}: device {name}")
+    kind = entry["on"].partition(":")[0]
+    for key in entry:
+        if key != "on" and key not in _MEANT_FOR[kind]:
+            raise RuntimeFailure(f"{path}: device {name}: {key} says nothing about {entry['on']}; leave it out.")
     here = {key: str(path.parent / entry[key]) for key in HERE if key in entry}
     return Target(**{**entry, **here})

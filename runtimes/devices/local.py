@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
     from edgekron.runtimes.connection import Connection
 
 
+#: Seconds that an agent may take to end.
+_PATIENCE = 10.0
+
+
 class LocalDevice:
     """Nothing of the caller's modules is loaded beside a model, and the work ends with the caller."""
 
-    name = "local"
     unit = "second"
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "local") -> None:
+        self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="edgekron-agent-")
         #: The packed agent; ``python AGENT work`` is a worker.
         self.agent = Path(self._folder.name) / "agent.pyz"
@@ -62,17 +67,23 @@ class LocalDevice:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                # What a worker that is killed leaves behind goes with our own folder.
+                env={**os.environ, "TMPDIR": self._folder.name},
             ) as process,
         ):
             requests = cast("IO[bytes]", process.stdin)
             try:
-                requests.write(data)
-                requests.flush()
+                with contextlib.suppress(BrokenPipeError):  # it died at once; its last words say why
+                    requests.write(data)
+                    requests.flush()
                 answer = listen(cast("IO[bytes]", process.stdout), what, self.name, listener)
             finally:
-                # The agent ends when its input closes, whatever it is doing.
+                # The agent ends when its input closes, whatever it is doing; what it leaves is removed after that.
                 with contextlib.suppress(BrokenPipeError):
                     requests.close()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_PATIENCE)
+                process.kill()
             if answer is None:
                 process.wait()
                 errors.seek(0)

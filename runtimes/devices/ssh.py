@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.schema import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,12 +115,13 @@ class SshTransport:
 
     def explain(self, code: int, said: str) -> RuntimeFailure:
         """See ``Transport.explain``."""
-        last = "".join(letter if letter.isprintable() else " " for letter in (said.splitlines() or [""])[-1][:200])
+        last = plain((said.splitlines() or [""])[-1], 200)
         if code != _OWN_FAILURE and code >= 0:
             return RuntimeFailure(f"{self._name}: the agent ended there without an answer (exit code {code}: {last}).")
         words = shlex.join([*self._options, self._host])
         for pattern, meaning in _REASONS:
-            if re.search(pattern, said):
+            # A machine that has lost its network cannot look up a name either.
+            if re.search(pattern, said) and not (self._connected and "resolve" in pattern):
                 return RuntimeFailure(f"{self._name} {meaning.format(host=self._host, words=words)}.")
         if self._connected:
             return LostError(f"the connection to {self._name} was lost ({last}); look whether the board is up.")

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.check import KINDS, checker, read_budget
+from edgekron.runtimes.check import KINDS, blocks, checker, read_budget
 from edgekron.runtimes.check.blocks import Block, Run
 
 Command = Callable[..., tuple[int, str, str]]
@@ -178,7 +178,10 @@ def test_what_a_file_tells_needs_no_measurement(budget: Callable[[str], Path], r
     assert "verdict: fail" in printed
 
 
-def test_memory_and_accuracy_are_measured_for_real(budget: Callable[[str], Path], run: Command, tmp_path: Path) -> None:
+def test_memory_and_accuracy_are_measured_for_real(
+    budget: Callable[[str], Path], run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_SECONDS", 0.05)  # latencies are not asked for
     path = budget('memory_peak = "2 GB"\nmemory_runtime = "1 MB"\ntop1 = "50 %"')
     random = np.random.default_rng(0)
     data = tmp_path / "data.npz"

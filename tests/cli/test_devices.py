@@ -69,6 +69,8 @@ def test_removing_cleans_the_device_first(run: Run) -> None:
         (["devices", "check", "ssh:-oProxyCommand=x"], "is no place for SSH"),
         (["devices", "remove", "moon"], "edgekron devices list"),
         (["devices", "add", "here", "local"], "--force"),
+        (["devices", "add", "there", "local", "--keep"], "keep says nothing about local"),
+        (["devices", "add", "there", "moon"], "device there: 'moon' says no device"),
     ],
 )
 def test_bad_input_is_one_sentence_with_a_remedy(run: Run, words: list[str], remedy: str) -> None:
@@ -92,6 +94,7 @@ def test_what_is_missing_comes_with_the_command_that_installs_it() -> None:
         assert words in text
     assert "throttled or under-voltage" in text
     assert "1 MB are free in /f" in text
+    assert "for .onnx files: '/my venv/python' -m pip install onnxruntime" in findings(answer(), "/my venv/python")[0]
     wants, ready = findings(answer(numpy="2.1.0", **{"tflite-runtime": "2.14.0"}))
     assert ready
     assert "numpy<2" in "\n".join(wants)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekron.runtimes import RuntimeFailure, load, run_nchw
+from edgekron.runtimes.devices import LocalDevice
 from edgekron.runtimes.probes import node_times, prove_memory, tensor_arena
 from edgekron.runtimes.single_operators import cut
 
@@ -34,6 +35,20 @@ def test_a_file_too_large_for_the_limit_dies_and_says_where(large: Path) -> None
     assert proof.stage in ("load", "run")
     assert proof.reason is not None
     assert str(large) in proof.reason
+
+
+def test_a_file_that_never_runs_is_an_error_and_no_proof(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(RuntimeFailure, match=r"broken\.onnx cannot be opened by ONNX Runtime"):
+        prove_memory(broken, 2**30)
+
+
+def test_running_out_of_time_is_no_death(device: LocalDevice, kernel: np.ndarray, write_onnx: Write) -> None:
+    file = {"path": str(write_onnx(kernel, (7, 10))), "name": "a"}
+    fields = {"do": "prove", "threads": 1, "seed": 0, "limit": 2**30, "runs": 10**9, "limit_s": 1, "patience": 60}
+    with pytest.raises(RuntimeFailure, match="longer than its limit of 1 seconds"):
+        device.run_agent({**fields, "file": file})
 
 
 def test_even_python_may_not_fit(large: Path) -> None:

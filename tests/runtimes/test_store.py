@@ -114,3 +114,15 @@ def test_what_nobody_fetched_goes_after_a_week(store: Store) -> None:
     assert [path.exists() for path in (old, new, *parts, whole)] == [False, True, False, True, True]
     store.clean()
     assert not store.folder.exists()
+
+
+def test_cleaning_leaves_the_lock_to_the_measurement_that_holds_it(store: Store) -> None:
+    with store.alone("first", 0, lambda: None):
+        store.clean()
+        with (
+            pytest.raises(RuntimeFailure, match=r"measuring already \(first, process"),
+            store.alone("second", 0, lambda: None),
+        ):
+            pass
+    store.clean()
+    assert not store.folder.exists()

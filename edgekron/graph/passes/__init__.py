@@ -13,6 +13,7 @@ from .check_finite import check_finite
 from .check_shapes import check_shapes
 from .drop_expand import drop_expand
 from .dynamic_batch import BATCH, make_batch_dynamic
+from .exact_nearest import make_nearest_exact
 from .explicit_padding import make_padding_explicit
 from .fold_batch_norm import fold_batch_norm
 from .fold_batch_shapes import fold_batch_shapes
@@ -22,6 +23,7 @@ from .infer_shapes import infer_shapes
 from .keep_batch import keep_batch
 from .known_sizes import know_sizes
 from .pixels_from_pools import pixels_from_pools
+from .pool_windows import count_pool_windows
 from .remove_dropout import remove_dropout
 from .rows_as_images import rows_as_images
 from .simplify import simplify
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_finite",
     "check_shapes",
+    "count_pool_windows",
     "drop_expand",
     "fold_batch_norm",
     "fold_batch_shapes",
@@ -43,6 +46,7 @@ __all__ = [
     "keep_batch",
     "know_sizes",
     "make_batch_dynamic",
+    "make_nearest_exact",
     "make_padding_explicit",
     "pixels_from_pools",
     "remove_dropout",
@@ -70,6 +74,7 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     remove_dropout(model)
     make_padding_explicit(model)
     pixels_from_pools(model)
+    count_pool_windows(model)
     fold_batch_norm(model)
     gemm_from_matmul(model)
     simplify(model)
@@ -83,5 +88,6 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     keep_batch(model)
     common.RemoveUnusedNodesPass()(model)
     know_sizes(model, [BATCH, *sizes])
+    make_nearest_exact(model)
     check_shapes(model, source)
     check_finite(model, source)

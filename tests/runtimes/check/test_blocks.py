@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgekron.runtimes import bench
+from edgekron.runtimes.check import blocks
 from edgekron.runtimes.check.blocks import Block, counts_instructions, measure_block
 from edgekron.runtimes.devices import Device, open_device
 
@@ -23,8 +26,10 @@ def device() -> Iterator[Device]:
 def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
     """A file, and one of sixteen times its work, as the reference."""
     little, large = (write_tflite(np.ones((size, size, 3, 3), np.float32), (16, 16)) for size in (8, 32))
-    # An odd block: the processes start in the other order, the runs come in ours.
-    return measure_block([little, large], device, 1, 1, arena=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_SECONDS", 0.2)
+        # An odd block: the processes start in the other order, the runs come in ours.
+        return measure_block([little, large], device, 1, 1, arena=True)
 
 
 def test_runs_are_in_the_order_of_the_files(block: Block) -> None:
@@ -48,3 +53,20 @@ def test_what_the_runtime_tells_is_kept(block: Block) -> None:
 
 def test_this_machine_has_a_clock(device: Device) -> None:
     assert not counts_instructions(device)
+
+
+def test_a_files_name_spoils_nothing(
+    device: Device, write_tflite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "throttled quota, swapped, busy before.tflite"
+    file.write_bytes(write_tflite(np.ones((4, 3, 3, 3), np.float32), (8, 8)).read_bytes())
+    report = bench([file], rounds=1, seconds=0.02, device=device)
+    report = replace(report, environment={}, before={}, after={}, during=())
+    sentence = f"{file} had not settled after 9 warm-up inferences"
+    for warnings, spoilt in [((sentence,), ()), ((sentence, swap := "memory was swapped in (3 times)"), (swap,))]:
+        states = {"before": {"swapped_in": 1}, "after": {"swapped_in": 4}} if spoilt else {}
+        made = replace(report, warnings=warnings, **states)
+        monkeypatch.setattr(blocks, "bench", lambda *_, made=made, **__: made)
+        monkeypatch.setattr(blocks, "_busy", lambda: None)
+        block = measure_block([file], device, 1, 0)
+        assert (block.spoilt, block.notes, block.busy) == (spoilt, (sentence,), None)

@@ -117,6 +117,16 @@ def test_a_devices_limit_takes_the_place_of_the_general_one(budget_file: Write) 
         ('file_size = "1 kB"', "[models.other]\nfiles = 'a'", "did you mean 'file'"),
         ('file_size = "1 kB"', "[measure]\n", "is no TOML file"),
         ('file_size = "1 kB"', "[measures]\n", "did you mean 'measure'"),
+        (
+            'file_size = "1 kB"',
+            "[models.net.devices.'emulated:p4']\ntop1 = '2 %'",
+            "'emulated:p4' says no device",
+        ),
+        (
+            'file_size = "1 kB"',
+            "[models.net.devices.'shs:pi@host']\ntop1 = '2 %'",
+            "'shs:pi@host' says no device",
+        ),
     ],
 )
 def test_a_wrong_budget_is_refused_by_key(limits: str, more: str, words: str, budget_file: Write) -> None:
@@ -137,6 +147,7 @@ def test_other_files_are_refused(tmp_path: Path, budget_file: Write) -> None:
         ("format = 1", "names no model"),
         ("format = 1\nmodels = 3", "models must be a table"),
         ("format = 1\n[measure]\nthreads = 0\n[models.a]\nfile = 'a.onnx'", "above 0"),
+        ("format = 1\n[measure]\nthreads = 1.5\n[models.a]\nfile = 'a.onnx'", "threads must be a whole number"),
         ("\0", "no TOML"),
     ]:
         other.write_text(text)

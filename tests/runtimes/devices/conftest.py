@@ -1,4 +1,7 @@
-"""An SSH server of the tests' own, on the loopback: an ordinary process of this user with keys of its own."""
+"""An SSH server of the tests' own, on the loopback: an ordinary process of this user with keys of its own.
+
+And a built emulated board without anything in it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from edgekron.runtimes.devices import Target
+from edgekron.runtimes.devices.emulation import Installation
+from edgekron.runtimes.devices.emulation.installation import key
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
@@ -119,3 +124,13 @@ def wait_until() -> Callable[[Callable[[], bool]], bool]:
         return False
 
     return wait
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    """An emulated board as a build leaves it, without any program in it and without its machine."""
+    folder = tmp_path / "a,b" / "arm64"
+    folder.mkdir(parents=True)
+    made = Installation(folder, key(), "host/usr/bin/qemu-aarch64", "7.2.22", "3.11", 36, {"numpy": "2.4.6"})
+    made.write()
+    return made

@@ -5,6 +5,7 @@ It speaks adb's command line (get-state, shell, push), its words and its exit co
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -15,24 +16,24 @@ import pytest
 
 from edgekron.runtimes import RuntimeFailure, bench
 from edgekron.runtimes.devices import Target, open_device
-from edgekron.runtimes.devices.benchmark_model import parse
+from edgekron.runtimes.devices.benchmark_model import BenchmarkModelDevice, parse
+from edgekron.runtimes.store import default_folder
 
 Write = Callable[..., Path]
 
-ADB = f"""#!{sys.executable}
-import os, subprocess, sys
-serial, command, *rest = sys.argv[2:]
-said = {{"locked": "error: device unauthorized.", "gone": "adb: device 'gone' not found"}}
-said["far"] = "error: device offline"
-if serial in said:
-    sys.exit(said[serial])
-if command == "get-state":
-    print("device")
-elif command == "shell":
-    sys.exit(subprocess.run(["sh", "-c", " ".join(rest)]).returncode)
-elif command == "push":
-    source, target = rest
-    sys.exit(subprocess.run(["cp", source, target]).returncode)
+ADB = """#!/bin/sh
+serial=$2 command=$3
+shift 3
+case $serial in
+locked) echo "error: device unauthorized." >&2; exit 1 ;;
+gone) echo "adb: device 'gone' not found" >&2; exit 1 ;;
+far) echo "error: device offline" >&2; exit 1 ;;
+esac
+case $command in
+get-state) echo device ;;
+shell) exec sh -c "$*" ;;
+push) exec cp "$1" "$2" ;;
+esac
 """
 
 #: The report of the official program, as it prints it.
@@ -118,16 +119,44 @@ def test_the_official_program_measures_where_no_python_is(
                 bench([file], rounds=1, seconds=0.1, threads=2, device=device)
         with pytest.raises(RuntimeFailure, match="has no paced inferences; install Python"):
             bench(files, hertz=10, device=device)
+        (lock,) = (default_folder() / "phones").glob("*/lock")
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(RuntimeFailure, match="measuring already"):
+                bench(files, rounds=1, threads=2, patience=0, device=device)
+        with pytest.raises(RuntimeFailure, match=r"longer than its limit of 1e-06 seconds"):
+            bench(files, rounds=1, threads=2, limit=1e-6, device=device)
     assert list(folder.iterdir()) == []
+
+
+def test_what_was_kept_on_a_device_without_python_can_be_removed(adb: str, program: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    target = Target("adb:phone", adb=adb, folder=str(folder), benchmark_model=program, keep=True)
+    with closing(open_device("phone", target)) as device:
+        device.put(tmp_path / "adb")
+    other = folder / "somebody's own"
+    other.touch()
+    assert len(list(folder.iterdir())) == 3
+    with closing(open_device("phone", target)) as device:
+        assert isinstance(device, BenchmarkModelDevice)
+        device.clean()
+        assert list(folder.iterdir()) == [other]
+        other.unlink()
+        device.clean()
+    assert not folder.exists()
 
 
 def test_the_report_of_the_official_program_is_read() -> None:
     printed = parse(REPORT.format(graph="x.tflite", mean="1.62e+04"))
     assert (printed.init, printed.first, printed.mean) == (12518000, 18535000, 16200000)
-    assert (printed.count, printed.warm_up) == (62, 31)
-    assert (printed.grown_by_load, printed.grown) == (3670016, 7602176)
+    assert printed.warm_up == 31
     with pytest.raises(RuntimeFailure, match="no times; its last words: ERROR: no model"):
-        parse("STARTING!\nERROR: no\x1b model\n".replace("no\x1b", "no"))
+        parse("STARTING!\nERROR: no model\n")
+    with pytest.raises(RuntimeFailure, match=r"last words: a  word"):
+        parse("a \x1bword")
+    for mean in ("1.2.3", "1e999"):
+        with pytest.raises(RuntimeFailure, match="printed times that are none"):
+            parse(REPORT.format(graph="x.tflite", mean=mean))
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,33 @@ def test_wrong_outputs_are_said_and_fail(stand_in, kernel, write_onnx, capsys, t
     assert "outputs on the board differ from this machine's (355 of 355 elements" in captured.err
 
 
-@pytest.mark.parametrize("words", [["--threads", "2"], ["--pace", "5"], ["--layers"], ["--prove-memory", "64MiB"]])
+def test_bench_adds_arenas_and_says_the_name_that_the_user_gave(
+    stand_in, kernel, write_tflite, tmp_path, capsys, monkeypatch
+):
+    stand_in()
+    monkeypatch.chdir(tmp_path)
+    assert main(["devices", "add", "pie", "emulated:pi4"]) == 0
+    file, out = write_tflite(kernel, (7, 10)), tmp_path / "counts.json"
+    assert main(["bench", str(file), "--on", "pie", "--arena", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "Instructions of one inference, pie" in shown
+    assert "Tensor arena" in shown
+    data = json.loads(out.read_text())
+    assert data["device"] == "pie"
+    assert data["arenas"][str(file)]["litert"] >= 4 * 7 * 10 * (3 + 5)
+    assert main(["devices", "remove", "pie"]) == 0  # nothing of it is to be cleaned
+
+
+def test_a_count_ends_at_its_limit(stand_in, kernel, write_onnx, capsys):
+    stand_in("import time; time.sleep(60)")
+    assert main(["bench", str(write_onnx(kernel, (7, 10))), "--on", "emulated:pi4", "--limit", "5"]) == 2
+    assert "not done on emulated:pi4 in 5 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--threads", "2"], ["--pace", "5"], ["--layers"], ["--prove-memory", "64MiB"], ["--rounds", "3"], ["--no-pin"]],
+)
 def test_options_of_a_board_with_a_clock_are_refused(words, stand_in, kernel, write_onnx, capsys):
     stand_in()
     assert main(["bench", str(write_onnx(kernel, (7, 10))), "--on", "emulated:pi4", *words]) == 2

@@ -190,16 +190,6 @@ def test_the_version_of_qemu(tmp_path, programs):
 # The installation
 
 
-@pytest.fixture
-def installation(tmp_path):
-    """What a build leaves, without any program in it."""
-    folder = tmp_path / "a,b" / "arm64"
-    folder.mkdir(parents=True)
-    made = Installation(folder, key(), "host/usr/bin/qemu-aarch64", "7.2.22", "3.11", 36, {"numpy": "2.4.6"})
-    made.write()
-    return made
-
-
 def test_an_installation_comes_back_from_its_folder(installation):
     assert Installation.open(installation.folder.parent, "pi4") == installation
     assert build(PI4, installation.folder.parent) == installation  # nothing is built again

@@ -10,21 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgekron.runtimes import RuntimeFailure
-from edgekron.runtimes.devices.emulation import Installation, find_board
+from edgekron.runtimes.devices.emulation import find_board
 from edgekron.runtimes.devices.emulation.boot import command, ssh_config
 from edgekron.runtimes.devices.emulation.initrd import cpio, depends, drivers
-from edgekron.runtimes.devices.emulation.installation import key
 from edgekron.runtimes.devices.emulation.machine import HOST_ALIAS, MachineFiles
-
-
-@pytest.fixture
-def installation(tmp_path):
-    """An emulated board that was built without its machine."""
-    folder = tmp_path / "a,b" / "arm64"
-    folder.mkdir(parents=True)
-    made = Installation(folder, key(), "host/usr/bin/qemu-aarch64", "7.2.22", "3.11", 36, {"numpy": "2.4.6"})
-    made.write()
-    return made
 
 
 def test_the_first_file_system_is_a_cpio_archive():

@@ -37,7 +37,7 @@ def test_an_entry_is_read_with_its_paths_beside_the_file(tmp_path: Path) -> None
         ssh_config=str(tmp_path / "ssh.conf"),
     )
     with closing(open_device("here")) as device:
-        assert device.name == "local"
+        assert device.name == "here"
 
 
 def test_the_folders_file_wins_over_the_users(tmp_path: Path) -> None:
@@ -63,6 +63,11 @@ def test_a_device_said_in_full_needs_no_file() -> None:
         ('[devices.x]\non = "local"\npyhton = "p"', "unknown key 'pyhton'; did you mean python"),
         ('[devices.x]\non = "local"\nkeep = "yes"', "keep is 'yes', not true or false"),
         ("[devices.x]\non = 3", "on is 3, not text"),
+        ('[devices.x]\non = "moon"', "device x: 'moon' says no device"),
+        ('[devices.x]\non = "emulated:pi9"', "device x: 'emulated:pi9' says no device"),
+        ('[devices.x]\non = "local"\npython = "p"', "device x: python says nothing about local"),
+        ('[devices.x]\non = "ssh:a"\nadb = "p"', "device x: adb says nothing about ssh:a"),
+        ('[devices.x]\non = "ssh:"', "device x: 'ssh:' says no device"),
         ('[devices.x]\npython = "p"', 'needs on = "ssh:user@host"'),
         ('[devices."x y"]\non = "local"', "'x y' cannot name a device"),
         ('[devices.local]\non = "local"', "'local' cannot name a device"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes import RuntimeFailure, bench, measure
 from edgekron.runtimes.devices import LocalDevice
 
 Write = Callable[..., Path]
@@ -40,17 +40,20 @@ def test_facts_say_what_can_run_here(local: LocalDevice) -> None:
     assert facts["disk"]["free"] > 0
 
 
-def test_a_pace_is_kept_and_one_that_cannot_be_is_said(file: Path, write_onnx: Write) -> None:
+def test_a_pace_is_kept_and_one_that_cannot_be_is_said(
+    file: Path, write_onnx: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_PACED_SECONDS", 0.2)
     slow = write_onnx(np.ones((256, 256, 3, 3), np.float32), (64, 64))
     report = bench([file, slow], rounds=1, seconds=0.05, hertz=100)
     kept, late = (result.paced for result in report.files)
     assert kept is not None
     assert late is not None
-    assert (kept.hertz, len(kept.samples)) == (100, 199)
+    assert (kept.hertz, len(kept.samples)) == (100, 19)
     assert late.samples == ()
     assert any("takes longer than one inference at 100 per second" in warning for warning in report.warnings)
     data = report.to_json()["files"]
-    assert data[0]["paced"]["latency"]["count"] == 199
+    assert data[0]["paced"]["latency"]["count"] == 19
     assert data[1]["paced"] == {"hertz": 100, "latency": None, "nanoseconds": []}
 
 
@@ -135,3 +138,28 @@ def test_bad_commands_and_requests_are_answered(local: LocalDevice, file: Path) 
         local._call(["wait", "0123456789abcdef", "0"], "measure")
     with pytest.raises(RuntimeFailure, match="dance failed on the device with KeyError"):
         local.run_agent({"do": "dance", "limit_s": 5, "patience": 0})
+
+
+def test_an_interrupted_proof_leaves_no_control_group(
+    local: LocalDevice, file: Path, wait_until: Callable[[Callable[[], bool]], bool]
+) -> None:
+    def groups() -> set[Path]:
+        return set(Path("/sys/fs/cgroup").rglob("edgekron-*"))
+
+    before = groups()
+
+    def interrupt(step: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    fields = {"do": "prove", "threads": 1, "seed": 0, "limit": 2**30, "runs": 10**9, "limit_s": 600, "patience": 60}
+    with pytest.raises(KeyboardInterrupt):
+        local.run_agent({**fields, "file": {"path": str(file), "name": "a"}}, interrupt)
+    assert wait_until(lambda: groups() <= before)  # other programs may prove something now
+    local.close()
+    assert not local.agent.parent.exists()
+
+
+def test_an_agent_that_dies_at_once_is_quoted(local: LocalDevice, file: Path) -> None:
+    local.agent.write_bytes(b"raise SystemExit('no agent here')")
+    with pytest.raises(RuntimeFailure, match=r"ended without an answer \(no agent here\)"):
+        local.run_agent({"do": "measure", "padding": "x" * 10**6})

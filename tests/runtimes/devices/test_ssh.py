@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes import RuntimeFailure, bench, measure
 from edgekron.runtimes.devices import Target, open_device
-from edgekron.runtimes.devices.board import Board
+from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.devices.ssh import open_ssh
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def request(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_file_is_measured_and_nothing_is_left(
-    server: Server, board: Board, file: Path, write_tflite: Write, kernel: np.ndarray
+    server: Server, board: Board, file: Path, write_tflite: Write, kernel: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(measure, "_PACED_SECONDS", 0.2)
     twin = write_tflite(kernel, (7, 10))
     report = bench([file, twin], rounds=3, seconds=0.2, hertz=50, device=board)
     assert report.device == server.name
@@ -56,7 +57,7 @@ def test_a_file_is_measured_and_nothing_is_left(
     assert len(report.during) == 3
     for result in report.files:
         assert result.paced is not None
-        assert len(result.paced.samples) == 99
+        assert len(result.paced.samples) == 9
         assert result.memory.steady
     assert len(list((server.folder / "files").iterdir())) == 2
     board.close()
@@ -110,7 +111,7 @@ def test_the_result_survives_a_cut_connection(server: Server, board: Board, file
 
     steps: list[str] = []
     path = board.put(file)
-    answer = board.run_agent(request(files=[{"path": path, "name": "small.onnx"}], rounds=6, seconds=1.2), cut)
+    answer = board.run_agent(request(files=[{"path": path, "name": "small.onnx"}], rounds=6, seconds=0.6), cut)
     assert cuts
     assert [len(result["rounds"]) for result in answer["files"]] == [6]
     # Every step is heard once, however often the connection was cut.
@@ -216,8 +217,8 @@ def test_two_measurements_at_once_are_refused_by_name(server: Server, board: Boa
 
 def test_work_beyond_its_time_is_given_up(board: Board, file: Path) -> None:
     path = board.put(file)
-    with pytest.raises(RuntimeFailure, match="longer than its limit of 2 seconds"):
-        board.run_agent(request(files=[{"path": path, "name": "small.onnx"}], seconds=60, limit_s=2))
+    with pytest.raises(RuntimeFailure, match="longer than its limit of 1 seconds"):
+        board.run_agent(request(files=[{"path": path, "name": "small.onnx"}], rounds=1000, seconds=900, limit_s=1))
 
 
 def test_a_file_that_cannot_be_opened_is_named_as_the_user_names_it(board: Board, tmp_path: Path) -> None:
@@ -256,6 +257,12 @@ def test_a_wrong_host_is_named(server: Server) -> None:
     ]:
         with pytest.raises(RuntimeFailure, match=words):
             open_device(place, Target(place, ssh_config=str(server.home / "config")))
+
+
+def test_a_lost_network_is_a_lost_connection(server: Server, board: Board) -> None:
+    said = "ssh: Could not resolve hostname kitchen.local: Temporary failure in name resolution"
+    assert isinstance(board._transport.explain(255, said), LostError)
+    assert not isinstance(board._transport.explain(255, "Host key verification failed."), LostError)
 
 
 @pytest.mark.parametrize(
