@@ -40,7 +40,8 @@ def count_pool_windows(model: ir.Model) -> None:
         if not any(windows < up for windows, up, _, _ in axes):
             continue
         behind = any(wanted > given for _, _, wanted, given in axes)
-        if node.op_type == "AveragePool" and node.attributes.get_int("count_include_pad", 0) and behind:
+        counts_padding = node.attributes.get_int("count_include_pad", 0) == 1
+        if node.op_type == "AveragePool" and counts_padding and behind:
             raise UserError(
                 f"node {node.name} (AveragePool) rounds its size up, but not along every axis, and counts its padding; "
                 "export it with ceil_mode=False or count_include_pad=False."
