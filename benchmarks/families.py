@@ -11,8 +11,6 @@ and ``docs/families-MODEL.md``.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -25,19 +23,15 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from publishing import CALIBRATION, TEST, publish, trained
 
-from edgekron import graph, models
 from edgekron.compressor import compress
-from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
-from edgekron.files import write_file
 from edgekron.models import datasets
 from edgekron.runtimes import bench, top1
 
-ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("kronecker", "low-rank", "channel-svd", "tucker", "cp", "tt", "tr")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-CALIBRATION, TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -50,26 +44,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
     arguments = parser.parse_args()
-    try:
-        result = measure(arguments)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    result["command"] = shlex.join(["python", "benchmarks/families.py", *sys.argv[1:]])
-    stem = f"families-{arguments.model}"
-    write_file(ROOT / "benchmarks" / "results" / f"{stem}.json", json.dumps(result, indent=1) + "\n", force=True)
-    write_file(ROOT / "docs" / f"{stem}.md", table(result), force=True)
-    draw(result, ROOT / "docs" / f"{stem}.svg")
-    print(table(result))
-    return 0
+    return publish(f"families-{arguments.model}", lambda: measure(arguments), table, draw)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The dense network and every family, by weights and by data."""
     name = arguments.model
-    if models.facts(name) is None:
-        raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
-    dense = graph.load(models.load(name), input_shape=models.NETWORKS[name].input_shape)
+    _, dense = trained(name)
     calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
     test = datasets.load(TEST).subset(arguments.images)
     rows: list[dict[str, Any]] = []

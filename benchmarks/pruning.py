@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import shlex
 import sys
 import tempfile
 import time
@@ -31,22 +29,20 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from publishing import CALIBRATION, TEST, publish, trained
 from torch import nn
 
-from edgekron import graph, models
+from edgekron import graph
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
-from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
 from edgekron.runtimes import bench, top1
 
-ROOT = Path(__file__).resolve().parent.parent
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
 RATIOS = (1.25, 1.5, 1.75, 1.94, 2.25, 2.75)
-CALIBRATION, TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "numpy", "torch-pruning")
 #: Steps that Torch-Pruning's pruner takes from nothing to everything; it stops at the first that meets the ratio.
 STEPS = 200
@@ -64,28 +60,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--any-width", action="store_true", help="do not raise channels to numbers that run well")
     arguments = parser.parse_args()
-    try:
-        result = measure(arguments)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    result["command"] = shlex.join(["python", "benchmarks/pruning.py", *sys.argv[1:]])
-    stem = f"pruning-{arguments.model}"
-    write_file(ROOT / "benchmarks" / "results" / f"{stem}.json", json.dumps(result, indent=1) + "\n", force=True)
-    write_file(ROOT / "docs" / f"{stem}.md", table(result), force=True)
-    draw(result, ROOT / "docs" / f"{stem}.svg")
-    print(table(result))
-    return 0
+    return publish(f"pruning-{arguments.model}", lambda: measure(arguments), table, draw)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The dense network and every criterion at every ratio; one ratio is timed."""
     name = arguments.model
-    if models.facts(name) is None:
-        raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
-    shape = models.NETWORKS[name].input_shape
-    module = models.load(name)
-    dense = graph.load(module, input_shape=shape)
+    module, dense = trained(name)
     calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
     test = datasets.load(TEST).subset(arguments.images)
     timed = arguments.timed or min(arguments.ratios, key=lambda ratio: abs(ratio - 2))

@@ -11,8 +11,6 @@ interleaved run. It writes ``benchmarks/results/quantized.json`` and ``docs/quan
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 import tempfile
 from dataclasses import asdict
@@ -22,22 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from publishing import CALIBRATION, TEST, publish, trained
 
-from edgekron import graph, models
 from edgekron.compressor import compress
-from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.quantize import DTYPES, Quantization, export
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.verify import difference
-from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.runtimes import backends, bench, top1
 from edgekron.runtimes.statistics import speedup
 
-ROOT = Path(__file__).resolve().parent.parent
-CALIBRATION, TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
 PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 #: Images whose outputs are compared, and how many are run at once.
@@ -56,24 +50,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
     arguments = parser.parse_args()
-    try:
-        result = measure(arguments)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    result["command"] = shlex.join(["python", "benchmarks/quantized.py", *sys.argv[1:]])
-    write_file(ROOT / "benchmarks" / "results" / "quantized.json", json.dumps(result, indent=1) + "\n", force=True)
-    write_file(ROOT / "docs" / "quantized.md", table(result), force=True)
-    print(table(result))
-    return 0
+    return publish("quantized", lambda: measure(arguments), table)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both networks in every type, in both runtimes."""
     name = arguments.model
-    if models.facts(name) is None:
-        raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
-    dense = graph.load(models.load(name), input_shape=models.NETWORKS[name].input_shape)
+    _, dense = trained(name)
     everything = datasets.load(CALIBRATION)
     data = [x for x, _ in everything.batches(32)]
     ratios = {"macs": arguments.ratio, "parameters": arguments.params}
