@@ -10,7 +10,7 @@ import pytest
 from edgekron.runtimes import RuntimeFailure
 from edgekron.runtimes.connection import Connection
 from edgekron.runtimes.devices import LocalDevice
-from edgekron.runtimes.rounds import same_median
+from edgekron.runtimes.rounds import orders, same_median
 from edgekron.runtimes.worker import Worker
 
 
@@ -21,6 +21,19 @@ def test_a_falling_median_is_told_from_noise() -> None:
     assert not same_median([2.0] * 20, [1.0] * 20)
     assert same_median([1.01] * 20, [1.0] * 20)
     assert not same_median([1.03] * 20, [1.0] * 20)
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 5])
+@pytest.mark.parametrize("rounds", [1, 6, 15, 16])
+def test_no_file_goes_first_more_often_than_another(files: int, rounds: int) -> None:
+    for seed in range(20):
+        found = orders(files, rounds, seed)
+        assert [sorted(order) for order in found] == [list(range(files))] * rounds
+        for a in range(files):
+            for b in range(a):
+                before = sum(order.index(a) < order.index(b) for order in found)
+                assert abs(2 * before - rounds) == rounds % 2
+    assert len({str(orders(4, 16, seed)) for seed in range(20)}) == 20
 
 
 def test_a_period_spaces_inferences_without_being_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
