@@ -31,9 +31,9 @@ def print_latency(report: Report) -> None:
         pace = [shown(row["paced"].median if row["paced"] else None)] if paced else []
         rows.append([row["file"], row["runtime"], *numbers, _speedup(row["speedup"]), *pace])
     plural = "" if report.threads == 1 else "s"
+    what, ratio = ("Instructions", "times fewer") if "clock" in report.environment else ("Latency", "times as fast")
     print_table(
-        f"{'Instructions' if 'clock' in report.environment else 'Latency'}, {report.threads} thread{plural}, "
-        f"{report.device}",
+        f"{what}, {report.threads} thread{plural}, {report.device}",
         [
             "<file",
             "<runtime",
@@ -43,12 +43,12 @@ def print_latency(report: Report) -> None:
             "5 %",
             "95 %",
             "99 %",
-            "times as fast",
+            ratio,
             *(["paced"] if paced else []),
         ],
         rows,
-        "In brackets: 95 % interval. 5, 95 and 99 % are percentiles of single inferences. Times as fast: the ratio of "
-        "the lower quartiles, round by round; what other programs do reaches the medians first."
+        "In brackets: 95 % interval. 5, 95 and 99 % are percentiles of single inferences. The ratio is that of the "
+        "lower quartiles, round by round; what other programs do reaches the medians first."
         + (" Paced: the median at a fixed rate, asleep in between." if paced else ""),
     )
 
