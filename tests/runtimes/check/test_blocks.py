@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,23 @@ def test_runs_are_in_the_order_of_the_files(block: Block) -> None:
     assert 0 < little.median <= little.p95
     assert block.log_ratio < 0
     assert large.memory["file"] > little.memory["file"]  # type: ignore[operator]
+
+
+def test_every_other_block_mirrors_the_one_before(
+    device: Device, write_tflite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[Path], int]] = []
+
+    def spy(files: list[Path], **options: Any) -> Any:
+        asked.append((list(files), options["seed"]))
+        return bench(files, **options)
+
+    monkeypatch.setattr(blocks, "bench", spy)
+    monkeypatch.setattr(blocks, "_SECONDS", 0.02)
+    files = [write_tflite(np.ones((size, size, 3, 3), np.float32), (16, 16)) for size in (8, 16)]
+    for index in range(4):
+        measure_block(files, device, 1, index)
+    assert asked == [(files, 0), (files[::-1], 0), (files, 1), (files[::-1], 1)]
 
 
 def test_what_the_runtime_tells_is_kept(block: Block) -> None:
