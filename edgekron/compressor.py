@@ -25,22 +25,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algebra import FactorNetwork, StructureError
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
 from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
 from .errors import UserError
 from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
-from .lowering import WHOLE, default_forms, lower
+from .lowering import WHOLE, default_forms
 from .memory import give_back
 from .moments import Moments
 from .plan import TARGETS, CompressionPlan, LayerPlan, plain
+from .plan_lines import check_kernels, check_lowering, ranks_of, template_of
 from .pruning import CRITERIA, Pruning, Settings, criterion_of, prune, prune_as, pruned_plan, pruned_rows
 from .ranks import RankRule
-from .structures import CP, FAMILIES, Ranks, Structure, TensorRing
+from .structures import CP, Ranks, Structure
 from .structures.cp import LIMIT, degeneracy
-from .structures.splits import divisors
 
 log = logging.getLogger(__name__)
 
@@ -322,11 +321,11 @@ def _apply(
     if pruned is not None:
         pruned_rows(rows, before, {layer.name: layer for layer in layers}, pruned)
     todo = [layer for layer in layers if plan.layers.get(layer.name, LayerPlan()).method != "dense"]
-    _check_kernels(plan, todo)
+    check_kernels(plan, todo)
     for layer in todo:
         if layer.frozen_reason is not None:
             raise UserError(f"the plan factorizes layer {layer.name}, but it {layer.frozen_reason}")
-        _check_lowering(layer, plan.layers[layer.name])
+        check_lowering(layer, plan.layers[layer.name])
     if data and todo:
         with Walk(hub, data) as reference, Walk(result, data) as other:
             for index, layer in enumerate(todo):
@@ -342,7 +341,7 @@ def _apply(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fitted = Fitter(_template(layer, line), _kernel(layer), None).closed_form(*_ranks(layer, line))
+            fitted = Fitter(template_of(layer, line), _kernel(layer), None).closed_form(*ranks_of(layer, line))
             result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, layer.bias))
             rows[layer.name] |= _facts(layer, line, fitted) | {"error": fitted.error, "fit": "weights"}
     progress("fit", len(todo), len(todo))
@@ -353,7 +352,7 @@ def _fit_layer(
     layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int
 ) -> tuple[Fit, np.ndarray, dict[str, Any]]:
     """The fit with the least error on held-out images, its bias, and what is reported of it."""
-    kernel, template, ranks = _kernel(layer), _template(layer, line), _ranks(layer, line)
+    kernel, template, ranks = _kernel(layer), template_of(layer, line), ranks_of(layer, line)
     taken = sample(layer, kernel, reference, reference, seed)
     tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
     if not first:
@@ -403,79 +402,6 @@ def _kernel(layer: Layer) -> Tensor:
     return torch.from_numpy(np.array(layer.kernel))
 
 
-def _check_kernels(plan: CompressionPlan, layers: Sequence[Layer]) -> None:
-    """Raises ``UserError`` for a plan of another model, with all layers whose kernels differ."""
-    differing = []
-    for layer in layers:
-        line = plan.layers[layer.name]
-        if layer.frozen_reason is None and line.method in FAMILIES:
-            shape = _parsed(layer, line).kernel_shape
-            if shape != layer.kernel_shape:
-                differing.append(f"{layer.name} ({list(shape)}, not {list(layer.kernel_shape)})")
-    if len(differing) > 1:
-        raise UserError(f"the plan was made for another model ({plan.model}): kernels differ in {', '.join(differing)}")
-
-
-def _parsed(layer: Layer, line: LayerPlan) -> Structure:
-    try:
-        return FAMILIES[line.method].parse(line.shape)
-    except StructureError as error:
-        raise UserError(f"the plan's line of layer {layer.name} is wrong: {error}") from None
-
-
-def _template(layer: Layer, line: LayerPlan) -> Structure:
-    if line.method not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise UserError(f"the plan wants method {line.method!r} for layer {layer.name}; there are {known}.")
-    shape = _parsed(layer, line)
-    if shape.kernel_shape != layer.kernel_shape or shape.groups != layer.groups:
-        f, c, _, _ = layer.kernel_shape
-        allowed = ", ".join(map(str, divisors(f // layer.groups))), ", ".join(map(str, divisors(c)))
-        raise UserError(
-            f"the plan's shape {line.shape!r} of layer {layer.name} makes a kernel {list(shape.kernel_shape)} in "
-            f"{shape.groups} groups; the layer has {list(layer.kernel_shape)} in {layer.groups}. Give parts of f that "
-            f"divide its outputs ({allowed[0]}) and of c that divide its inputs ({allowed[1]}); or was the plan made "
-            "for another model?"
-        )
-    return shape
-
-
-def _ranks(layer: Layer, line: LayerPlan) -> Ranks:
-    """The plan's ranks; one above full rank gains nothing and is cut to it."""
-    template = _template(layer, line)
-    full = template.max_ranks
-    if len(line.ranks) != len(full) or min(line.ranks) < 1:
-        raise UserError(
-            f"the plan's rank {plain(line.ranks)} of layer {layer.name} must be {len(full)} of at least 1; "
-            f"the largest are {plain(full)}."
-        )
-    if isinstance(template, TensorRing):
-        # The ranks of a ring bound each other: none is too large by itself.
-        return line.ranks
-    if any(rank > most for rank, most in zip(line.ranks, full, strict=True)):
-        given = plain(line.ranks)
-        log.warning("layer %s: rank %s is above the full rank %s, which is used", layer.name, given, plain(full))
-    return tuple(min(rank, most) for rank, most in zip(line.ranks, full, strict=True))
-
-
-def factor_network(layer: Layer, line: LayerPlan) -> FactorNetwork:
-    """The factors that a plan's line gives a layer. Raises ``UserError`` for a line that does not fit the layer."""
-    return _template(layer, line).network(*_ranks(layer, line))
-
-
-def _check_lowering(layer: Layer, line: LayerPlan) -> None:
-    """Raises ``UserError`` for an order or forms that cannot be exported, before the work of fitting is done."""
-    network = factor_network(layer, line)
-    order = line.order or tuple(range(len(network.axes)))
-    for target, forms in ({"": ("dense",)} | dict(line.forms)).items():
-        try:
-            network.stages(order, layer.geometry)
-            lower(network, order, layer.geometry, forms, bias=False)
-        except StructureError as error:
-            where = f" for {target}" if target else ""
-            raise UserError(f"the plan's line of layer {layer.name} cannot be lowered{where}: {error}") from None
-
-
 def _original_layers(hub: Hub) -> list[Layer]:
     """The layers of a hub that nobody has compressed yet; raises ``UserError`` for another."""
     layers = hub.layers()
@@ -521,7 +447,7 @@ def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     return watched | {
         "method": line.method,
         "shape": line.shape,
-        "rank": plain(_ranks(layer, line)),
+        "rank": plain(ranks_of(layer, line)),
         "compressed": {"macs": macs, "parameters": fit.network.parameters},
         "reason": line.reason,
     }

@@ -179,10 +179,9 @@ def default_forms(stages: Sequence[Stage], target: str, dtype: str = "float32") 
     """The form of each stage that was fastest for ``dtype`` in most measurements on ``target``.
 
     ONNX Runtime: matrix products on single pixels, slices folded into the batch elsewhere. LiteRT: slices folded into
-    the width, and groups where a stride forbids that (1 to 8 times as fast as the zeros of an identity); on single
-    pixels the identity costs less than a transpose while there are few channels. In "int8" a transpose is dearer
-    beside the arithmetic and a matrix product from the left stays float, so that single pixels take the identity as
-    long as it is not mostly zeros.
+    the width, and groups where a stride forbids that; on single pixels the identity costs less than a transpose while
+    there are few channels. In "int8" a transpose is dearer beside the arithmetic and a matrix product from the left
+    stays float, so that single pixels take the identity as long as it is not mostly zeros.
     """
     chosen = []
     for stage in stages:

@@ -10,9 +10,8 @@ in round :math:`i`, the estimate is
 .. math:: s = \exp \operatorname{median}_i \log (a_i / b_i),
 
 how many times faster the other file is: above 1 it is faster. What other programs do to an inference can only make it
-longer: on a busy machine the upper half of a round's samples is theirs, and the lower quartile still the file's. With
-five busy programs on two cores the ratio of a file to itself scattered by 0.3 % by lower quartiles, 0.8 % by medians
-and 1.7 % by means. In logarithms the estimate is exactly reciprocal when the two files change places.
+longer: on a busy machine the upper half of a round's samples is theirs, and the lower quartile still the file's.
+In logarithms the estimate is exactly reciprocal when the two files change places.
 
 Its interval is the percentile bootstrap over whole rounds: rounds are drawn with replacement, the estimate repeated,
 and the quantiles taken. Inferences within a round are not independent, rounds nearly are; this is why rounds are

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekron.algebra import FactorNetwork, Geometry, Pair
-from edgekron.compressor import factor_network
 from edgekron.graph import Factorized
 from edgekron.lowering import WHOLE
+from edgekron.plan_lines import factor_network
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
