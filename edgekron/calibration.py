@@ -4,6 +4,8 @@ A ``Walk`` stands at a cut through the graph: the nodes before it have run, and 
 need are on disk, one file each. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was
 replaced while the walk stood before it runs as replaced, so later layers see the inputs of the network as compressed
 so far.
+
+Of several processes each has every so many-th image, and what is found of a layer is summed or gathered over all.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -26,6 +27,7 @@ from .errors import UserError
 from .graph.control_flow import reads
 from .memory import give_back
 from .moments import Moments, MomentSums, sample_patches
+from .processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,18 +54,27 @@ class HasOutput(Protocol):
 class Walk:
     """A cut moving through ``hub`` with the images of ``batches`` (float32 [n, C, H, W] each) behind it.
 
-    Whatever the size of the batches, ``AT_ONCE`` images are in memory at a time.
+    Whatever the size of the batches, ``AT_ONCE`` images are in memory at a time. All ``processes`` are given the same
+    batches, and each takes its own images out of them, at least one.
     """
 
-    def __init__(self, hub: Hub, batches: Iterable[np.ndarray]) -> None:
+    def __init__(self, hub: Hub, batches: Iterable[np.ndarray], processes: Processes = ALONE) -> None:
         self._hub = hub
+        self.processes = processes
+        # Which of all images are in each piece.
+        self._numbers: list[range] = []
         self._folder = TemporaryDirectory(prefix="edgekron-calibration-")
         self._position = 0
         self._files = {hub.input_name: "input"}
+        seen = 0
         with self._saving("input") as (file,):
             for batch in batches:
-                for start in range(0, len(batch), AT_ONCE):
-                    np.save(file, batch[start : start + AT_ONCE])
+                every = slice((processes.rank - seen) % processes.count, None, processes.count)
+                own, numbers = batch[every], range(seen, seen + len(batch))[every]
+                for start in range(0, len(own), AT_ONCE):
+                    np.save(file, own[start : start + AT_ONCE])
+                    self._numbers.append(numbers[start : start + AT_ONCE])
+                seen += len(batch)
 
     def __enter__(self) -> Self:
         return self
@@ -121,18 +132,34 @@ class Walk:
             while file.tell() < size:
                 yield np.load(file)
 
+    def images(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """A value that is alive at the cut, one image [1, ...] at a time, with its number among those of all processes.
+
+        A value with several rows for an image comes row by row, and these are what is numbered.
+        """
+        for numbers, piece in zip(self._numbers, self.values(name), strict=True):
+            rows = -(-len(piece) // len(numbers))
+            for i in range(len(piece)):
+                yield numbers[i // rows] * rows + i % rows, piece[i : i + 1]
+
     def outputs(self, hub: Hub, images: int) -> list[np.ndarray]:
-        """All outputs of about the first ``images`` images when ``hub``, equal up to the cut, runs from here on."""
+        """All outputs when ``hub``, equal up to the cut, runs from here on, of this process's part of the first
+        ``images`` images.
+        """
         known = [name for name in hub.output_names if name in self._files]
         wanted = [name for name in hub.output_names if name not in known]
         inputs = [name for name in _live_at(hub, self._position) if name in self._files]
         session = _session(hub, inputs, wanted) if wanted else None
         parts: dict[str, list[np.ndarray]] = {name: [] for name in hub.output_names}
-        for pieces in islice(zip(*map(self.values, inputs), strict=True), -(-images // AT_ONCE)):
+        for numbers, *pieces in zip(self._numbers, *map(self.values, inputs), strict=True):
+            few = sum(number < images for number in numbers)
+            # One piece at least, for the shapes of what is cut to nothing.
+            if not few and all(parts.values()):
+                break
             given = dict(zip(inputs, pieces, strict=True))
             values = session.run(wanted, given) if session else []
             for name, value in (*zip(wanted, values, strict=True), *((name, given[name]) for name in known)):
-                parts[name].append(value)
+                parts[name].append(value[: len(value) * few // len(numbers)])
         return [np.concatenate(parts[name]) for name in hub.output_names]
 
 
@@ -185,16 +212,19 @@ class Sample:
 def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int) -> Sample:
     """The inputs of ``layer`` from the walk ``inputs``, with the outputs that the original network's walk has.
 
-    Both walks must stand at the layer. Every eighth image is held out; fewer than eight serve both ends.
+    Both walks must stand at the layer, and have the same processes, which all get the same but for rounding. Every
+    eighth image is held out; fewer than eight serve both ends.
     """
+    processes = outputs.processes
     d = math.prod(layer.kernel_shape[1:])
     total = MomentSums(layer.groups, d, layer.kernel_shape[0])
-    held: list[tuple[Tensor, Tensor]] = []
-    images = sum(len(piece) for piece in outputs.values(layer.input))
+    # A process may have none of the images that are held out.
+    held = [(torch.empty(0, layer.groups, d), torch.empty(0, layer.kernel_shape[0]))]
+    images = int(processes.sum(torch.tensor(sum(len(piece) for piece in outputs.values(layer.input)))))
     per_image = -(-PATCHES_PER_DIMENSION * d // images)
     most_held = -(-_held_out(d * layer.groups) // max(1, images // 8))
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
-    for index, (value, other) in enumerate(zip(_images(layer, outputs), _images(layer, inputs), strict=True)):
+    for (index, value), (_, other) in zip(outputs.images(layer.input), inputs.images(layer.input), strict=True):
         # The same generator state for both walks: the same positions of the same images.
         original = _patches(layer, value, per_image, np.random.default_rng((seed, index)))
         x = original if outputs is inputs else _patches(layer, other, per_image, np.random.default_rng((seed, index)))
@@ -204,9 +234,9 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
             held.append((x[::step].clone(), y[::step].clone()))
         if index % 8 != 7 or images < 8:
             total.add(x, y)
-    xs, ys = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
+    xs, ys = (processes.gather(torch.cat([pair[i] for pair in held])) for i in (0, 1))
     held.clear()
-    moments = total.finish()
+    moments = total.finish(processes)
     del total
     give_back()
     return Sample(moments, xs, ys)
@@ -215,12 +245,6 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
 def _held_out(size: int) -> int:
     """How many patches of ``size`` elements to hold out."""
     return max(LEAST_HELD_OUT, min(MOST_HELD_OUT, HELD_OUT_SIZE // size))
-
-
-def _images(layer: Layer, walk: Walk) -> Iterator[np.ndarray]:
-    """The layer's input, one image at a time."""
-    for piece in walk.values(layer.input):
-        yield from (piece[i : i + 1] for i in range(len(piece)))
 
 
 def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:

@@ -10,6 +10,9 @@
 
 Without data, every layer is decomposed in closed form, by its weights alone.
 
+Of several processes each runs its share of the images. All have the same sums then and find the same, but for rounding;
+the first one's plan and factors are taken by all, so that they go on with one network.
+
 Where channels are pruned as well, that comes first (see ``edgekron.pruning``); what follows sees the pruned network.
 """
 
@@ -34,8 +37,10 @@ from .graph import Factorized, Hub, Layer
 from .lowering import WHOLE, default_forms
 from .memory import give_back
 from .moments import Moments
+from .output_error import OutputError
 from .plan import TARGETS, CompressionPlan, LayerPlan, plain
 from .plan_lines import check_kernels, check_lowering, ranks_of, template_of
+from .processes import ALONE, Processes
 from .pruning import CRITERIA, Pruning, Settings, criterion_of, prune, prune_as, pruned_plan, pruned_rows
 from .ranks import RankRule
 from .structures import CP, Ranks, Structure
@@ -74,6 +79,7 @@ def compress(
     fill: int = 1,
     revise: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
     pruning: Settings | None = None,
+    processes: Processes = ALONE,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
     """Compresses ``hub`` so that MACs, parameters or both fall by at least ``ratios`` ({"macs": 3.0, "parameters":
@@ -84,8 +90,10 @@ def compress(
     ``method`` is a family of structures, a criterion for pruning, or both as in "qsfm+low-rank": then pruning saves
     the root of each ratio, and the family the rest. ``pruning`` says how to prune.
 
-    ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free. Raises
-    ``UserError`` when a ratio cannot be reached (with the best that can), a method is unknown, or the data do not fit.
+    ``data`` are batches float32 [n, C, H, W] of calibration images, without labels; none means data-free.
+    ``processes`` share them: each is to call this with the same arguments, and all get the same network; the errors in
+    the report are those of the process. Raises ``UserError`` when a ratio cannot be reached (with the best that can), a
+    method is unknown, or the data do not fit.
     """
     criterion, method = split_method(method)
     for cost, ratio in ratios.items():
@@ -100,12 +108,21 @@ def compress(
             f"{rule.name} reads ranks from singular values, which works for {', '.join(rule.methods)}; "
             f"choose one of these methods, or a ratio for {method}."
         )
-    _check_data(hub, data)
+    _check_data(hub, data, processes)
     if criterion is None:
         plan = make_plan(
-            hub, model=model, ratios=ratios, data=data, method=method, rule=rule, fill=fill, progress=progress
+            hub,
+            model=model,
+            ratios=ratios,
+            data=data,
+            method=method,
+            rule=rule,
+            fill=fill,
+            processes=processes,
+            progress=progress,
         )
-        return apply_plan(hub, revise(plan), data=data, progress=progress)
+        return apply_plan(hub, revise(plan), data=data, processes=processes, progress=progress)
+    _check_alone(processes)
     _original_layers(hub)
     settings = pruning or Settings()
     if settings.similarity is None and not ratios:
@@ -121,7 +138,7 @@ def compress(
             pruned.hub, model=model, ratios=left, data=data, method=method, rule=rule, fill=fill, progress=progress
         )
     plan = revise(pruned_plan(hub, pruned, model, factorized))
-    return _apply(hub, plan, pruned, data, progress)
+    return _apply(hub, plan, pruned, data, processes, progress)
 
 
 def split_method(text: str) -> tuple[str | None, str]:
@@ -149,13 +166,24 @@ def _ratios_left(hub: Hub, pruned: Hub, ratios: Mapping[str, float]) -> dict[str
     return {unit: max(1.0, ratio * totals[1][unit] / totals[0][unit]) for unit, ratio in ratios.items()}
 
 
-def _check_data(hub: Hub, data: Sequence[np.ndarray]) -> None:
+def _check_data(hub: Hub, data: Sequence[np.ndarray], processes: Processes) -> None:
+    images = 0
     for batch in data:
+        images += len(batch)
         if batch.shape[1:] != tuple(hub.input_shape) or not len(batch):
             raise UserError(
                 f"the calibration images have shape {list(batch.shape[1:])}; "
                 f"the model's input is {list(hub.input_shape)}."
             )
+    if processes.count > max(1, images):
+        raise UserError(
+            f"{processes.count} processes cannot share {images} calibration images; give more images, or start fewer."
+        )
+
+
+def _check_alone(processes: Processes) -> None:
+    if processes.count > 1:
+        raise UserError(f"channels are pruned by one process, not by {processes.count}; leave torchrun out.")
 
 
 def make_plan(
@@ -167,6 +195,7 @@ def make_plan(
     method: str = "kronecker",
     rule: RankRule | ErrorBound | None = None,
     fill: int = 1,
+    processes: Processes = ALONE,
     progress: Progress = lambda what, done, total: None,
 ) -> CompressionPlan:
     """Chooses a structure and a rank for each layer; see ``compress``."""
@@ -176,17 +205,17 @@ def make_plan(
     choices: dict[str, list[Candidate]] = {}
     weights: dict[str, float] = {}
     if data:
-        with Walk(hub, data) as walk:
-            reference = walk.outputs(hub, PROBE_IMAGES) if rule is None else []
+        with Walk(hub, data, processes) as walk:
+            at_output = OutputError(hub, walk, PROBE_IMAGES) if rule is None else None
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = _kernel(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
                 choices[layer.name] = _choices(layer, kernel, taken, method, rule, fill)
-                if rule is None:
+                if at_output is not None:
                     weights[layer.name] = _sensitivity(
-                        hub, layer, kernel, taken, choices[layer.name], walk, reference, wanted
+                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted
                     )
                 # One layer's moments at a time: they can be larger than the network.
                 del taken
@@ -203,7 +232,10 @@ def make_plan(
         chosen = allocate(choices, weights, fixed, ratios)
     else:
         chosen = {name: options[-1] for name, options in choices.items()}
-    return CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method, rule) for layer in layers})
+    plan = CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method, rule) for layer in layers})
+    return processes.agreed(
+        plan, lambda ours: ours.to_toml().encode(), lambda told: CompressionPlan.from_toml(told.decode())
+    )
 
 
 def _choices(
@@ -224,30 +256,39 @@ def _sensitivity(
     kernel: Tensor,
     taken: Sample,
     options: Sequence[Candidate],
-    walk: Walk,
-    reference: Sequence[np.ndarray],
+    at_output: OutputError,
     wanted: float,
 ) -> float:
     """Relative squared error at the network's output for each unit of relative squared error in this layer."""
+    found, error = _probe(layer, kernel, taken, options, wanted)
+    probe = at_output.processes.agreed(
+        found,
+        lambda ours: b"" if ours is None else ours.to_bytes(),
+        lambda told: Factorized.from_bytes(told) if told else None,
+    )
+    if probe is None:
+        return 1.0
+    trial = hub.copy()
+    trial.factorize(layer.name, probe)
+    return at_output(trial) / max(error, 1e-12)
+
+
+def _probe(
+    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float
+) -> tuple[Factorized | None, float]:
+    """The layer as the candidate nearest to the ratio ``wanted``, with its error; None where none makes an error."""
     dense = options[0]
     compressed = [c for c in options if c.template is not None and c.error > 0]
     if not compressed:
-        return 1.0
+        return None, 0.0
     probe = min(compressed, key=lambda c: abs(math.log(dense.macs / c.macs / wanted)))
     template = probe.template
     if template is None:
         raise AssertionError("filtered above")
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
-    trial = hub.copy()
     bias = taken.moments.bias(fit.kernel()).float().numpy()
     forms = {"onnx": ("expand",)} if probe.expanded else {}
-    trial.factorize(layer.name, _factorized(layer, fit, probe.order, forms, bias))
-    outputs = walk.outputs(trial, PROBE_IMAGES)
-    error = sum(
-        float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
-        for new, old in zip(outputs, reference, strict=True)
-    )
-    return error / max(fit.error, 1e-12)
+    return _factorized(layer, fit, probe.order, forms, bias), fit.error
 
 
 def _line(
@@ -287,22 +328,30 @@ def apply_plan(
     *,
     data: Sequence[np.ndarray] = (),
     pruning: Settings | None = None,
+    processes: Processes = ALONE,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
     """Prunes and factorizes a copy of ``hub`` as ``plan`` says, fitted to ``data``; see ``compress``. Raises
     ``UserError``.
     """
-    _check_data(hub, data)
+    _check_data(hub, data, processes)
     plan.check_layers(layer.name for layer in _original_layers(hub))
     kept = {name: (line.channels, line.criterion) for name, line in plan.layers.items() if line.channels}
     if not kept:
-        return _apply(hub, plan, None, data, progress)
+        return _apply(hub, plan, None, data, processes, progress)
+    _check_alone(processes)
     repaired = pruning is None or pruning.repair
-    return _apply(hub, plan, prune_as(hub, kept, data=data, repaired=repaired, progress=progress), data, progress)
+    pruned = prune_as(hub, kept, data=data, repaired=repaired, progress=progress)
+    return _apply(hub, plan, pruned, data, processes, progress)
 
 
 def _apply(
-    original: Hub, plan: CompressionPlan, pruned: Pruning | None, data: Sequence[np.ndarray], progress: Progress
+    original: Hub,
+    plan: CompressionPlan,
+    pruned: Pruning | None,
+    data: Sequence[np.ndarray],
+    processes: Processes,
+    progress: Progress,
 ) -> Compression:
     """Factorizes ``original``, or what pruning left of it."""
     hub = original if pruned is None else pruned.hub
@@ -327,14 +376,15 @@ def _apply(
             raise UserError(f"the plan factorizes layer {layer.name}, but it {layer.frozen_reason}")
         check_lowering(layer, plan.layers[layer.name])
     if data and todo:
-        with Walk(hub, data) as reference, Walk(result, data) as other:
+        with Walk(hub, data, processes) as reference, Walk(result, data, processes) as other:
             for index, layer in enumerate(todo):
                 progress("fit", index, len(todo))
                 reference.advance(layer)
                 other.advance(layer)
                 line = plan.layers[layer.name]
                 fitted, bias, facts = _fit_layer(layer, line, reference, other, first=index == 0, seed=index)
-                result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, bias))
+                made = _factorized(layer, fitted, line.order, line.forms, bias)
+                result.factorize(layer.name, processes.agreed(made, Factorized.to_bytes, Factorized.from_bytes))
                 rows[layer.name] |= _facts(layer, line, fitted) | facts
                 give_back()
     else:
@@ -345,7 +395,7 @@ def _apply(
             result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, layer.bias))
             rows[layer.name] |= _facts(layer, line, fitted) | {"error": fitted.error, "fit": "weights"}
     progress("fit", len(todo), len(todo))
-    return Compression(result, plan, _report(rows, data))
+    return Compression(result, plan, report_of(rows, sum(len(batch) for batch in data)))
 
 
 def _fit_layer(
@@ -463,7 +513,8 @@ def totals(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict[str, Any]:
+def report_of(rows: dict[str, dict[str, Any]], images: int) -> dict[str, Any]:
+    """The report of a network from the rows of its layers, fitted to that many calibration images."""
     return {
         "definitions": {
             "macs": "multiply-accumulates of convolutions and fully connected layers for one image",
@@ -474,7 +525,7 @@ def _report(rows: dict[str, dict[str, Any]], data: Sequence[np.ndarray]) -> dict
             "degeneracy": "of CP: root of the summed squared norms of the terms over the kernel's norm; about 1 unless "
             "terms cancel",
         },
-        "calibration_images": sum(len(batch) for batch in data),
+        "calibration_images": images,
         "totals": totals(rows),
         "layers": rows,
     }

@@ -10,7 +10,8 @@ so that the error of any kernel K with the best bias E[y] - K E[x'] is
 
     E |y - K x' - bias|^2 = yy - 2 <K, yx> + <K xx, K>
 
-The sums run in float64; the patches themselves are never kept, except the few held out to judge a fit.
+The sums run in float64, and over all processes where there are several; the patches themselves are never kept, except
+the few held out to judge a fit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from .algebra import Geometry, Pair
+from .processes import ALONE, Processes
 
 #: Share of the uncentred second moments that float32 patches cannot resolve.
 ROUNDING = 1e-7
@@ -105,13 +107,16 @@ class MomentSums:
         self._y += y.sum(0, dtype=torch.float64)
         self._yy += float((y * y).sum(dtype=torch.float64))
 
-    def finish(self) -> Moments:
-        """The centred moments of what has been added; the sums are used up."""
+    def finish(self, processes: Processes = ALONE) -> Moments:
+        """The centred moments of what all ``processes`` have added; the sums are used up."""
         self._sum()
-        n = self._count
+        for sums in (torch.from_numpy(self._xx), self._yx, self._x, self._y):
+            processes.sum(sums)
+        squares, count = processes.sum(torch.tensor([self._yy, self._count], dtype=torch.float64)).tolist()
+        n = self._count = int(count)
         mean_x, mean_y = self._x / n, self._y / n
         by_group = mean_y.reshape(len(mean_x), -1)
-        yy = max(self._yy / n - float(mean_y @ mean_y), ROUNDING * self._yy / n)
+        yy = max(squares / n - float(mean_y @ mean_y), ROUNDING * squares / n)
         # What rounding leaves of inputs or outputs that never change must not look like a variance.
         level = ROUNDING / n * torch.from_numpy(self._xx.diagonal(axis1=1, axis2=2).mean(-1, keepdims=True))
         yx = self._yx.div_(n).sub_(by_group[:, :, None] * mean_x[:, None, :])

@@ -2,22 +2,28 @@
 
     torchrun --nproc-per-node 2 -m edgekron.cli.main finetune ...
 
-Every process holds the whole network, takes its share of each batch, and gets the mean of all gradients.
+Every process holds the whole network and takes its share of the images. In training it gets the mean of all gradients;
+in calibration the sums over all images, and where rounding could make it decide otherwise than the others, the first
+process's word.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgekron.errors import UserError
+from .errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,32 @@ class Processes:
         return rows.view(self.count, -1)[self.rank]
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """The sum over all processes, in place of ``value``."""
         if self.count > 1:
             dist.all_reduce(value)
         return value
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [n, ...] of all processes, those of the first first; n may be another in each."""
+        if self.count == 1:
+            return rows
+        counts = torch.zeros(self.count, dtype=torch.int64)
+        counts[self.rank] = len(rows)
+        ends = self.sum(counts).cumsum(0).tolist()
+        whole = rows.new_zeros(ends[-1], *rows.shape[1:])
+        whole[ends[self.rank] - len(rows) : ends[self.rank]] = rows
+        return self.sum(whole)
+
+    def agreed(self, value: T, write: Callable[[T], bytes], read: Callable[[bytes], T]) -> T:
+        """The ``value`` of the first process, which the others ``read`` from what it writes.
+
+        For what all have computed alike but for rounding, so that they go on with one and the same.
+        """
+        if self.count == 1:
+            return value
+        text = np.frombuffer(write(value) if self.first else b"", np.uint8)
+        told = self.gather(torch.from_numpy(text.copy()))
+        return value if self.first else read(told.numpy().tobytes())
 
     def together(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over all processes."""
@@ -60,14 +88,19 @@ class Processes:
             dist.barrier()
 
 
+#: The only one there is.
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
 @contextmanager
-def joined() -> Iterator[Processes]:
+def joined(*, gpus: bool = True) -> Iterator[Processes]:
     """The processes that ``torchrun`` started, joined for as long as the block lasts; or this one alone.
 
-    Raises ``UserError`` when one of the others is gone.
+    Each has a GPU of its own where there are any, unless ``gpus`` is false. Raises ``UserError`` when one of the others
+    is gone.
     """
     count, rank, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
-    cuda = torch.cuda.is_available()
+    cuda = gpus and torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -82,7 +115,7 @@ def joined() -> Iterator[Processes]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            "another process of this training is gone; run the same command again, and it goes on from the last state."
+            "another process is gone; run the same command again (a training goes on from its last state)."
         ) from error
     finally:
         dist.destroy_process_group()

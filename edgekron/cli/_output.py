@@ -53,12 +53,12 @@ class Steps:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Steps]:
-    """Progress bars on standard error; silent when it is no terminal."""
+def progress_bars(*, shown: bool = True) -> Iterator[Steps]:
+    """Progress bars on standard error; silent when it is no terminal, or when they are not to be ``shown``."""
     console = Console(stderr=True)
     words = [TextColumn("{task." + name + "}", markup=False) for name in ("description", "fields[note]")]
     columns = (words[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words[1])
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as progress:
         yield Steps(progress)
 
 

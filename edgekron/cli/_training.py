@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from edgekron.errors import UserError
@@ -27,11 +30,14 @@ from edgekron.training import (
     Trainer,
     begin_norms,
 )
+from edgekron.training.edp import CompressedAware
+from edgekron.training.edp_result import finished
 from edgekron.training.gradual import compress_again, plan_of_round
 
 from ._output import Steps, say
 
 if TYPE_CHECKING:
+    from edgekron.compressor import Compression
     from edgekron.plan import CompressionPlan
 
 #: Images that normalisations begin with, and that rounds are fitted to.
@@ -59,7 +65,10 @@ def settings_of(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Settin
 
 
 class Training:
-    """Trains hubs on ``examples``, against ``teacher`` if there is one, with the state in ``state``."""
+    """Trains hubs on ``examples``, against ``teacher`` if there is one, with the state in ``state``.
+
+    ``network`` is a digest of what is trained, which the state is checked against.
+    """
 
     def __init__(
         self,
@@ -69,25 +78,70 @@ class Training:
         state: Path,
         processes: Processes,
         bars: Steps,
+        *,
+        network: str,
     ) -> None:
-        self._arguments, self._examples, self._teacher = arguments, examples, teacher
+        self._arguments, self._examples, self._teacher, self._network = arguments, examples, teacher, network
         self._state, self._processes, self._bars = state, processes, bars
 
     def once(self, hub: Hub, state: Path | None = None, note: str = "") -> tuple[Hub, Outcome]:
         """The trained hub, and what training came to. Raises ``UserError``."""
+        module, few = self._module_of(hub)
+        outcome = self._train(module, few, settings_of(self._arguments, hub.input_shape), state=state, note=note)
+        return module.to_hub(), outcome
+
+    def learnt(self, hub: Hub, model: str) -> tuple[Compression, Outcome, dict[str, Any]]:
+        """``hub``, called ``model``, with the ranks and channels that EDP learns; what training came to, and facts.
+
+        Raises ``UserError``.
+        """
+        arguments = self._arguments
+        module, few = self._module_of(hub)
+        images = torch.from_numpy(few).to(self._processes.device)
+        # What is best before ranks and channels have gone is no candidate.
+        settings = replace(settings_of(arguments, hub.input_shape), keep_last=True)
+        ratios = {unit: ratio for unit, ratio in (("macs", arguments.ratio), ("parameters", arguments.params)) if ratio}
+        aware = CompressedAware(
+            module, hub, ratios, images, learning_rate=settings.learning_rate, any_width=arguments.any_width
+        )
+        identity = {"edp": ratios, "any_width": arguments.any_width}
+        outcome = self._train(module, few, settings, after_step=aware.step, identity=identity)
+        result = finished(hub, module, aware, model)
+        # What is left gives what the trained module gives: nothing that was removed was of use.
+        with torch.no_grad():
+            whole, left = (part.eval()(images[:64]) for part in (module, GraphModule(result.hub).to(images.device)))
+        moved = float((left - whole).abs().max() / whole.abs().max().clamp_min(1e-30))
+        return result, outcome, {"edp": ratios, "not_taken_by_the_penalty": aware.forced, "moved_by_removal": moved}
+
+    def _module_of(self, hub: Hub) -> tuple[GraphModule, np.ndarray]:
+        """The module of a hub with its normalisations begun, and the few images that they were begun with."""
         arguments, examples, processes = self._arguments, self._examples, self._processes
-        settings = settings_of(arguments, hub.input_shape)
         module = GraphModule(hub, normalise=not arguments.plain).to(processes.device)
         few = examples.fetch(examples.rows[:_BEGIN])
         begin_norms(module, [few[i : i + 64] for i in range(0, len(few), 64)])
         self._check_classes(module(torch.from_numpy(few[:1]).to(processes.device)))
-        identity: dict[str, Any] = {
-            "network": hashlib.sha256((Path(arguments.folder) / "hub.onnx").read_bytes()).hexdigest(),
+        return module, few
+
+    def _train(
+        self,
+        module: GraphModule,
+        few: np.ndarray,
+        settings: Settings,
+        *,
+        state: Path | None = None,
+        note: str = "",
+        after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
+        identity: Mapping[str, Any] | None = None,
+    ) -> Outcome:
+        arguments, examples, processes = self._arguments, self._examples, self._processes
+        identity = {
+            "network": self._network,
             "reconstruct": arguments.reconstruct,
             "correct": arguments.correct,
             "rounds": arguments.rounds,
             "teacher": arguments.teacher,
             "normalise": not arguments.plain,
+            **(identity or {}),
         }
         objective = None
         if self._teacher is not None:
@@ -110,7 +164,7 @@ class Training:
                 say(f"epoch {now.epoch}/{settings.epochs}{note}: loss {now.loss:.4f}{top1} on held-out images")
 
         rest, held_out = examples.split(arguments.held_out, arguments.seed)
-        outcome = Trainer(
+        return Trainer(
             module,
             rest,
             held_out,
@@ -119,9 +173,9 @@ class Training:
             objective=objective,
             folder=state or self._state,
             identity=identity,
+            after_step=after_step,
             report=report,
         ).run()
-        return module.to_hub(), outcome
 
     def in_rounds(self, plan: CompressionPlan, rounds: int) -> tuple[Hub, list[dict[str, Any]]]:
         """The teacher compressed and trained in ``rounds``, the last by ``plan``, and what each round came to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compresses, writes the folder, and prints what each layer became."""
+    """Compresses, writes the folder, and prints what each layer became; processes of ``torchrun`` share the images."""
     from edgekron import artifact
     from edgekron.compressor import apply_plan, compress
     from edgekron.errors import UserError
     from edgekron.files import refuse_existing
     from edgekron.plan import CompressionPlan
+    from edgekron.processes import joined
 
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
     ratios = {"macs": arguments.ratio, "parameters": arguments.params}
@@ -68,46 +70,61 @@ def run(arguments: argparse.Namespace) -> int:
     check_tuning(arguments)
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
     pruning = pruning_settings(arguments, plan)
-    source = open_model(arguments.model, arguments)
-    data = calibration(arguments, source.hub.input_shape)
-    tunings: list[Tuning] = []
-    with progress_bars() as progress:
-
-        def revise(plan: CompressionPlan) -> CompressionPlan:
-            if not arguments.tune:
-                return plan
-            from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
-
-            subjects = subjects_of_plan(source.hub, plan, fitted=bool(data))
-            tunings.append(run_tuning(source.hub, subjects, arguments, progress))
-            return tuned_plan(plan, tunings[0], subjects)
-
-        if plan is not None:
-            result = apply_plan(source.hub, revise(plan), data=data, pruning=pruning, progress=progress)
-        else:
-            result = compress(
-                source.hub,
-                model=source.name,
-                ratios=ratios,
-                data=data,
-                method=arguments.method or "kronecker",
-                rule=rule,
-                fill=register_fill(arguments) if arguments.tune else 1,
-                revise=revise,
-                pruning=pruning,
-                progress=progress,
+    with joined(gpus=False) as processes:
+        if arguments.tune and processes.count > 1:
+            raise UserError(
+                "--tune measures on a machine that does nothing else; compress first, then run 'edgekron tune' on the "
+                "folder, without torchrun."
             )
-    for tuning in tunings:
-        result.report["tuning"] = tuning.to_json()
-    artifact.write(result, arguments.output, force=arguments.force)
-    if arguments.json:
-        print_json(result.report)
-    else:
+        source = open_model(arguments.model, arguments)
+        data = calibration(arguments, source.hub.input_shape)
+        tunings: list[Tuning] = []
+        with progress_bars(shown=processes.first) as progress:
+
+            def revise(plan: CompressionPlan) -> CompressionPlan:
+                if not arguments.tune:
+                    return plan
+                from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
+
+                subjects = subjects_of_plan(source.hub, plan, fitted=bool(data))
+                tunings.append(run_tuning(source.hub, subjects, arguments, progress))
+                return tuned_plan(plan, tunings[0], subjects)
+
+            if plan is not None:
+                result = apply_plan(
+                    source.hub, revise(plan), data=data, pruning=pruning, processes=processes, progress=progress
+                )
+            else:
+                result = compress(
+                    source.hub,
+                    model=source.name,
+                    ratios=ratios,
+                    data=data,
+                    method=arguments.method or "kronecker",
+                    rule=rule,
+                    fill=register_fill(arguments) if arguments.tune else 1,
+                    revise=revise,
+                    pruning=pruning,
+                    processes=processes,
+                    progress=progress,
+                )
         for tuning in tunings:
-            print_tuning(tuning)
-        print_layers(result.report)
-        say(f"written to {arguments.output}")
+            result.report["tuning"] = tuning.to_json()
+        if processes.first:
+            artifact.write(result, arguments.output, force=arguments.force)
+            _print(arguments, result.report, tunings)
+        processes.wait()
     return 0
+
+
+def _print(arguments: argparse.Namespace, report: dict[str, Any], tunings: Sequence[Tuning]) -> None:
+    if arguments.json:
+        print_json(report)
+        return
+    for tuning in tunings:
+        print_tuning(tuning)
+    print_layers(report)
+    say(f"written to {arguments.output}")
 
 
 def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:

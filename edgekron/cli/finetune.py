@@ -1,11 +1,14 @@
 """``edgekron finetune``: trains a compressed folder, by labels, by a teacher, or by both, to a folder of the same kind.
 
-It is killed and taken up again at will: the state is in OUT.training, and the same command continues it.
+With ``--method edp`` it begins with a network that is not compressed, and learns its ranks and channels while it trains
+it. It is killed and taken up again at will: the state is in OUT.training, and the same command continues it.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,9 @@ _AUGMENTATIONS = ("crop", "flip", "erase")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DIR, the images, the teacher, and how long."""
-    parser.add_argument("folder", metavar="DIR", help="a folder written by compress or finetune")
+    parser.add_argument(
+        "folder", metavar="DIR", help="a folder written by compress or finetune; with --method edp, any MODEL"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write")
     parser.add_argument("--epochs", type=int, required=True, metavar="N", help="passes through the images; 0: none")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
@@ -37,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     taught.add_argument("--rounds", type=int, default=1, metavar="N", help="compress the teacher in N rounds, training "
                         "in each, to reach the plan gradually (1: DIR as it is)")  # fmt: skip
     add_factory(parser)
+    learnt = parser.add_argument_group("edp: low rank and sparse channels, learnt while the network is trained")
+    learnt.add_argument("--method", choices=("edp",), help="begin with a MODEL that is not compressed")
+    learnt.add_argument("--ratio", type=float, metavar="R", help="R times fewer MACs")
+    learnt.add_argument("--params", type=float, metavar="R", help="R times fewer parameters")
+    learnt.add_argument("--any-width", action="store_true", help="leave channels and ranks as they come")
     how = parser.add_argument_group("how")
     how.add_argument("--batch", type=int, default=128, metavar="N", help="images of a step, over all processes (128)")
     how.add_argument("--lr", type=float, default=0.02, metavar="R", help="highest learning rate (0.02)")
@@ -60,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.training import joined
 
     _check(arguments)
+    _check_method(arguments)
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
     if arguments.data is None:
         raise UserError("training needs images; give --data.")
@@ -93,17 +104,39 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"there is no augmentation {unknown[0]!r}; there are {', '.join(_AUGMENTATIONS)}, or none.")
 
 
+def _check_method(arguments: argparse.Namespace) -> None:
+    from edgekron.errors import UserError
+
+    ratios = [ratio for ratio in (arguments.ratio, arguments.params) if ratio is not None]
+    if arguments.method is None:
+        if ratios or arguments.any_width:
+            raise UserError("--ratio, --params and --any-width say what edp is to learn; give --method edp.")
+        return
+    if not ratios or min(ratios) < 1 or not all(map(math.isfinite, ratios)):
+        raise UserError("edp needs to know how small the network is to become; give --ratio or --params above 1.")
+    if arguments.rounds > 1 or arguments.correct or arguments.reconstruct or arguments.patience:
+        raise UserError("edp is one stage of training; leave --rounds, --correct, --reconstruct and --patience out.")
+
+
 def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> int:
     import numpy as np
 
     from edgekron import artifact
+    from edgekron.compressor import Compression
     from edgekron.errors import UserError
+    from edgekron.plan import CompressionPlan
     from edgekron.training import Examples, folder
 
     from ._training import Training, outcome_facts
 
-    compression = folder.read(arguments.folder)
+    if arguments.method:
+        source = open_model(arguments.folder, arguments)
+        # Nothing is compressed yet.
+        compression = Compression(source.hub, CompressionPlan(source.name, {}), {})
+    else:
+        compression = folder.read(arguments.folder)
     hub = compression.hub
+    network = hashlib.sha256(hub.proto().SerializeToString(deterministic=True)).hexdigest()
     images = image_set(arguments, hub.input_shape)
     examples = Examples(
         arguments.data, lambda rows: images.normalise(images.images[rows]), images.labels, np.arange(len(images))
@@ -120,8 +153,13 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
         hub, facts["reconstruction"] = before_training(hub, teacher.hub, examples, arguments, state, processes, bars)
     log = None
     if arguments.epochs:
-        training = Training(arguments, examples, teacher.hub if teacher is not None else None, state, processes, bars)
-        if arguments.rounds > 1:
+        taught = teacher.hub if teacher is not None else None
+        training = Training(arguments, examples, taught, state, processes, bars, network=network)
+        if arguments.method:
+            compression, outcome, learnt = training.learnt(hub, compression.plan.model)
+            hub = compression.hub
+            facts |= outcome_facts(outcome) | learnt
+        elif arguments.rounds > 1:
             hub, facts["rounds"] = training.in_rounds(compression.plan, arguments.rounds)
             facts |= facts["rounds"][-1]
         else:

@@ -37,10 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     hub, plan = artifact.read_hub(arguments.folder), artifact.read_plan(arguments.folder)
     refuse_existing(output, arguments.force, artifact.FILES)
     old = Compression(hub, plan, artifact.read_report(arguments.folder))
-    pruned = bool(kept_channels(hub.model))
-    if pruned and arguments.original:
-        raise UserError(f"{arguments.folder} has fewer channels than {arguments.original}; leave --original out.")
-    name = arguments.original or (plan.model if plan.model in models.NETWORKS and not pruned else None)
+    # Where channels are gone, or weights were trained, the network before it has no kernels for this one.
+    changed = "has fewer channels than" if kept_channels(hub.model) else ""
+    changed = changed or ("was trained since it was made of" if old.report.get("training") else "")
+    if changed and arguments.original:
+        raise UserError(f"{arguments.folder} {changed} {arguments.original}; leave --original out.")
+    name = arguments.original or (plan.model if plan.model in models.NETWORKS and not changed else None)
     original = open_model(name, arguments).hub if name else None
     if original is not None and [x.name for x in original.layers()] != [x.name for x in hub.layers()]:
         raise UserError(f"{name} has other layers than {arguments.folder}; name the model that was compressed.")

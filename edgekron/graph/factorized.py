@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -112,6 +113,19 @@ class Factorized:
             }
         )
 
+    def to_bytes(self) -> bytes:
+        """All of it, for another process: arrays in numpy's format, the metadata first."""
+        stream = BytesIO()
+        np.savez(stream, np.array(self.metadata()), *self.tensors, *([] if self.bias is None else [self.bias]))
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Factorized:
+        """What ``to_bytes`` wrote."""
+        with np.load(BytesIO(data)) as file:
+            metadata, *tensors = [file[name] for name in file.files]
+        return _parse(str(metadata), tensors)
+
 
 def is_factorized(node: ir.Node) -> bool:
     """Whether a node of a hub is a factorized layer."""
@@ -126,31 +140,35 @@ def layer_of(node: ir.Node) -> str:
 def read_node(node: ir.Node) -> Factorized:
     """The factorized layer that a node of a hub stands for. Raises ``UserError`` when its metadata is damaged."""
     try:
-        data: dict[str, Any] = json.loads(node.metadata_props[METADATA_KEY])
-        network = FactorNetwork(data["factors"], data["sizes"])
-        tensors = [_constant(value) for value in node.inputs[1:]]
-        (top, bottom), (left, right) = data["padding"]
-        spread = data.get("upsample", (1, 1))
-        return Factorized(
-            layer=data["layer"],
-            kind=data["kind"],
-            network=network,
-            tensors=tuple(tensors[: len(network.axes)]),
-            bias=tensors[len(network.axes)] if len(tensors) > len(network.axes) else None,
-            order=tuple(data["order"]),
-            geometry=Geometry(
-                (data["stride"][0], data["stride"][1]),
-                (data["dilation"][0], data["dilation"][1]),
-                ((top, bottom), (left, right)),
-                (spread[0], spread[1]),
-            ),
-            forms={target: tuple(forms) for target, forms in data["forms"].items()},
-        )
+        return _parse(node.metadata_props[METADATA_KEY], [_constant(value) for value in node.inputs[1:]])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f"node {node.name} claims to be a factorized layer but its metadata is damaged ({error}); "
             "compress the network again"
         ) from error
+
+
+def _parse(metadata: str, tensors: Sequence[np.ndarray]) -> Factorized:
+    """The layer of ``Factorized.metadata`` with its factors and, if it has one, its bias."""
+    data: dict[str, Any] = json.loads(metadata)
+    network = FactorNetwork(data["factors"], data["sizes"])
+    (top, bottom), (left, right) = data["padding"]
+    spread = data.get("upsample", (1, 1))
+    return Factorized(
+        layer=data["layer"],
+        kind=data["kind"],
+        network=network,
+        tensors=tuple(tensors[: len(network.axes)]),
+        bias=tensors[len(network.axes)] if len(tensors) > len(network.axes) else None,
+        order=tuple(data["order"]),
+        geometry=Geometry(
+            (data["stride"][0], data["stride"][1]),
+            (data["dilation"][0], data["dilation"][1]),
+            ((top, bottom), (left, right)),
+            (spread[0], spread[1]),
+        ),
+        forms={target: tuple(forms) for target, forms in data["forms"].items()},
+    )
 
 
 def _constant(value: ir.Value | None) -> np.ndarray:

@@ -11,11 +11,12 @@ out of the graph (``removal``), and the layers behind them take over what they g
 from .groups import Group, Structure
 from .orders import CRITERIA
 from .planned import pruned_plan, pruned_rows
-from .pruner import Pruning, Settings, criterion_of, prune, prune_as
+from .pruner import LEARNT, Pruning, Settings, criterion_of, prune, prune_as
 from .removal import kept_channels, remove
 
 __all__ = [
     "CRITERIA",
+    "LEARNT",
     "Group",
     "Pruning",
     "Settings",

@@ -4,12 +4,14 @@ Source: Ruan et al., *EDP: An Efficient Decomposition and Pruning Scheme for Con
 (IEEE TNNLS 2021). A layer W [F, C, kh, kw] becomes a compressed-aware block of two layers without an activation between
 them, W = A B: a basis B [r, C, kh, kw] and a 1x1 layer of coefficients A [F, r]. Columns of A that are zero drop
 filters of the basis (the rank), rows that are zero drop output channels. A step on the loss is followed by the proximal
-step of a sum of norms, which makes such zeros:
+step of a weighted sum of norms, which makes such zeros: a row or column of size s, by its penalty t, becomes
 
-    a <- max(0, 1 - step * strength / |a|) a        for each row, then for each column
+    max(0, 1 - t / s)
 
-The penalty could be had for nothing by (A / t, t B), so after each step every filter of the basis is scaled to norm
-one, and its column of A by what it had.
+times what it was. The penalty could be had for nothing by (A / t, t B), so the scale between the two is fixed: after
+each step every column of A is scaled to norm one, and its filter by what it had. The scale belongs in the basis: a step
+on it then moves W as a step on W itself would, where a step on a basis of norm one would move W by as much more as the
+square of A's norm, and diverge.
 
 After training, rows and columns that are zero go, and the block stays a pair only where that is cheaper than the one
 layer they multiply out to.
@@ -35,26 +37,32 @@ class Block:
         return torch.einsum("fr,rchw->fchw", self.coefficients, self.basis)
 
 
-def open_block(kernel: Tensor) -> Block:
-    """The block of ``kernel`` [F, C, kh, kw] by its SVD, with a basis of norm one; exact."""
-    f = kernel.shape[0]
-    u, s, vh = torch.linalg.svd(kernel.reshape(f, -1), full_matrices=False)
-    return Block(vh.reshape(-1, *kernel.shape[1:]), u * s)
+def open_block(kernel: Tensor, covariance: Tensor | None = None) -> Block:
+    """The block of ``kernel`` [F, C, kh, kw], exact, with orthonormal columns of coefficients.
 
-
-def proximal(block: Block, *, rows: float, columns: float) -> Block:
-    """The block after the proximal step of ``rows`` * sum |A_f| and ``columns`` * sum |A_:r|, the basis of norm one.
-
-    ``rows`` and ``columns`` are the learning rate times the strength of each penalty.
+    It is the kernel's SVD; with the ``covariance`` [F, F] of the layer's outputs, their principal components: then each
+    column stands for responses that are uncorrelated with the others. A kernel with more outputs than inputs always
+    gets its SVD, whose rank is that of the inputs.
     """
-    norms = block.basis.flatten(1).norm(dim=1)
+    f = kernel.shape[0]
+    matrix = kernel.reshape(f, -1)
+    if covariance is None or f > matrix.shape[1]:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return Block((s[:, None] * vh).reshape(-1, *kernel.shape[1:]), u)
+    u = torch.linalg.eigh(covariance.double())[1].to(kernel.dtype).flip(1)
+    return Block((u.mT @ matrix).reshape(kernel.shape), u)
+
+
+def balanced(block: Block) -> Block:
+    """The same kernel with columns of norm one."""
+    norms = block.coefficients.norm(dim=0)
     held = norms.clamp_min(torch.finfo(norms.dtype).tiny)
-    basis = block.basis / held[:, None, None, None]
-    coefficients = block.coefficients * norms
-    for axis, strength in ((1, rows), (0, columns)):
-        length = coefficients.norm(dim=axis, keepdim=True)
-        coefficients = coefficients * (1 - strength / length.clamp_min(1e-30)).clamp_min(0)
-    return Block(basis, coefficients)
+    return Block(block.basis * norms[:, None, None, None], block.coefficients / held)
+
+
+def shrinkage(sizes: Tensor, penalties: Tensor) -> Tensor:
+    """What the proximal step multiplies each group with, by its size and its penalty times the learning rate."""
+    return (1 - penalties / sizes.clamp_min(1e-30)).clamp_min(0)
 
 
 def worth_a_pair(channels: int, window: int, outputs: int, rank: int) -> bool:
@@ -65,17 +73,10 @@ def worth_a_pair(channels: int, window: int, outputs: int, rank: int) -> bool:
     return rank * (dense + outputs) < dense * outputs
 
 
-def prune_and_merge(block: Block) -> tuple[Block | Tensor, Tensor]:
-    """Without the rows and columns that are zero: a pair, or one kernel where that is cheaper; and which outputs stay.
-
-    A dropped output is one whose value is the bias alone: what follows has to lose it, too. One output stays in any
-    case.
-    """
-    rows = block.coefficients.abs().sum(1) > 0
-    columns = block.coefficients.abs().sum(0) > 0
-    rows[0] |= ~rows.any()
-    left = Block(block.basis[columns], block.coefficients[rows][:, columns])
-    rank, c, h, w = left.basis.shape
-    if worth_a_pair(c, h * w, len(left.coefficients), rank):
-        return left, rows
-    return left.kernel(), rows
+def merged(block: Block) -> Block | Tensor:
+    """The block without columns that are zero: a pair, or the one kernel [F, C, kh, kw] where that is cheaper."""
+    columns = (block.coefficients.abs().sum(0) > 0) & (block.basis.flatten(1).abs().sum(1) > 0)
+    rank, (_, c, h, w) = int(columns.sum()), block.basis.shape
+    if rank and worth_a_pair(c, h * w, len(block.coefficients), rank):
+        return Block(block.basis[columns], block.coefficients[:, columns])
+    return block.kernel()

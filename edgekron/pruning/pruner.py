@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+#: What plans call channels that training has chosen.
+LEARNT = "edp"
 #: What the criteria are also called.
 ALIASES = {"qsfm": "qsfm-ssim"}
 
@@ -102,7 +104,12 @@ def prune_as(
     widths = {group.name: len(group.units) for group in structure.groups}
     # A plan may be applied again to what it made: then nothing is left to remove.
     kept = {name: line for name, line in kept.items() if line[0] != widths.get(name)}
-    for name, (count, _) in kept.items():
+    for name, (count, criterion) in kept.items():
+        if criterion == LEARNT:
+            raise UserError(
+                f"the plan's channels of layer {name} were learnt by {LEARNT} together with its weights; take the "
+                "folder that it wrote, or another criterion."
+            )
         width = len(prunable(structure, name).units)
         if not 0 < count < width:
             raise UserError(f"layer {name} has {width} channels; {count} of them cannot stay.")

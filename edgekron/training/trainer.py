@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from edgekron.errors import UserError
+from edgekron.processes import Processes
 
 from . import state as states
 from .examples import Examples
 from .finite import first_not_finite
 from .objective import Objective, cross_entropy
 from .precision import autocast
-from .processes import Processes
 from .results import Outcome, Progress, Scores, plain, scores_of
 from .settings import Settings
 from .weights import copy_of, follow, make_optimiser, momentum_of, set_momentum, swapped
@@ -35,7 +35,8 @@ class Trainer:
     """Trains ``module`` on ``examples``; what is best on ``held_out`` is in the module when ``run`` returns.
 
     With a ``folder`` the state is kept there, and the same call takes it up again; ``identity`` says what else the
-    state belongs to. ``report`` is called after each step.
+    state belongs to. ``after_step`` is called after each step of the optimiser, with its learning rate, its number from
+    1, and that of the last, and says whether the average of the weights is to begin anew; then ``report``.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Trainer:
         objective: Objective | None = None,
         folder: Path | None = None,
         identity: Mapping[str, Any] | None = None,
+        after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._module, self._examples, self._held_out, self._settings = module, examples, held_out, settings
-        self._processes, self._folder, self._report = processes, folder, report
+        self._processes, self._folder = processes, folder
+        self._after_step, self._report = after_step, report
         self._objective = objective or cross_entropy(settings.label_smoothing)
         self._identity = {
             **(identity or {}),
@@ -79,6 +82,7 @@ class Trainer:
             before = self.scores()
             facts: dict[str, Any] = {
                 "step": 0,
+                "averaged_from": 0,
                 "seconds": 0.0,
                 "best_epoch": 0,
                 "before": plain(before),
@@ -86,7 +90,7 @@ class Trainer:
             }
             self._average, self._best = copy_of(module), copy_of(module)
         else:
-            facts = found.facts
+            facts = {"averaged_from": 0, **found.facts}
             self._restore(found, module, optimiser)
         log_path = self._folder / states.LOG if self._folder and processes.first else None
         log = states.JsonLines(log_path, int(facts["step"]))
@@ -129,9 +133,11 @@ class Trainer:
         start = facts["step"] - epoch * self._steps
         self._loss = facts.get("loss", 0.0) if start else 0.0
         began = saved = time.monotonic()
+        total = self._steps * settings.last_epoch
         for step in range(start, self._steps):
+            rate = settings.rate(epoch + step / self._steps)
             for group in optimiser.param_groups:
-                group["lr"] = settings.rate(epoch + step / self._steps)
+                group["lr"] = rate
             batch = order[step * settings.batch : (step + 1) * settings.batch]
             rows = self._processes.share(batch)
             images = torch.from_numpy(self._examples.fetch(rows.numpy())).to(device)
@@ -150,8 +156,11 @@ class Trainer:
             if not np.isfinite(value):
                 self._refuse(images, epoch, step)
             optimiser.step()
+            if self._after_step(rate, facts["step"] + 1, total):
+                self._average, facts["averaged_from"] = copy_of(self._module), facts["step"]
             # An average over the first steps would remember where training began: let its window grow.
-            follow(self._average, self._module, min(settings.ema, 1 - 1 / (facts["step"] + 2)))
+            averaged = facts["step"] - facts["averaged_from"]
+            follow(self._average, self._module, min(settings.ema, 1 - 1 / (averaged + 2)))
             self._loss += value
             facts["step"] += 1
             now = time.monotonic()
@@ -161,7 +170,6 @@ class Trainer:
                 facts["loss"] = self._loss
                 self._save(facts, optimiser)
                 saved = now
-            total = self._steps * settings.last_epoch
             self._report(Progress(epoch, facts["step"], total, self._loss / (step + 1)))
 
     def _order(self, epoch: int) -> Tensor:

@@ -123,6 +123,45 @@ def test_rounds_reach_the_plan_gradually(files, folder, run, tmp_path):
     assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
 
 
+def test_edp_learns_ranks_and_channels_of_a_network(files, run, tmp_path):
+    out, model = tmp_path / "out", files / "teacher.onnx"
+    how = ("--method", "edp", "--ratio", 2, "--lr", 0.1, "--json")
+    code, said, error = run(*words(files, model, out, *how, epochs=12))
+    assert code == 0, error
+    facts = json.loads(said)
+    assert facts["edp"] == {"macs": 2.0}
+    assert facts["moved_by_removal"] < 1e-5
+    assert facts["held_out_top1"]["after"] > facts["held_out_top1"]["before"] + 20
+    report = json.loads((out / "report.json").read_text())
+    assert report["totals"]["macs"]["ratio"] >= 2
+    assert report["training"] == [facts]
+    assert 'criterion = "edp"' in (out / "plan.toml").read_text()
+    for kind in ("onnx", "tflite"):
+        assert run("export", out, "--to", kind, "-o", tmp_path / f"out.{kind}")[0] == 0
+        assert run("verify", out, tmp_path / f"out.{kind}", "--tolerance", 1e-4)[0] == 0
+    # What it wrote is a folder like any other.
+    assert run(*words(files, out, tmp_path / "on", epochs=1))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--method", "edp"], "edp needs to know how small the network is to become"),
+        (["--method", "edp", "--ratio", "0.5"], "give --ratio or --params above 1"),
+        (["--method", "edp", "--ratio", "900"], "edp cannot reach 900 times fewer MACs"),
+        (["--method", "edp", "--ratio", "2", "--patience", "2"], "edp is one stage of training"),
+        (["--method", "edp", "--ratio", "2", "--rounds", "2", "--teacher", "MODEL"], "edp is one stage of training"),
+        (["--ratio", "2"], "say what edp is to learn; give --method edp"),
+    ],
+)
+def test_bad_input_to_edp_is_one_sentence(more, match, files, run, tmp_path):
+    model = files / "teacher.onnx"
+    given = [model if word == "MODEL" else word for word in more]
+    code, _, error = run(*words(files, model, tmp_path / "out", *given))
+    assert (code, match in error, error.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("data", "more", "match"),
     [

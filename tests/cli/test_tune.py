@@ -98,3 +98,14 @@ def test_a_folder_is_replaced_only_if_asked(model, tmp_path, run):
     assert (code, "--force" in error) == (2, True)
     assert run("tune", out, "--runtime", "onnx", "--force")[0] == 0
     assert "tuning" in json.loads((out / "report.json").read_text())
+
+
+def test_the_original_has_no_kernels_for_a_network_that_was_trained_since(model, tmp_path, run):
+    out = tmp_path / "small"
+    assert run("compress", model, "--ratio", 2, "-o", out)[0] == 0
+    report = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps({**report, "training": [{"epochs": 1}]}))
+    code, _, error = run("tune", out, "--original", model, "-o", tmp_path / "tuned")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "was trained since it was made of" in error
+    assert run("tune", out, "--runtime", "onnx", "-o", tmp_path / "tuned")[0] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgekron.pruning.edp import Block, open_block, proximal, prune_and_merge, worth_a_pair
+from edgekron.pruning.edp import Block, balanced, merged, open_block, shrinkage, worth_a_pair
 
 
 @pytest.mark.parametrize(
@@ -20,50 +20,73 @@ def test_the_merge_rule_recounts(channels: int, window: int, outputs: int, limit
 
 
 @pytest.mark.parametrize("shape", [(8, 5, 3, 3), (20, 4, 1, 1)])
-def test_a_block_is_exact_at_the_start(shape: tuple[int, ...]) -> None:
-    kernel = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    block = open_block(kernel)
+@pytest.mark.parametrize("by_outputs", [False, True])
+def test_a_block_is_exact_at_the_start(shape: tuple[int, ...], by_outputs: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(shape, generator=generator, dtype=torch.float64)
+    outputs = torch.randn(200, shape[0], generator=generator, dtype=torch.float64)
+    block = open_block(kernel, outputs.T.cov() if by_outputs else None)
     torch.testing.assert_close(block.kernel(), kernel)
-    torch.testing.assert_close(proximal(block, rows=0, columns=0).kernel(), kernel)
+    torch.testing.assert_close(balanced(block).kernel(), kernel)
+    torch.testing.assert_close(block.coefficients.norm(dim=0), torch.ones(len(block.basis), dtype=torch.float64))
+
+
+def test_a_block_by_outputs_has_uncorrelated_responses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(6, 10, 1, 1, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(10, 10, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(500, 10, generator=generator, dtype=torch.float64) @ mixing
+    block = open_block(kernel, (inputs @ kernel[:, :, 0, 0].T).T.cov())
+    covariance = (inputs @ block.basis[:, :, 0, 0].T).T.cov()
+    apart = covariance - covariance.diagonal().diag()
+    assert float(apart.abs().max()) < 1e-9 * float(covariance.diagonal().max())
 
 
 def test_the_penalty_cannot_be_scaled_away() -> None:
     block = open_block(torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
-    scaled = Block(block.basis * 100, block.coefficients / 100)
-    steps = [proximal(each, rows=0.2, columns=0.3) for each in (block, scaled)]
-    torch.testing.assert_close(steps[0].kernel(), steps[1].kernel())
+    scaled = balanced(Block(block.basis * 100, block.coefficients / 100))
+    torch.testing.assert_close(scaled.coefficients, block.coefficients)
+    torch.testing.assert_close(scaled.basis, block.basis)
+
+
+def _proximal(block: Block, rows: float, columns: float) -> Block:
+    block = balanced(block)
+    sizes = block.kernel().flatten(1).norm(dim=1)
+    coefficients = block.coefficients * shrinkage(sizes, torch.full_like(sizes, rows))[:, None]
+    sizes = block.basis.flatten(1).norm(dim=1)
+    return Block(block.basis * shrinkage(sizes, torch.full_like(sizes, columns))[:, None, None, None], coefficients)
 
 
 def test_proximal_steps_find_what_a_layer_needs() -> None:
-    """A layer of rank 3 with two outputs of no use, learned from noise, comes out as it is, with real zeros."""
+    """A layer of rank 3 with two outputs of no use, opened with noise on it, comes out as it is, with real zeros."""
     generator = torch.Generator().manual_seed(0)
     basis, mixing = (torch.randn(size, generator=generator) for size in ((3, 10), (8, 3)))
     mixing = 2 * mixing / mixing.norm(dim=1, keepdim=True)
     mixing[[2, 5]] = 0
     wanted = mixing @ basis
     inputs = torch.randn(400, 10, generator=generator)
-    block = open_block(0.3 * torch.randn(8, 10, 1, 1, generator=generator))
+    block = open_block((wanted + 0.1 * torch.randn(8, 10, generator=generator))[:, :, None, None])
     rate = 0.003
-    for _ in range(1500):
+    for _ in range(600):
         leaves = Block(block.basis.detach().requires_grad_(), block.coefficients.detach().requires_grad_())
         loss = (inputs @ (leaves.kernel()[:, :, 0, 0] - wanted).T).square().sum(1).mean()
         slopes = torch.autograd.grad(loss, [leaves.basis, leaves.coefficients])
         moved = Block(leaves.basis.detach() - rate * slopes[0], leaves.coefficients.detach() - rate * slopes[1])
-        block = proximal(moved, rows=rate, columns=4 * rate)
-    merged, outputs = prune_and_merge(block)
+        block = _proximal(moved, rows=rate, columns=4 * rate)
+    outputs = block.coefficients.abs().sum(1) > 0
     assert outputs.tolist() == [i not in (2, 5) for i in range(8)]
-    assert isinstance(merged, Block)
-    assert len(merged.basis) == 3
-    error = (merged.kernel()[:, :, 0, 0] - wanted[outputs]).norm() / wanted.norm()
+    left = merged(Block(block.basis, block.coefficients[outputs]))
+    assert isinstance(left, Block)
+    assert len(left.basis) == 3
+    error = (left.kernel()[:, :, 0, 0] - wanted[outputs]).norm() / wanted.norm()
     assert float(error) < 0.1
 
 
 def test_a_pair_that_would_not_be_cheaper_becomes_one_layer() -> None:
     kernel = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    merged, outputs = prune_and_merge(open_block(kernel))
-    assert isinstance(merged, torch.Tensor)
-    assert outputs.all()
-    torch.testing.assert_close(merged, kernel)
-    nothing, outputs = prune_and_merge(Block(torch.ones(2, 3, 1, 1), torch.zeros(4, 2)))
-    assert outputs.tolist() == [True, False, False, False]
-    assert isinstance(nothing, torch.Tensor | Block)
+    one = merged(open_block(kernel))
+    assert isinstance(one, torch.Tensor)
+    torch.testing.assert_close(one, kernel)
+    nothing = merged(Block(torch.ones(2, 3, 1, 1), torch.zeros(4, 2)))
+    assert isinstance(nothing, torch.Tensor)
+    assert not nothing.any()
