@@ -16,13 +16,13 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Commands
 from scenes import Count, boxes_in, draw, scene
 
 from edgekron.files import write_file
@@ -49,7 +49,7 @@ def main() -> int:
         (Path(folder) / "detector.onnx").write_bytes(arguments.network.read_bytes())
         draw(Path(folder) / "images", arguments.images)
         try:
-            result = measure(_Commands(Path(folder)), arguments)
+            result = measure(Commands(Path(folder)), arguments)
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"{error}\n{error.stderr}\n")
             return 1
@@ -59,29 +59,7 @@ def main() -> int:
     return 0
 
 
-class _Commands:
-    """Runs ``edgekron`` in a folder and remembers what it ran and how long that took."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ran: list[dict[str, Any]] = []
-
-    def __call__(self, *words: str) -> str:
-        """Standard output of one command. Raises ``CalledProcessError``."""
-        print("edgekron", *words, flush=True)
-        started = time.perf_counter()
-        program = [sys.executable, "-m", "edgekron.cli.main", *words]
-        done = subprocess.run(program, cwd=self.folder, check=True, capture_output=True, text=True)
-        self.ran.append({"command": "edgekron " + " ".join(words), "seconds": time.perf_counter() - started})
-        return done.stdout
-
-    def json(self, *words: str) -> dict[str, Any]:
-        """What a command prints with ``--json``."""
-        printed: dict[str, Any] = json.loads(self(*words, "--json"))
-        return printed
-
-
-def measure(run: _Commands, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(run: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything: the compressed network, and a row for each file."""
     inspected = run.json("inspect", "detector.onnx")
     report = run.json("compress", "detector.onnx", "--ratio", f"{arguments.ratio:g}", *IMAGES, "-o", "small")

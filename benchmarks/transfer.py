@@ -11,19 +11,24 @@ Each family is asked for the same number of times fewer MACs (with ``--params``,
     reconstructed  and blocks of layers fitted together, by gradient, to the same images without labels
     transferred    and trained with labels and a teacher, on the training images
 
+The family ``distillation``, which is measured only where it is named, is what these are compared with in GKPD (Hameed
+et al., AAAI 2022): a thinner ResNet, as wide as the ratio lets it, trained from random weights by the network's own
+recipe for ``--distill-epochs``, with labels and the same teacher. It has the last step alone.
+
 Top-1 is that of the exported ONNX file on all 10,000 test images in ONNX Runtime, which nothing is chosen by. One JSON
 line is written for every finished step to ``benchmarks/results/transfer-MODEL.jsonl``; the same command goes on where
-it was killed, within an epoch too. ``--table`` writes ``docs/transfer-MODEL.md`` and its picture from what is there.
+it was killed, within an epoch too. ``--time`` measures the latency of all networks that are finished in both runtimes,
+to ``benchmarks/results/transfer-MODEL-latency.json``, and needs a quiet machine. ``--table`` writes
+``docs/transfer-MODEL.md`` and its picture from what is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
+import shlex
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,35 +37,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
+import transfer_latency
+from publishing import trained
+from thinner import full_width, hub_of, thinner
+from transfer_report import write_report
+from transfer_rows import DISTILLATION, FAMILIES, ROOT, STEPS, folder_of, latency_path, read
+from transferring import calibration_images, distilled, file_top1, transferred
 
-from edgekron import graph, models
 from edgekron.compressor import compress
 from edgekron.errors import UserError
-from edgekron.exporters.onnx import export_onnx
 from edgekron.files import write_file
 from edgekron.graph import Hub
-from edgekron.models import datasets
-from edgekron.models.train import both
-from edgekron.runtimes import top1
-from edgekron.training import (
-    Augmentation,
-    GraphModule,
-    KnowledgeTransfer,
-    ResponseCache,
-    Settings,
-    Trainer,
-    begin_norms,
-    joined,
-    re_estimate,
-    reconstruct,
-)
+from edgekron.models.train import Recipe
+from edgekron.training import re_estimate, reconstruct
 
-ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = ("kronecker", "low-rank", "tt", "tr", "tucker")
-STEPS = ("weights", "means", "energy", "calibrated", "reconstructed", "transferred")
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 PACKAGES = ("edgekron", "torch", "onnxruntime", "numpy")
 
 
@@ -68,77 +58,84 @@ def main() -> int:
     """Measures what is not there yet; exit code 2 for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="a bundled trained network, such as sixconv")
-    parser.add_argument("--families", nargs="+", default=FAMILIES, choices=FAMILIES)
+    parser.add_argument("--families", nargs="+", default=FAMILIES, choices=(*FAMILIES, DISTILLATION))
     parser.add_argument("--ratios", nargs="+", type=float, default=[2.5, 4.0], metavar="R")
     parser.add_argument("--params", action="store_true", help="R times fewer parameters instead of MACs")
     parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
     parser.add_argument("--steps", type=int, default=400, help="steps of reconstruction a block (default: 400)")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of transfer (default: 10)")
+    parser.add_argument("--distill-epochs", type=int, default=12, help="epochs of distillation (default: 12)")
     parser.add_argument("--train", type=int, default=60_000, help="training images (default: all 60,000)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate (default: 0.02)")
+    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate of transfer (default: 0.02)")
     parser.add_argument("--results", type=Path, help="the file of lines")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="where unfinished work is kept")
+    parser.add_argument("--time", action="store_true", help="only measure the latency of what is finished")
+    parser.add_argument("--seconds", type=float, default=4.0, help="timed seconds a file (default: 4)")
     parser.add_argument("--table", action="store_true", help="only write the table and the picture of what is there")
     arguments = parser.parse_args()
     path = arguments.results or ROOT / "benchmarks" / "results" / f"transfer-{arguments.model}.jsonl"
     try:
+        if arguments.time:
+            result = transfer_latency.measure(arguments.model, read(path), arguments.runs, arguments.seconds)
+            result["command"] = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
+            write_file(latency_path(path), json.dumps(result, indent=1) + "\n", force=True)
         if arguments.table:
-            write_table(arguments.model, read(path))
-            return 0
-        for ratio in arguments.ratios:
-            for family in arguments.families:
-                _Chain(arguments, family, ratio, path).run()
+            write_report(arguments.model, read(path), latency_path(path))
+        if not (arguments.time or arguments.table):
+            _measure(arguments, path)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished steps."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def _measure(arguments: argparse.Namespace, path: Path) -> None:
+    _, teacher = trained(arguments.model)
+    if DISTILLATION in arguments.families:
+        full_width(arguments.model)
+    for ratio in arguments.ratios:
+        for family in arguments.families:
+            _Chain(arguments, teacher, family, ratio, path).run()
 
 
 class _Chain:
-    """One family at one ratio through all steps."""
+    """One family at one ratio through all its steps."""
 
-    def __init__(self, arguments: argparse.Namespace, family: str, ratio: float, path: Path) -> None:
-        self._arguments, self._family, self._ratio, self._path = arguments, family, ratio, path
+    def __init__(self, arguments: argparse.Namespace, teacher: Hub, family: str, ratio: float, path: Path) -> None:
+        self._arguments, self._teacher, self._family, self._ratio, self._path = arguments, teacher, family, ratio, path
         self._unit = "parameters" if arguments.params else "macs"
+        dense = family == DISTILLATION
+        self._steps = STEPS[-1:] if dense else STEPS
+        # A dense network is neither calibrated nor reconstructed, and trained by the recipe.
         self._key = {
             "model": arguments.model,
             "family": family,
             "unit": self._unit,
             "ratio": ratio,
-            "calibration": arguments.calibration,
-            "steps": arguments.steps,
-            "epochs": arguments.epochs,
+            "calibration": 0 if dense else arguments.calibration,
+            "steps": 0 if dense else arguments.steps,
+            "epochs": arguments.distill_epochs if dense else arguments.epochs,
             "train": arguments.train,
-            "rate": arguments.rate,
+            "rate": Recipe.read(arguments.model).learning_rate if dense else arguments.rate,
             "test": arguments.images,
         }
-        digest = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:12]
-        self._folder = arguments.runs / f"{arguments.model}-{family}-{ratio:g}-{digest}"
-        if models.facts(arguments.model) is None:
-            raise UserError(f"there is no trained network {arguments.model!r}; see `edgekron models`.")
-        self._teacher = graph.load(
-            models.load(arguments.model), input_shape=models.NETWORKS[arguments.model].input_shape
-        )
+        self._folder = folder_of(arguments.runs, self._key)
 
     def run(self) -> None:
         """Every step that has no line yet; hubs of finished steps are read from the folder."""
         done = {row["step"] for row in read(self._path) if row["key"] == self._key}
-        for step in STEPS:
+        for step in self._steps:
             if step in done and (self._folder / f"{step}.onnx").exists():
                 continue
             start = time.perf_counter()
-            hub, facts = self._step(step)
+            hub, facts = self._distilled() if self._family == DISTILLATION else self._step(step)
             seconds = time.perf_counter() - start
             hub.save(self._folder / f"{step}.onnx", force=True)
             if step in done:
                 continue
-            row = {"key": self._key, "step": step, **facts, "top1": self._top1(hub), "seconds": round(seconds, 1)}
+            top1, _ = file_top1(hub, self._arguments.images)
+            row = {"key": self._key, "step": step, **facts, "top1": top1, "seconds": round(seconds, 1)}
             row |= {"date": datetime.now(UTC).isoformat(timespec="minutes"), "machine": platform.machine()}
             row["versions"] = {package: metadata.version(package) for package in PACKAGES}
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,88 +167,34 @@ class _Chain:
         return self._transferred(before, facts)
 
     def _transferred(self, hub: Hub, facts: dict[str, Any]) -> tuple[Hub, dict[str, Any]]:
-        train = datasets.load("fashion-mnist:train").subset(self._arguments.train)
-        examples, _ = both(train, train.subset(1))
-        rest, held_out = examples.split(0.05, 0)
-        settings = Settings(
+        student, outcome = transferred(
+            hub,
+            self._teacher,
+            images=self._arguments.train,
             epochs=self._arguments.epochs,
-            learning_rate=self._arguments.rate,
-            variants=8,
-            augmentation=Augmentation(2, flip=True),
+            rate=self._arguments.rate,
+            folder=self._folder / "training",
+            identity=self._key,
         )
-        module = GraphModule(hub, normalise=True)
-        few = examples.fetch(examples.rows[:512])
-        begin_norms(module, [few])
-        objective = KnowledgeTransfer(
-            module, GraphModule(self._teacher), torch.from_numpy(few), cache=ResponseCache(len(examples.labels), 8)
+        return student, {**facts, "best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
+
+    def _distilled(self) -> tuple[Hub, dict[str, Any]]:
+        model = self._arguments.model
+        module, width, ratios = thinner(model, self._teacher, self._unit, self._ratio)
+        outcome = distilled(
+            module,
+            self._teacher,
+            Recipe.read(model),
+            images=self._arguments.train,
+            epochs=self._arguments.distill_epochs,
+            folder=self._folder / "training",
+            identity=self._key,
         )
-        with joined() as processes:
-            outcome = Trainer(
-                module,
-                rest,
-                held_out,
-                settings,
-                processes=processes,
-                objective=objective,
-                folder=self._folder / "training",
-                identity=self._key,
-            ).run()
-        return module.to_hub(), {**facts, "best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
+        facts = {"ratios": ratios, "width": width, "best_epoch": outcome.best_epoch}
+        return hub_of(model, module), {**facts, "training_seconds": round(outcome.seconds)}
 
     def _calibration(self) -> np.ndarray:
-        data = datasets.load("fashion-mnist:calibration").subset(self._arguments.calibration)
-        return data.normalise(data.images)
-
-    def _top1(self, hub: Hub) -> float:
-        test = datasets.load("fashion-mnist:test").subset(self._arguments.images)
-        with tempfile.TemporaryDirectory(prefix="edgekron-transfer-") as folder:
-            file = Path(folder) / "network.onnx"
-            export_onnx(hub, file)
-            return 100 * top1(file, test.batches(100), threads=1).top1
-
-
-def write_table(model: str, rows: list[dict[str, Any]]) -> None:
-    """The steps as Markdown, and top-1 against what is saved as a picture."""
-    if not rows:
-        raise UserError(f"there is no finished step of {model}; run this without --table first.")
-    lines = [
-        f"# What each step wins back on {model}",
-        "",
-        f"`benchmarks/transfer.py {model}`; dense: {(models.facts(model) or {})['top1']:.2f} % top-1 on Fashion-MNIST.",
-        "",
-        f"| family | MACs | parameters | {' | '.join(STEPS)} | calibration, training images, epochs |",
-        f"|---|---|---|{'---|' * (len(STEPS) + 1)}",
-    ]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(json.dumps(row["key"]), []).append(row)
-    for group in groups.values():
-        key, found = group[0]["key"], {row["step"]: row for row in group}
-        cells = [f"{found[step]['top1']:.2f}" if step in found else "" for step in STEPS]
-        ratios = group[-1]["ratios"]
-        lines.append(
-            f"| {key['family']} | {ratios['macs']:.2f}x | {ratios['parameters']:.2f}x | {' | '.join(cells)} | "
-            f"{key['calibration']}, {key['train']}, {key['epochs']} |"
-        )
-    lines += ["", f"![Top-1 against MACs and parameters](transfer-{model}.svg)", ""]
-    write_file(ROOT / "docs" / f"transfer-{model}.md", "\n".join(lines), force=True)
-    figure = Figure((9.0, 4.0), layout="constrained")
-    for axes, unit in zip(figure.subplots(1, 2, sharey=True), ("macs", "parameters"), strict=True):
-        for family, colour in zip(FAMILIES, COLOURS, strict=True):
-            for step, mark in (("calibrated", "o"), ("reconstructed", "s"), ("transferred", "^")):
-                points = [r for r in rows if r["key"]["family"] == family and r["step"] == step]
-                axes.scatter(
-                    [r["ratios"][unit] for r in points],
-                    [r["top1"] for r in points],
-                    color=colour,
-                    marker=mark,
-                    label=f"{family}, {step}" if points else None,
-                )
-        axes.set_xlabel(f"times fewer {'MACs' if unit == 'macs' else unit}")
-        axes.grid(visible=True, alpha=0.3)
-    figure.axes[0].set_ylabel("top-1 %")
-    figure.axes[1].legend(fontsize=6, ncols=2)
-    figure.savefig(ROOT / "docs" / f"transfer-{model}.svg", metadata={"Date": None})
+        return calibration_images(self._arguments.calibration)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,12 @@ def _sixconv(**options: Any) -> nn.Module:
     return SixConv(**options)
 
 
+def _convfc(**options: Any) -> nn.Module:
+    from .convfc import ConvFC
+
+    return ConvFC(**options)
+
+
 def _resnet(*blocks: int, **options: Any) -> nn.Module:
     from .resnet import ResNet
 
@@ -61,10 +67,15 @@ _small: dict[str, Any] = {"stem": "small", "classes": 10}
 
 NETWORKS: dict[str, Entry] = {
     "sixconv": Entry(partial(_sixconv, in_channels=1), _GREY, "six convolutions (Ultimate tensorization)"),
+    "convfc": Entry(partial(_convfc, in_channels=1, size=(28, 28)), _GREY, "six convolutions, three fully connected"),
     "resnet20": Entry(partial(_cifar_resnet, 20, in_channels=1), _GREY, "ResNet-20"),
     "resnet32": Entry(partial(_cifar_resnet, 32, in_channels=1), _GREY, "ResNet-32"),
     "resnet56": Entry(partial(_cifar_resnet, 56, in_channels=1), _GREY, "ResNet-56"),
+    "mobilenetv2-half": Entry(
+        partial(_mobilenet_v2, in_channels=1, width=0.5, **_small), _GREY, "MobileNetV2 of half the width, small stem"
+    ),
     "sixconv-cifar": Entry(_sixconv, _SMALL, "six convolutions, colour"),
+    "convfc-cifar": Entry(_convfc, _SMALL, "six convolutions, three fully connected, colour"),
     "resnet20-cifar": Entry(partial(_cifar_resnet, 20), _SMALL, "ResNet-20, colour"),
     "resnet32-cifar": Entry(partial(_cifar_resnet, 32), _SMALL, "ResNet-32, colour"),
     "resnet56-cifar": Entry(partial(_cifar_resnet, 56), _SMALL, "ResNet-56, colour"),
@@ -92,14 +103,14 @@ def build(name: str, **options: Any) -> nn.Module:
     return NETWORKS[name].factory(**options)
 
 
-def facts(name: str) -> dict[str, Any] | None:
-    """What is written beside the checkpoint of ``name``; None where there is none."""
-    path = CHECKPOINTS / f"{name}.json"
+def facts(name: str, checkpoints: Path = CHECKPOINTS) -> dict[str, Any] | None:
+    """What is written beside the checkpoint of ``name`` in the folder; None where there is none."""
+    path = checkpoints / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def load(name: str) -> nn.Module:
-    """The network with its trained weights where there is a checkpoint, in evaluation mode.
+def load(name: str, checkpoints: Path = CHECKPOINTS) -> nn.Module:
+    """The network with its trained weights where there is a checkpoint in the folder, in evaluation mode.
 
     Without a checkpoint its weights are random, but the same every time.
     """
@@ -108,7 +119,7 @@ def load(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(name)
-    path = CHECKPOINTS / f"{name}.safetensors"
+    path = checkpoints / f"{name}.safetensors"
     if path.exists():
         import safetensors.torch
 

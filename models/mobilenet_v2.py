@@ -1,7 +1,9 @@
 """MobileNetV2.
 
 Source: Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: Inverted Residuals and Linear Bottlenecks* (CVPR 2018),
-table 2. ``stem="small"`` removes the first two strides, the usual form for 32x32 images.
+table 2. ``stem="small"`` removes the first two strides, the usual form for 32x32 images. ``width`` is the paper's width
+multiplier: numbers of channels are multiples of 8, no more than a tenth below what it makes of them, and the last layer
+never has fewer than 1,280.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+
+
+def scaled(channels: int, width: float) -> int:
+    """A number of channels times the width multiplier, as a multiple of 8."""
+    nearest = max(8, int(channels * width + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels * width else nearest + 8
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -52,20 +60,25 @@ class MobileNetV2(nn.Module):
     """Input [N, 3, H, W]; output logits [N, classes]."""
 
     def __init__(
-        self, *, stem: Literal["imagenet", "small"] = "imagenet", in_channels: int = 3, classes: int = 1000
+        self,
+        *,
+        stem: Literal["imagenet", "small"] = "imagenet",
+        in_channels: int = 3,
+        classes: int = 1000,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         small = stem == "small"
-        layers: list[nn.Module] = [*_conv(in_channels, 32, 3, 1 if small else 2), nn.ReLU6(inplace=True)]
-        channels = 32
-        for stage, (expansion, width, repeats, first_stride) in enumerate(STAGES):
+        channels, last = scaled(32, width), scaled(1280, max(1.0, width))
+        layers: list[nn.Module] = [*_conv(in_channels, channels, 3, 1 if small else 2), nn.ReLU6(inplace=True)]
+        for stage, (expansion, outputs, repeats, first_stride) in enumerate(STAGES):
             for index in range(repeats):
                 stride = 1 if index or (small and stage == 1) else first_stride
-                layers.append(InvertedResidual(channels, width, stride, expansion))
-                channels = width
-        layers += [*_conv(channels, 1280), nn.ReLU6(inplace=True)]
+                layers.append(InvertedResidual(channels, scaled(outputs, width), stride, expansion))
+                channels = scaled(outputs, width)
+        layers += [*_conv(channels, last), nn.ReLU6(inplace=True)]
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(1280, classes)
+        self.classifier = nn.Linear(last, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean((2, 3)))

@@ -60,20 +60,23 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2 for inputs of about 32x32 pixels.
 
-    Input [N, in_channels, H, W] with H and W divisible by 4; output logits [N, classes].
+    Input [N, in_channels, H, W] with H and W divisible by 4; output logits [N, classes]. The first stage has ``width``
+    channels, 16 in the paper, the others twice and four times as many.
     """
 
-    def __init__(self, depth: int, *, in_channels: int = 3, classes: int = 10, shortcut: Shortcut = "A") -> None:
+    def __init__(
+        self, depth: int, *, in_channels: int = 3, classes: int = 10, shortcut: Shortcut = "A", width: int = 16
+    ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, ...), not {depth}")
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1, shortcut)
-        self.layer2 = self._stage(16, 32, blocks, 2, shortcut)
-        self.layer3 = self._stage(32, 64, blocks, 2, shortcut)
-        self.fc = nn.Linear(64, classes)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._stage(width, width, blocks, 1, shortcut)
+        self.layer2 = self._stage(width, 2 * width, blocks, 2, shortcut)
+        self.layer3 = self._stage(2 * width, 4 * width, blocks, 2, shortcut)
+        self.fc = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -93,8 +93,11 @@ def both(train_set: ImageSet, test_set: ImageSet) -> tuple[Examples, Examples]:
     )
 
 
-def train(name: str, runs: Path) -> dict[str, object]:
-    """Runs the recipe ``name`` to its end and writes the checkpoint; returns what is written beside it."""
+def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, object]:
+    """Runs the recipe ``name`` to its end and writes the checkpoint to the folder; returns what is written beside it.
+
+    The state of an unfinished run is below ``runs``.
+    """
     recipe = Recipe.read(name)
     train_set, test_set = datasets.load(f"{recipe.data}:train"), datasets.load(f"{recipe.data}:test")
     examples, test = both(train_set, test_set)
@@ -130,10 +133,10 @@ def train(name: str, runs: Path) -> dict[str, object]:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    CHECKPOINTS.mkdir(exist_ok=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    safetensors.torch.save_file(weights, CHECKPOINTS / f"{name}.safetensors")
-    (CHECKPOINTS / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    safetensors.torch.save_file(weights, checkpoints / f"{name}.safetensors")
+    (checkpoints / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(folder)
     return facts
 
@@ -143,10 +146,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("names", nargs="+", help="recipes, such as resnet20")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the states of unfinished runs are")
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder to write to (default: bundled)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name in arguments.names:
-        log.info("%s", json.dumps(train(name, arguments.runs)))
+        log.info("%s", json.dumps(train(name, arguments.runs, arguments.checkpoints)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ COUNTS = [
     ("resnet20-cifar", {"shortcut": "B"}, 272_474, 40.81, 2),
     ("resnet32-cifar", {}, 464_154, 68.86, 2),
     ("resnet32-cifar", {"shortcut": "B"}, 466_906, 69.12, 2),
+    ("resnet32-cifar", {"width": 7}, 89_673, 13.29, 2),
     ("resnet56-cifar", {}, 853_018, 125.49, 2),
     ("resnet56-cifar", {"shortcut": "B"}, 855_770, 125.75, 2),
     ("resnet110-cifar", {}, 1_727_962, 252.89, 2),
@@ -28,6 +29,11 @@ COUNTS = [
     ("vgg16-bn-cifar", {}, 14_728_266, 313.20, 2),
     ("mobilenetv2", {}, 3_504_872, 300.8, 1),
     ("mobilenetv2-cifar", {}, 2_236_682, 88.0, 1),
+    ("mobilenetv2", {"width": 0.75}, 2_636_424, 209.1, 1),
+    ("mobilenetv2", {"width": 0.5}, 1_968_680, 97.1, 1),
+    ("mobilenetv2-half", {}, 700_202, 23.11, 2),
+    ("convfc-cifar", {}, 13_934_528, 128.39, 2),
+    ("convfc", {}, 10_984_256, 97.58, 2),
 ]
 
 CONVOLUTION_WEIGHTS = [
@@ -62,6 +68,21 @@ def test_convolution_weights(name, options, weights):
 
 def test_six_convolutions_has_the_published_parameters():
     assert module_cost(on_meta("sixconv-cifar", {}), (3, 32, 32)).parameters == 557_248
+
+
+def test_six_convolutions_before_fully_connected_layers_have_the_published_parameters():
+    model = on_meta("convfc-cifar", {})
+    weights = {type(m).__name__: 0 for m in model.modules()}
+    for module in model.modules():
+        weights[type(module).__name__] += sum(p.numel() for p in module.parameters(recurse=False))
+    assert weights["Conv2d"] + weights["Linear"] == 13_929_152
+    assert weights["BatchNorm2d"] + weights["BatchNorm1d"] == 5_376
+
+
+def test_fully_connected_layers_take_the_size_of_the_images():
+    model = build("convfc", in_channels=2, size=(12, 17), classes=7)
+    assert model.classifier.fc1.weight.shape == (1536, 128 * 3 * 4)
+    assert model.eval()(torch.zeros(3, 2, 12, 17)).shape == (3, 7)
 
 
 @pytest.mark.parametrize(

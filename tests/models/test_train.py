@@ -35,12 +35,12 @@ def test_a_recipe_makes_a_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load", load)
     monkeypatch.setattr(train, "RECIPES", tmp_path)
-    monkeypatch.setattr(train, "CHECKPOINTS", tmp_path / "checkpoints")
     (tmp_path / "mine.toml").write_text(RECIPE)
-    facts = train.train("mine", tmp_path / "runs")
-    assert facts == json.loads((tmp_path / "checkpoints" / "mine.json").read_text())
+    checkpoints = tmp_path / "folder" / "checkpoints"
+    facts = train.train("mine", tmp_path / "runs", checkpoints)
+    assert facts == catalog.facts("mine", checkpoints) == json.loads((checkpoints / "mine.json").read_text())
     assert facts["recipe"]["erase"] == 2
-    weights = safetensors.torch.load_file(tmp_path / "checkpoints" / "mine.safetensors")
+    weights = safetensors.torch.load_file(checkpoints / "mine.safetensors")
     model = catalog.build("sixconv")
     model.load_state_dict(weights)
     assert not (tmp_path / "runs" / "mine").exists()

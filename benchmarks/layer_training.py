@@ -1,0 +1,147 @@
+"""How fast a factorized layer trains, against what its MACs predict and against the same chain written by hand.
+
+    python benchmarks/layer_training.py [--ratio 4] [--batch 128]
+
+For convolutions of 3 x 3 from 16 to 512 channels, with about that many times fewer MACs: forward and backward pass of
+the dense layer, of EdgeKron's ``FactorizedConv2d``, and of an ``nn.Sequential`` of the ordinary convolutions that it
+amounts to, in turns, under bfloat16 where the hardware multiplies it, in channels_last. Writes
+``benchmarks/results/layer-training.json`` and ``docs/layer-training.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import torch
+from publishing import publish
+from torch import nn
+
+from edgekron.layers import FactorizedConv2d
+from edgekron.ranks import rounded
+from edgekron.structures import KroneckerShape, Structure, Tucker2
+from edgekron.training.precision import autocast, has_bfloat16
+
+#: Channels and pixels along a side.
+LAYERS = ((16, 28), (32, 28), (64, 28), (128, 14), (256, 14), (512, 7))
+CPU = torch.device("cpu")
+
+
+def main() -> int:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--ratio", type=float, default=4.0, metavar="R", help="R times fewer MACs (default: 4)")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each (default: 9)")
+    arguments = parser.parse_args()
+    return publish("layer-training", lambda: measure(arguments), table)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row for every layer and family."""
+    rows = []
+    for channels, pixels in LAYERS:
+        dense = _conv(channels, channels, (3, 3))
+        x = torch.randn(arguments.batch, channels, pixels, pixels)
+        x = x.to(torch.bfloat16 if has_bfloat16(CPU) else torch.float32).contiguous(memory_format=torch.channels_last)
+        for family, structure, rank, chain in families(channels, arguments.ratio):
+            network = structure.network(*rank)
+            factors = structure.decompose(dense.weight.detach()).truncated(*rank)
+            modules = {
+                "dense": dense,
+                "factorized": FactorizedConv2d.replacing(dense, network, factors),
+                "by hand": chain,
+            }
+            milliseconds = _times(
+                {name: m.to(memory_format=torch.channels_last) for name, m in modules.items()}, x, arguments.rounds
+            )
+            macs = network.parameters
+            ratio, speedup = dense.weight.numel() / macs, milliseconds["dense"] / milliseconds["factorized"]
+            row = {"channels": channels, "pixels": pixels, "family": family, "rank": list(rank), "mac_ratio": ratio}
+            row |= {"milliseconds": milliseconds, "speedup": speedup, "speedup_over_mac_ratio": speedup / ratio}
+            row["by_hand_over_factorized"] = milliseconds["by hand"] / milliseconds["factorized"]
+            rows.append(row)
+            print(row, flush=True)
+    return {
+        "rows": rows,
+        "batch": arguments.batch,
+        "bfloat16": has_bfloat16(CPU),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "versions": {package: metadata.version(package) for package in ("edgekron", "torch")},
+    }
+
+
+def families(channels: int, ratio: float) -> Iterator[tuple[str, Structure, tuple[int, ...], nn.Module]]:
+    """Name, structure, ranks and hand-written chain of each family, none of which has a stride, so that parameters are
+    in the ratio of MACs.
+    """
+    f, wanted = channels, 9 * channels * channels / ratio
+    rank = rounded(wanted / (6 * f))
+    shape = KroneckerShape((f, 1), (1, f), (1, 3), (3, 1))
+    yield "low-rank", shape, (rank,), nn.Sequential(_conv(f, rank, (3, 1)), _conv(rank, f, (1, 3)))
+    rank = rounded(wanted / (10 * f))
+    shape = KroneckerShape((f, 1), (1, f), (1, 3), (1, 3))
+    yield "channel-svd", shape, (rank,), nn.Sequential(_conv(f, rank, (3, 3)), _conv(rank, f, (1, 1)))
+    rank = rounded(((f * f + 9 * wanted) ** 0.5 - f) / 9)
+    chain = nn.Sequential(_conv(f, rank, (1, 1)), _conv(rank, rank, (3, 3)), _conv(rank, f, (1, 1)))
+    yield "tucker", Tucker2((f, f, 3, 3)), (rank, rank), chain
+
+
+def _conv(inputs: int, outputs: int, window: tuple[int, int]) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, window, padding=(window[0] // 2, window[1] // 2), bias=False)
+
+
+def _times(modules: dict[str, nn.Module], x: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Median milliseconds of forward and backward pass, the modules in turns."""
+    found: dict[str, list[float]] = {name: [] for name in modules}
+    for number in range(rounds + 2):
+        for name, module in modules.items():
+            seconds = _step(module, x)
+            # The first steps choose algorithms.
+            if number >= 2:
+                found[name].append(1e3 * seconds)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _step(module: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+    x = x.detach().requires_grad_()
+    start = time.perf_counter()
+    with autocast(CPU, "auto"):
+        y = module(x)
+    y.sum().backward()
+    return time.perf_counter() - start
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown."""
+    kind = "bfloat16" if result["bfloat16"] else "float32"
+    setting = (
+        f"`{result['command']}`, {result['date'][:10]}: forward and backward pass of a 3 x 3 convolution, batch "
+        f"{result['batch']}, {kind}, {result['machine']}, threads: {result['threads']}, torch "
+        f"{result['versions']['torch']}; medians, in turns."
+    )
+    heads = ["channels", "pixels", "family", "MACs", "dense ms", "factorized ms", "by hand ms", "as fast as dense"]
+    heads.append("of what MACs predict")
+    lines = ["# How fast factorized layers train", "", setting, ""]
+    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in result["rows"]:
+        cells = [str(row["channels"]), f"{row['pixels']} x {row['pixels']}", row["family"]]
+        cells.append(f"{row['mac_ratio']:.2f}x fewer")
+        cells += [f"{row['milliseconds'][name]:.1f}" for name in ("dense", "factorized", "by hand")]
+        cells += [f"{row['speedup']:.2f}x", f"{row['speedup_over_mac_ratio']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
