@@ -283,7 +283,7 @@ def test_a_process_that_is_gone_is_said(tmp_path):
     head = WORKER[: WORKER.index("module = student()")]
     results = together(head + GONE, tmp_path)
     assert [code for code, _ in results] == [2, 9]
-    assert "another process of this training is gone; run the same command again" in results[0][1]
+    assert "another process is gone; run the same command again" in results[0][1]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
