@@ -6,14 +6,16 @@
 At each ratio of MACs the network is pruned by every criterion, left as it is and repaired by least squares, and by
 Torch-Pruning's own pruner as it comes (magnitude importance, global ranking, pruned until it has no more MACs than
 asked for; ``pip install torch-pruning``). The files of one ratio are timed in ONNX Runtime against the dense network,
-all of them in one interleaved run. It writes ``benchmarks/results/pruning-MODEL.json``, ``docs/pruning-MODEL.svg`` and
-``docs/pruning-MODEL.md``.
+all of them in one interleaved run; with ``--epochs``, the networks of this ratio are also trained, repaired ones and
+Torch-Pruning's, all in the same way, and the same command goes on where it was killed. It writes
+``benchmarks/results/pruning-MODEL.json``, ``docs/pruning-MODEL.svg`` and ``docs/pruning-MODEL.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
 import tempfile
 import time
@@ -29,12 +31,14 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from publishing import CALIBRATION, TEST, publish, trained
+from publishing import CALIBRATION, TEST, digest_of, publish, trained
 from torch import nn
+from transferring import file_top1, retrained
 
 from edgekron import graph
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
+from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
@@ -59,6 +63,10 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--any-width", action="store_true", help="do not raise channels to numbers that run well")
+    parser.add_argument("--epochs", type=int, default=0, help="of training at the ratio that is timed (default: none)")
+    parser.add_argument("--train", type=int, default=60_000, help="training images (default: all 60,000)")
+    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate (default: 0.02)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pruning"), help="where unfinished training is kept")
     arguments = parser.parse_args()
     return publish(f"pruning-{arguments.model}", lambda: measure(arguments), table, draw)
 
@@ -80,6 +88,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             export_onnx(hub, file)
             row = about | costs(hub) | {"bytes": file.stat().st_size}
             row["top1"] = 100 * top1(file, test.batches(100), threads=1).top1
+            last = row["repair"] or row["criterion"] == THEIRS
+            if arguments.epochs and last and row["asked"] == timed:
+                row["top1_trained"] = trained_top1(arguments, hub, row)
             print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
             rows.append(row)
             if hub is not dense and row["asked"] == timed:
@@ -99,6 +110,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "calibration": f"{sum(map(len, calibration))} images of {CALIBRATION}",
         "data": f"{len(test)} images of {TEST}",
         "any_width": arguments.any_width,
+        "training": {name: getattr(arguments, name) for name in ("epochs", "train", "rate")},
         "threads": 1,
         "warnings": list(report.warnings),
         "units": {"latency": "second", "top1": "percent", "seconds": "seconds of pruning, repair included"},
@@ -121,6 +133,21 @@ def pruned(
         start = time.perf_counter()
         hub = theirs(module, dense, ratio)
         yield {"criterion": THEIRS, "repair": False, "asked": ratio, "seconds": time.perf_counter() - start}, hub
+
+
+def trained_top1(arguments: argparse.Namespace, hub: Hub, row: dict[str, Any]) -> float:
+    """Top-1 of a pruned network after training with labels, in the file; what is finished is not done again."""
+    key = {name: row[name] for name in ("criterion", "repair", "asked", "macs", "top1")}
+    key |= {name: getattr(arguments, name) for name in ("model", "epochs", "train", "rate", "images")}
+    folder = arguments.runs / f"{arguments.model}-{row['criterion']}-{row['asked']:g}-{digest_of(key)}"
+    record = folder / "trained.json"
+    if not record.exists():
+        settings = {"images": arguments.train, "epochs": arguments.epochs, "rate": arguments.rate}
+        made, _ = retrained(hub, **settings, folder=folder / "training", identity=key)
+        write_file(record, json.dumps({"top1": file_top1(made, arguments.images)[0]}), force=True)
+    found = float(json.loads(record.read_text())["top1"])
+    print(f"{row['criterion']} trained for {arguments.epochs} epochs: {found:.2f} %", flush=True)
+    return found
 
 
 def theirs(module: nn.Module, dense: Hub, ratio: float) -> Hub:
@@ -176,16 +203,19 @@ def table(result: dict[str, Any]) -> str:
         f"{result['timed']:g} times fewer MACs. Torch-Pruning {result['versions']['torch-pruning']} as it comes "
         "(magnitude, global)."
     )
+    if result["training"]["epochs"]:
+        how = result["training"]
+        measured += f" Trained: for {how['epochs']} epochs, with the labels of {how['train']:,} training images."
     lines = [
         f"# Pruning {result['model']} without training",
         "",
         measured,
         "",
-        "| criterion | repair | MACs | parameters | top-1 % | lost | as fast |",
-        "|---|---|---|---|---|---|---|",
+        "| criterion | repair | MACs | parameters | top-1 % | lost | trained | lost | as fast |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        speed = row.get("speedup")
+        speed, after = row.get("speedup"), row.get("top1_trained")
         cells = [
             row["criterion"],
             "least squares" if row["repair"] else "",
@@ -193,6 +223,8 @@ def table(result: dict[str, Any]) -> str:
             f"{row['parameters'] / 1e3:.0f} k (-{100 - 100 * row['parameters'] / dense['parameters']:.1f} %)",
             f"{row['top1']:.2f}",
             f"{dense['top1'] - row['top1']:.2f}",
+            "" if after is None else f"{after:.2f}",
+            "" if after is None else f"{dense['top1'] - after:.2f}",
             "" if speed is None else f"{speed['value']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -20,6 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION, TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 
 Result = dict[str, Any]
+
+
+def digest_of(key: dict[str, Any]) -> str:
+    """What folders of unfinished and finished work are told apart by."""
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
 
 
 def trained(name: str) -> tuple[nn.Module, Hub]:

@@ -34,7 +34,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from publishing import CALIBRATION, TEST, publish
+from publishing import CALIBRATION, TEST, digest_of, publish
 from shares import plan_by_shares
 from torch import nn
 from transferring import calibration_images, file_top1, transferred
@@ -113,7 +113,7 @@ def _kept(runs: Path, name: str, key: dict[str, Any], make: Callable[[Path], dic
 
 def _folder(runs: Path, name: str, key: dict[str, Any]) -> Path:
     """Where work is kept that ``key`` says all about."""
-    return runs / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    return runs / f"{name}-{digest_of(key)}"
 
 
 class _Dense:

@@ -38,10 +38,10 @@ from typing import Any
 
 import numpy as np
 import transfer_latency
-from publishing import trained
+from publishing import ROOT, trained
 from thinner import full_width, hub_of, thinner
 from transfer_report import write_report
-from transfer_rows import DISTILLATION, FAMILIES, ROOT, STEPS, folder_of, latency_path, read
+from transfer_rows import DISTILLATION, FAMILIES, STEPS, folder_of, latency_path, read
 from transferring import calibration_images, distilled, file_top1, transferred
 
 from edgekron.compressor import compress

@@ -9,8 +9,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from publishing import ROOT
 from transfer_latency import RUNTIMES, speedups
-from transfer_rows import DISTILLATION, FAMILIES, ROOT, STEPS
+from transfer_rows import DISTILLATION, FAMILIES, STEPS
 
 from edgekron import models
 from edgekron.errors import UserError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from publishing import digest_of
+
 FAMILIES = ("kronecker", "low-rank", "tt", "tr", "tucker")
 #: A thinner network in place of a compressed one; it has the last step alone.
 DISTILLATION = "distillation"
@@ -21,8 +21,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def folder_of(runs: Path, key: dict[str, Any]) -> Path:
     """Where the networks of a key are."""
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    return runs / f"{key['model']}-{key['family']}-{key['ratio']:g}-{digest}"
+    return runs / f"{key['model']}-{key['family']}-{key['ratio']:g}-{digest_of(key)}"
 
 
 def latency_path(path: Path) -> Path:

@@ -67,6 +67,18 @@ def transferred(
     return module.to_hub(), outcome
 
 
+def retrained(
+    hub: Hub, *, images: int, epochs: int, rate: float, folder: Path, identity: Mapping[str, Any]
+) -> tuple[Hub, Outcome]:
+    """As ``transferred``, with labels alone."""
+    examples = _examples(images)
+    module = GraphModule(hub, normalise=True)
+    begin_norms(module, [_few(examples)])
+    settings = Settings(epochs=epochs, learning_rate=rate, clip=1.0, augmentation=AUGMENTATION)
+    outcome = _trained(module, None, examples, settings, hints=None, folder=folder, identity=identity)
+    return module.to_hub(), outcome
+
+
 def distilled(
     student: nn.Module,
     teacher: Hub,
@@ -104,7 +116,7 @@ def _few(examples: Examples) -> np.ndarray:
 
 def _trained(
     module: nn.Module,
-    teacher: Hub,
+    teacher: Hub | None,
     examples: Examples,
     settings: Settings,
     *,
@@ -113,13 +125,15 @@ def _trained(
     identity: Mapping[str, Any],
 ) -> Outcome:
     rest, held_out = examples.split(0.05, 0)
-    objective = KnowledgeTransfer(
-        module,
-        GraphModule(teacher),
-        torch.from_numpy(_few(examples)),
-        hints=hints,
-        cache=ResponseCache(len(examples.labels), VARIANTS),
-    )
+    objective = None
+    if teacher is not None:
+        objective = KnowledgeTransfer(
+            module,
+            GraphModule(teacher),
+            torch.from_numpy(_few(examples)),
+            hints=hints,
+            cache=ResponseCache(len(examples.labels), VARIANTS),
+        )
     with joined() as processes:
         return Trainer(
             module,

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--batch", type=int, default=128, metavar="N", help="images of a step, over all processes (128)")
     how.add_argument("--lr", type=float, default=0.02, metavar="R", help="highest learning rate (0.02)")
     how.add_argument("--weight-decay", type=float, default=1e-4, metavar="W", help="(0.0001)")
-    how.add_argument("--clip", type=float, default=0.0, metavar="G", help="cut gradients to this norm")
+    how.add_argument("--clip", type=float, default=1.0, metavar="G", help="cut gradients to this norm (1; 0: not)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="for order, augmentation and held-out images (0)")
     how.add_argument("--augment", default="crop,flip", metavar="HOW", help="some of crop,flip,erase; none (crop,flip)")
     how.add_argument("--variants", type=int, metavar="N", help="see each image in N versions, for a teacher to look at "
