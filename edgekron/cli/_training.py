@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Images that normalisations begin with, and that rounds are fitted to.
 _BEGIN = 512
+#: What rounding moves outputs by, at most, when channels that are zero are removed.
+_EXACT = 1e-4
 #: Versions of an image that a teacher looks at, unless it is said.
 _VARIANTS = 8
 
@@ -111,13 +113,24 @@ class Training:
         with torch.no_grad():
             whole, left = (part.eval()(images[:64]) for part in (module, GraphModule(result.hub).to(images.device)))
         moved = float((left - whole).abs().max() / whole.abs().max().clamp_min(1e-30))
-        return result, outcome, {"edp": ratios, "not_taken_by_the_penalty": aware.forced, "moved_by_removal": moved}
+        if moved > _EXACT:
+            raise UserError(
+                f"what edp removed moves the outputs by {100 * moved:.2g} %: an operator of {arguments.folder} makes "
+                "something of channels that are zero; prune it by `edgekron compress --method absorb` instead."
+            )
+        taken = {"by_budget": aware.forced, "by_width": aware.rounded}
+        return result, outcome, {"edp": ratios, "taken_at_once": taken, "moved_by_removal": moved}
+
+    def _few(self) -> np.ndarray:
+        """Rows of a few training images, drawn, for a folder has them by class."""
+        rest, _ = self._examples.split(self._arguments.held_out, self._arguments.seed)
+        return np.random.default_rng(self._arguments.seed).permutation(rest.rows)[:_BEGIN]
 
     def _module_of(self, hub: Hub) -> tuple[GraphModule, np.ndarray]:
         """The module of a hub with its normalisations begun, and the few images that they were begun with."""
         arguments, examples, processes = self._arguments, self._examples, self._processes
         module = GraphModule(hub, normalise=not arguments.plain).to(processes.device)
-        few = examples.fetch(examples.rows[:_BEGIN])
+        few = examples.fetch(self._few())
         begin_norms(module, [few[i : i + 64] for i in range(0, len(few), 64)])
         self._check_classes(module(torch.from_numpy(few[:1]).to(processes.device)))
         return module, few
@@ -185,7 +198,7 @@ class Training:
         if self._teacher is None:
             raise AssertionError("the options are checked before")
         hub, facts = self._teacher, []
-        few = self._examples.fetch(self._examples.rows[:_BEGIN])
+        few = self._examples.fetch(self._few())
         data = [few[i : i + 32] for i in range(0, len(few), 32)]
         for number in range(1, rounds + 1):
             folder, tightened = self._state / f"round{number}", plan_of_round(plan, number, rounds)

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.files import refuse_existing
     from edgekron.training import joined
 
-    _check(arguments)
     _check_method(arguments)
+    _check(arguments)
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
     if arguments.data is None:
         raise UserError("training needs images; give --data.")
@@ -112,14 +113,17 @@ def _check_method(arguments: argparse.Namespace) -> None:
         if ratios or arguments.any_width:
             raise UserError("--ratio, --params and --any-width say what edp is to learn; give --method edp.")
         return
-    if not ratios or min(ratios) < 1 or not all(map(math.isfinite, ratios)):
+    if not ratios or min(ratios) <= 1 or not all(map(math.isfinite, ratios)):
         raise UserError("edp needs to know how small the network is to become; give --ratio or --params above 1.")
+    if arguments.epochs < 1:
+        raise UserError("--epochs 0 trains nothing, and edp is training; give at least 1.")
     if arguments.rounds > 1 or arguments.correct or arguments.reconstruct or arguments.patience:
         raise UserError("edp is one stage of training; leave --rounds, --correct, --reconstruct and --patience out.")
 
 
 def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> int:
     import numpy as np
+    import torch
 
     from edgekron import artifact
     from edgekron.compressor import Compression
@@ -130,6 +134,8 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     from ._training import Training, outcome_facts
 
     if arguments.method:
+        # A factory may draw its weights: the same ones when training is taken up again, and in every process.
+        torch.manual_seed(arguments.seed)
         source = open_model(arguments.folder, arguments)
         # Nothing is compressed yet.
         compression = Compression(source.hub, CompressionPlan(source.name, {}), {})
@@ -172,12 +178,12 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
         result = folder.with_hub(compression, hub, facts)
         artifact.write(result, arguments.output, training=log, force=arguments.force)
         shutil.rmtree(state, ignore_errors=True)
-        _print(arguments, facts)
+        _print(arguments, facts, compression.report)
     processes.wait()
     return 0
 
 
-def _print(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+def _print(arguments: argparse.Namespace, facts: dict[str, Any], report: Mapping[str, Any]) -> None:
     if arguments.json:
         print_json(facts)
         return
@@ -192,6 +198,16 @@ def _print(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
             say(
                 f"top-1 on held-out images: {found['before']:.2f} % before, {found['after']:.2f} % after epoch "
                 f"{facts['best_epoch']}"
+            )
+        if "edp" in facts:
+            ratios = (f"{report['totals'][unit]['ratio']:.2f}x fewer {unit}" for unit in ("macs", "parameters"))
+            rows = report["layers"].values()
+            pairs, pruned = (sum(key in row for row in rows) for key in ("rank", "channels"))
+            taken = facts["taken_at_once"]
+            say(
+                f"learnt: {' and '.join(ratios)}; {pairs} layers are pairs, {pruned} have fewer channels; "
+                f"{taken['by_budget']} ranks and channels were taken at once to meet the budget, "
+                f"{taken['by_width']} to come to numbers that run well"
             )
         early = ", stopped early" if facts["stopped_early"] else ""
         say(f"{facts['epochs']} epochs in {facts['seconds']:.0f} s{early}")

@@ -69,18 +69,18 @@ class AwareLayer:
     def __init__(self, operator: Operator, layout: Layout, covariance: Tensor | None) -> None:
         kernel = AwareKernel(layout, None, 1).kernel_of(cast(Tensor, operator.weight))
         rank = min(kernel.shape[0], kernel[0].numel())
-        self.operator, self.kernel = operator, AwareKernel(layout, covariance, rank)
+        self.operator, self.kernel = operator, AwareKernel(layout, covariance, rank).to(kernel.device)
         parametrize.register_parametrization(operator, "weight", self.kernel)
 
     @property
     def basis(self) -> nn.Parameter:
         """[r, C, kh, kw]"""
-        return cast(nn.Parameter, self._originals.original0)
+        return cast(nn.Parameter, self.parameters.original0)
 
     @property
     def coefficients(self) -> nn.Parameter:
         """[F, r], times the kernel's ``slowness``."""
-        return cast(nn.Parameter, self._originals.original1)
+        return cast(nn.Parameter, self.parameters.original1)
 
     def block(self) -> Block:
         """The block, with columns that are dead as zeros."""
@@ -111,8 +111,9 @@ class AwareLayer:
         """Standard deviation [r] of what the basis makes of inputs ``x``, for filters of norm one."""
         y = self.operator.function(x, self.kernel.weight_of(self.basis))
         norms = self.basis.flatten(1).norm(dim=1).clamp_min(1e-30)
-        return cast(Tensor, y.transpose(0, 1).flatten(1).std(1)) / norms
+        return cast(Tensor, y.transpose(0, 1).flatten(1).std(1, correction=0)) / norms
 
     @property
-    def _originals(self) -> nn.Module:
+    def parameters(self) -> nn.Module:
+        """The module that holds basis and coefficients, as ``original0`` and ``original1``."""
         return cast(nn.Module, self.operator.parametrizations["weight"])  # type: ignore[index]

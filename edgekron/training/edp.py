@@ -18,14 +18,14 @@ met, what is dead is settled: numbers of channels and ranks are lowered to ones 
 rest of the training is spent on what is left. What the penalty has not taken by then, the same order takes at once.
 
 A channel whose size is zero makes zero from then on: its gain and its shift are kept at zero, and those of depthwise
-layers behind it. So it can be removed, and nothing changes.
+layers behind it. So it can be removed, and nothing changes. Where it would not arrive as zero (behind a sigmoid, say)
+all channels stay, and only ranks are learnt.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -39,7 +39,9 @@ from edgekron.pruning.edp import Block, shrinkage
 from edgekron.pruning.quotas import LEAST
 
 from .aware_kernel import AwareLayer, Layout
+from .aware_measures import covariances, measure_responses, read_by
 from .edp_budget import Budget
+from .edp_entries import find_entries
 from .foldable_norm import FoldableNorm
 from .graph_module import GraphModule
 from .node_modules import Normalised, Operator
@@ -54,22 +56,8 @@ LONGER = 2.0
 #: Images that responses are measured on, and steps after which they are measured again.
 IMAGES, EVERY = 256, 200
 
-
-@dataclass(frozen=True)
-class _Entries:
-    """A tensor with entries of channels along an axis; ``roots`` [n] of these channels.
-
-    ``makes`` says that the channels are made there, and not only carried on, as in a depthwise layer.
-    """
-
-    tensor: Tensor
-    axis: int
-    roots: Tensor
-    makes: bool
-
-    def scale(self, factors: Tensor) -> None:
-        """Multiplies the entries by ``factors`` [n]."""
-        self.tensor.mul_(factors.view([-1 if a == self.axis else 1 for a in range(self.tensor.ndim)]))
+#: Which channels [units] and which columns [r] of each block are alive, as 0 and 1.
+Selection = tuple[Tensor, dict[str, Tensor]]
 
 
 class CompressedAware:
@@ -77,8 +65,8 @@ class CompressedAware:
 
     ``ratios`` maps "macs" or "parameters" to how many times fewer there are to be; ``images`` [N, C, H, W] show what
     the layers make of them. ``step`` comes after each step of an optimiser whose highest rate is ``learning_rate``.
-    All state is in buffers of the module.
-    Raises ``UserError`` for a network that is compressed already, and where there is nothing to learn.
+    All state is in buffers of the module. Raises ``UserError`` for a network that is compressed already, where there
+    is nothing to learn, and for ratios that cannot be reached.
     """
 
     def __init__(
@@ -93,23 +81,26 @@ class CompressedAware:
     ) -> None:
         layers = hub.layers()
         if any(layer.factorized for layer in layers):
-            raise UserError("this network is compressed already; edp begins with one that is not.")
-        self._module, self._ratios, self._images = module, dict(ratios), images[:IMAGES]
-        self._learning_rate = learning_rate
+            raise UserError("the network is compressed already; give edp the one that it was made of.")
+        self._module, self._ratios, self._learning_rate = module, dict(ratios), learning_rate
+        self._images = images[:IMAGES]
         self._structure = Structure(hub)
-        self._groups = [group for group in self._structure.groups if group.reason is None]
         self.layers = self._open(layers)
+        channels = self._structure.channels
+        known = [units for pair in channels.layers.values() for units in pair if units is not None]
+        units = 1 + max((int(channels.roots(u).max()) for u in known if len(u)), default=0)
+        module.register_buffer("edp_alive", torch.ones(units, dtype=torch.uint8, device=images.device))
+        module.register_buffer("edp_strength", torch.zeros(1, dtype=torch.float64, device=images.device))
+        #: [whether all is settled, what was taken at once then, and what to come to numbers that run well]
+        module.register_buffer("edp_facts", torch.zeros(3, dtype=torch.int64, device=images.device))
+        self._entries = list(find_entries(module, self._structure, layers, self.layers))
+        self._groups = self._silent([group for group in self._structure.groups if group.reason is None])
         if not self._groups and not self.layers:
-            raise UserError("edp finds no layer in this network whose rank or channels it could learn.")
+            raise UserError(
+                "edp finds no layer in this network whose rank or channels it could learn; see `edgekron inspect`."
+            )
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
-        self._budget = Budget(self._structure, layers, ranks, any_width=any_width)
-        units = 1 + max((int(roots.max()) for _, roots in self._known_roots()), default=0)
-        device = images.device
-        module.register_buffer("edp_alive", torch.ones(units, dtype=torch.uint8, device=device))
-        module.register_buffer("edp_strength", torch.zeros(1, dtype=torch.float64, device=device))
-        #: [whether all is settled, how many columns and channels were not taken by the penalty]
-        module.register_buffer("edp_facts", torch.zeros(2, dtype=torch.int64, device=device))
-        self._entries = list(self._find_entries(layers))
+        self._budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
         columns = {name: self._budget.column_share(name, costs) for name in self.layers}
         rows = {group.name: self._row_share(group, costs) for group in self._groups}
@@ -126,8 +117,13 @@ class CompressedAware:
 
     @property
     def forced(self) -> int:
-        """How many columns and channels the penalty had not taken when it had to be settled."""
+        """How many columns and channels were taken at once when it was settled, as the penalty had not."""
         return int(self._facts[1])
+
+    @property
+    def rounded(self) -> int:
+        """How many more were taken then, to come to numbers that run well."""
+        return int(self._facts[2])
 
     def dead(self) -> dict[str, list[int]]:
         """By the first layer of each group, which of its channels are dead."""
@@ -136,8 +132,8 @@ class CompressedAware:
 
     def block(self, name: str) -> Block:
         """The block of a layer, behind its normalisation."""
-        block = self.layers[name].block()
-        return Block(block.basis, block.coefficients * self._scale(name)[:, None])
+        block, norm = self.layers[name].block(), self._norm(name)
+        return block if norm is None else Block(block.basis, block.coefficients * norm.scale().detach()[:, None])
 
     @torch.no_grad()
     def step(self, rate: float, step: int, steps: int) -> bool:
@@ -151,22 +147,24 @@ class CompressedAware:
             self._silence()
             return False
         if (step - 1) % EVERY == 0:
-            self._measure()
+            measure_responses(self._module, self.layers, self._images)
         end = max(1.0, SETTLE * steps)
-        excess = self._excess(min(1.0, step / end))
         if step == 1:
             self._strength.fill_(START / (self._learning_rate * end))
+        excess = self._excess(min(1.0, step / end))
         self._strength.mul_(math.exp(RANGE / end * max(-1.0, min(1.0, excess / SLACK))))
         self._shrink(float(self._strength) * rate)
-        if self._excess(1.0) <= 0:
-            self._settle()
-        elif step >= end:
-            self._force()
+        if step >= end or self._excess(1.0) <= 0:
             self._settle()
         self._silence()
         for layer in self.layers.values():
             layer.balance()
         return self.settled
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Zeros what makes dead channels in the weights as they are now, such as an average of earlier ones."""
+        self._silence()
 
     def _open(self, layers: Sequence[Layer]) -> dict[str, AwareLayer]:
         """Blocks in place of the weights of all layers that can have one."""
@@ -179,83 +177,30 @@ class CompressedAware:
                 continue
             rows = layer.node.attributes.get_int("transB", 0) == 1
             found[layer.name] = operator, "kernel" if layer.kind == "conv" else "rows" if rows else "columns"
-        covariances = self._covariances({name: operator for name, (operator, _) in found.items()})
-        return {name: AwareLayer(operator, layout, covariances[name]) for name, (operator, layout) in found.items()}
+        seen = covariances(self._module, {name: operator for name, (operator, _) in found.items()}, self._images)
+        return {name: AwareLayer(operator, layout, seen[name]) for name, (operator, layout) in found.items()}
 
     @torch.no_grad()
-    def _covariances(self, operators: Mapping[str, Operator]) -> dict[str, Tensor]:
-        """Covariance [F, F] of each layer's outputs."""
-        sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+    def _silent(self, groups: Sequence[Group]) -> list[Group]:
+        """Those whose channels arrive as zeros at all layers that read them when what makes them is zero.
 
-        def hook(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  torch calls it
-            def add(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                y = output.transpose(0, 1).flatten(1).double()
-                old = sums.get(name, (0, 0, 0))
-                sums[name] = old[0] + y @ y.mT, old[1] + y.sum(1), old[2] + y.shape[1]
+        A sigmoid, say, makes something of nothing: its readers would miss it.
+        """
+        kept = [entries.tensor.clone() for entries in self._entries]
+        alive = torch.ones(len(self._alive), device=self._alive.device)
+        for group in groups:
+            alive[self._index(group.units)] = 0
+        for entries in self._entries:
+            entries.scale(alive[entries.roots.to(alive.device)])
+        readers = {name: self._part(name) for group in groups for name in group.readers}
+        read = read_by(self._module, readers, self._images[:2])
+        for entries, tensor in zip(self._entries, kept, strict=True):
+            entries.tensor.copy_(tensor)
+        return [group for group in groups if all(self._reads_nothing(group, name, read) for name in group.readers)]
 
-            return add
-
-        self._look([operator.register_forward_hook(hook(name)) for name, operator in operators.items()])
-        return {name: xx / n - torch.outer(x / n, x / n) for name, (xx, x, n) in sums.items()}
-
-    @torch.no_grad()
-    def _measure(self) -> None:
-        """What the blocks' bases make of the images as they are now."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.layers}
-
-        def hook(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  torch calls it
-            def add(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                found[name].append(self.layers[name].responses(inputs[0]))
-
-            return add
-
-        self._look([x.operator.register_forward_pre_hook(hook(name)) for name, x in self.layers.items()])
-        for name, layer in self.layers.items():
-            layer.kernel.spread.copy_(torch.stack(found[name]).square().mean(0).sqrt())
-
-    def _look(self, handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
-        """Shows the images to the module, as it is in use, and takes the hooks away."""
-        training = self._module.training
-        self._module.eval()
-        for piece in self._images.split(64):
-            self._module(piece)
-        self._module.train(training)
-        for handle in handles:
-            handle.remove()
-
-    def _find_entries(self, layers: Sequence[Layer]) -> Iterator[_Entries]:
-        """Every trained tensor whose entries make channels that can be removed."""
-        channels, taken = self._structure.channels, set()
-        for layer in layers:
-            outputs = channels.layers.get(layer.name, (None, None))[1]
-            if outputs is None:
-                continue
-            roots, makes = self._index(channels.roots(outputs)), layer.name in channels.makers
-            if (norm := self._norm(layer.name)) is not None:
-                yield from (_Entries(tensor.data, 0, roots, makes) for tensor in (norm.gain, norm.shift))
-                taken.add(layer.name)
-            elif layer.name in self.layers:
-                yield _Entries(self.layers[layer.name].coefficients.data, 0, roots, makes)
-        named = {
-            name: (module, key)
-            for module in self._module.modules()
-            if isinstance(module, Operator)
-            for key, name in module.names.items()
-        }
-        for axis in channels.axes:
-            value = axis.node.inputs[axis.index]
-            place = named.get(str(value.name)) if value is not None else None
-            if not axis.makes or place is None or channels.names.get(axis.node) in taken:
-                continue
-            tensor = place[0].__dict__["_parameters"].get(place[1])
-            if tensor is not None:
-                makes = channels.names.get(axis.node) in channels.makers
-                yield _Entries(tensor.data, axis.axis, self._index(channels.roots(axis.units)), makes)
-
-    def _known_roots(self) -> Iterator[tuple[str, np.ndarray]]:
-        channels = self._structure.channels
-        for name, pair in channels.layers.items():
-            yield from ((name, channels.roots(units)) for units in pair if units is not None)
+    def _reads_nothing(self, group: Group, reader: str, read: Mapping[str, Tensor]) -> bool:
+        mine = self._index(np.isin(group.readers[reader], group.units))
+        return reader in read and not bool(read[reader][mine].any())
 
     def _row_share(self, group: Group, costs: Sequence[str]) -> float:
         whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
@@ -265,8 +210,7 @@ class CompressedAware:
         """Sizes [r] of each layer's columns, 0 for dead ones."""
         found = {}
         for name, layer in self.layers.items():
-            block = self.block(name)
-            sizes = block.coefficients.norm(dim=0) * layer.deviations()
+            sizes = self.block(name).coefficients.norm(dim=0) * layer.deviations()
             found[name] = sizes / sizes.square().mean().sqrt().clamp_min(1e-30)
         return found
 
@@ -282,21 +226,20 @@ class CompressedAware:
         return found
 
     def _outputs(self, name: str) -> Tensor:
-        """How much each output [F] of a layer varies."""
+        """How much each output [F] of a layer varies; of a layer without a block, the norm of its weights."""
         if (norm := self._norm(name)) is not None:
-            return norm.gain.abs()
+            return norm.gain.detach().abs()
         if name in self.layers:
             return self._deviation(self.layers[name])
-        return cast(Tensor, self._part(name).weight).flatten(1).norm(dim=1)
+        return next(e.norms() for e in self._entries if e.layer == name and e.name == "weight")
 
-    def _scale(self, name: str) -> Tensor:
-        """What the normalisation behind a layer multiplies its outputs [F] with."""
-        if (norm := self._norm(name)) is not None:
-            return norm.scale().detach()
-        layer = self.layers[name]
-        return torch.ones(len(layer.coefficients), device=layer.coefficients.device)
+    @staticmethod
+    def _deviation(layer: AwareLayer) -> Tensor:
+        """Standard deviation [F] of a block's outputs if its responses are uncorrelated, which they are at first."""
+        return (layer.block().coefficients * layer.deviations()).norm(dim=1)
 
     def _shrink(self, strength: float) -> None:
+        """The proximal step with penalties of ``strength`` times each group's share."""
         for name, sizes in self._column_sizes().items():
             layer = self.layers[name]
             factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
@@ -314,7 +257,7 @@ class CompressedAware:
             factors[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
         for entries in self._entries:
             if entries.makes:
-                entries.scale(factors[entries.roots])
+                entries.scale(factors[entries.roots.to(factors.device)])
         self._alive.mul_(factors > 0)
 
     def _follow(self, name: str, before: Tensor) -> None:
@@ -336,93 +279,85 @@ class CompressedAware:
         norm.mean.mul_(longer)
         norm.variance.mul_((longer * lost).square())
 
-    @staticmethod
-    def _deviation(layer: AwareLayer) -> Tensor:
-        """Standard deviation [F] of a block's outputs if its responses are uncorrelated, which they are at first."""
-        return (layer.block().coefficients * layer.deviations()).norm(dim=1)
-
     def _excess(self, progress: float) -> float:
-        """How much more of the dense costs the network has than it may at ``progress`` of the way to the budget."""
-        shares = self._budget.shares(self._alive.cpu().numpy().astype(bool), self._ranks())
+        """How much more of the dense costs the network will have than it may at ``progress`` of the way there."""
+        ranks = {name: int(layer.kernel.columns.sum()) for name, layer in self.layers.items()}
+        shares = self._budget.expected(self._alive.cpu().numpy().astype(bool), ranks)
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
-    def _ranks(self) -> dict[str, int]:
-        return {name: int(layer.kernel.columns.sum()) for name, layer in self.layers.items()}
-
-    def _force(self) -> None:
-        """Takes the smallest for their share of the cost, just as many as the budget wants."""
+    def _settle(self) -> None:
+        """Lowers what is left to numbers that run well, after taking, of the smallest for their share of the cost, as
+        many as the budget still wants.
+        """
         columns = {name: sizes / self._column_shares[name] for name, sizes in self._column_sizes().items()}
         rows = {name: sizes / self._row_shares[name] for name, sizes in self._row_sizes().items()}
-        levels = torch.cat([*columns.values(), *rows.values()]).sort().values
-        before = self._alive.clone(), {name: layer.kernel.columns.clone() for name, layer in self.layers.items()}
+        levels = [0.0, *torch.cat([*columns.values(), *rows.values()]).sort().values.tolist()]
         low, high = 0, len(levels) - 1
-        while low <= high:
+        while low < high:
             middle = (low + high) // 2
-            self._alive.copy_(before[0])
-            for name, layer in self.layers.items():
-                layer.kernel.columns.copy_(before[1][name])
-            self._take(columns, rows, float(levels[middle]))
-            if self._excess(1.0) <= 0:
-                high = middle - 1
+            if self._meets(self._lowered(self._above(levels[middle], columns, rows), columns, rows)):
+                high = middle
             else:
                 low = middle + 1
-        if self._excess(1.0) > 0 and low < len(levels):
-            self._take(columns, rows, float(levels[low]))
-        taken = before[0].sum() - self._alive.sum()
-        taken = taken + sum(old.sum() - self.layers[name].kernel.columns.sum() for name, old in before[1].items())
-        self._facts[1] = int(taken)
+        taken = self._above(levels[low], columns, rows)
+        lowered = self._lowered(taken, columns, rows)
+        counts = [self._count(each) for each in (self._selection(), taken, lowered)]
+        self._alive.copy_(lowered[0])
+        for name, layer in self.layers.items():
+            layer.kernel.columns.copy_(lowered[1][name])
+        self._facts.copy_(torch.tensor([1, counts[0] - counts[1], counts[1] - counts[2]]))
 
-    def _take(self, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor], level: float) -> None:
-        """Takes all columns and channels up to ``level``."""
+    def _selection(self) -> Selection:
+        return self._alive.clone(), {name: layer.kernel.columns.clone() for name, layer in self.layers.items()}
+
+    @staticmethod
+    def _count(selection: Selection) -> int:
+        return int(selection[0].sum()) + sum(int(columns.sum()) for columns in selection[1].values())
+
+    def _above(self, level: float, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
+        """What is alive without what is not above ``level``."""
+        alive, ranks = self._selection()
         for name, sizes in columns.items():
-            alive = self.layers[name].kernel.columns
-            alive.copy_(alive * (_spare((sizes > level).float(), sizes, alive.bool()) > 0))
+            ranks[name] *= _spare((sizes > level).float(), sizes, ranks[name].bool()) > 0
         for group in self._groups:
             units, sizes = self._index(group.units), rows[group.name]
-            alive = self._alive[units].bool()
-            self._alive[units] *= _spare((sizes > level).float(), sizes, alive, group.parts) > 0
+            alive[units] *= _spare((sizes > level).float(), sizes, alive[units].bool(), group.parts) > 0
+        return alive, ranks
 
-    def _settle(self) -> None:
-        """Lowers what is left to numbers that run well; ranks only where a pair is left of the block."""
-        for group, sizes in zip(self._groups, self._row_sizes().values(), strict=True):
+    def _lowered(self, selection: Selection, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
+        """``selection`` with as many of the largest as run well; ranks only where a pair is left of the block."""
+        alive, ranks = selection[0].clone(), dict(selection[1])
+        for group in self._groups:
             units = self._index(group.units)
-            count = int(self._alive[units].sum())
-            less = torch.topk(sizes, self._budget.round(count)).indices
-            kept = torch.zeros_like(sizes, dtype=torch.uint8)
-            kept[less] = 1
-            for part in group.parts:
-                kept[part[int(sizes[part].argmax())]] = 1
-            self._alive[units] *= kept
-        alive = self._alive.cpu().numpy().astype(bool)
-        for name, sizes in self._column_sizes().items():
-            columns = self.layers[name].kernel.columns
-            rank = self._budget.round(int(columns.sum()))
-            if self._budget.ends_as_pair(name, alive, rank):
-                kept = torch.zeros_like(columns)
-                kept[torch.topk(sizes, rank).indices] = 1
-                columns.mul_(kept)
-        self._facts[0] = 1
+            count = self._budget.lowered(int(alive[units].sum()), len(units))
+            alive[units] *= _largest(rows[group.name] * alive[units], count, group.parts)
+        left = alive.cpu().numpy().astype(bool)
+        for name, sizes in columns.items():
+            rank = self._budget.lowered(int(ranks[name].sum()), len(sizes))
+            if self._budget.ends_as_pair(name, left, rank):
+                ranks[name] = ranks[name] * _largest(sizes * ranks[name], rank)
+        return alive, ranks
+
+    def _meets(self, selection: Selection) -> bool:
+        ranks = {name: int(columns.sum()) for name, columns in selection[1].items()}
+        shares = self._budget.shares(selection[0].cpu().numpy().astype(bool), ranks)
+        return all(shares[unit] * ratio <= 1 for unit, ratio in self._ratios.items())
 
     def _silence(self) -> None:
         """Keeps at zero what makes dead channels."""
         if bool(self._alive.all()):
             return
         for entries in self._entries:
-            alive = self._alive[entries.roots]
+            alive = self._alive[entries.roots.to(self._alive.device)]
             if not bool(alive.all()):
-                entries.scale(alive.to(entries.tensor.dtype))
-
-    def silence(self) -> None:
-        """Zeros what makes dead channels in the weights as they are now, such as an average of earlier ones."""
-        with torch.no_grad():
-            self._silence()
+                entries.scale(alive)
 
     def _check_reach(self) -> None:
         """Raises ``UserError`` where even the least that can be left costs too much."""
         alive = np.ones(len(self._alive), bool)
         for group in self._groups:
             alive[group.units[math.ceil(LEAST * len(group.units)) :]] = False
-        ranks = {name: math.ceil(LEAST * rank) for name, rank in self._ranks().items()}
+        ranks = {name: math.ceil(LEAST * len(layer.kernel.columns)) for name, layer in self.layers.items()}
         least = self._budget.shares(alive, ranks)
         for unit, ratio in self._ratios.items():
             if ratio * least[unit] > 1:
@@ -445,7 +380,7 @@ class CompressedAware:
         return part.norm if isinstance(part, Normalised) else None
 
     def _index(self, places: np.ndarray) -> Tensor:
-        return torch.from_numpy(places).to(self._images.device)
+        return torch.from_numpy(places).to(self._alive.device)
 
     @property
     def _alive(self) -> Tensor:
@@ -466,8 +401,13 @@ def _spare(factors: Tensor, sizes: Tensor, alive: Tensor, parts: Sequence[np.nda
     left = alive & (factors > 0)
     if int(left.sum()) >= least and all(bool(left[part].any()) for part in parts):
         return factors
-    spared = factors.clone()
-    spared[torch.topk(torch.where(alive, sizes, -1.0), least).indices] = 1
+    return torch.where(_largest(torch.where(alive, sizes, -1.0), least, parts).bool(), 1.0, factors)
+
+
+def _largest(sizes: Tensor, count: int, parts: Sequence[np.ndarray] = ()) -> Tensor:
+    """1 for the ``count`` largest, and for the largest of each part, else 0."""
+    kept = torch.zeros_like(sizes, dtype=torch.uint8)
+    kept[torch.topk(sizes, count).indices] = 1
     for part in parts:
-        spared[part[int(torch.where(alive[part], sizes[part], -1.0).argmax())]] = 1
-    return spared
+        kept[part[int(sizes[part].argmax())]] = 1
+    return kept

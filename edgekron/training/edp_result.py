@@ -40,7 +40,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     for layer in hub.layers():
         lines[layer.name] = LayerPlan(reason="one layer is cheaper than a pair")
         if layer.name not in aware.layers:
-            lines[layer.name] = LayerPlan(reason=layer.frozen_reason or "has no block")
+            lines[layer.name] = LayerPlan(reason=layer.frozen_reason or "it is transposed, in groups, or too small")
             continue
         pair = merged(_left(aware.block(layer.name), structure, layer.name, gone))
         if isinstance(pair, Block):

@@ -147,7 +147,7 @@ def test_edp_learns_ranks_and_channels_of_a_network(files, run, tmp_path):
     ("more", "match"),
     [
         (["--method", "edp"], "edp needs to know how small the network is to become"),
-        (["--method", "edp", "--ratio", "0.5"], "give --ratio or --params above 1"),
+        (["--method", "edp", "--ratio", "1"], "give --ratio or --params above 1"),
         (["--method", "edp", "--ratio", "900"], "edp cannot reach 900 times fewer MACs"),
         (["--method", "edp", "--ratio", "2", "--patience", "2"], "edp is one stage of training"),
         (["--method", "edp", "--ratio", "2", "--rounds", "2", "--teacher", "MODEL"], "edp is one stage of training"),
