@@ -217,8 +217,8 @@ def table(result: dict[str, Any]) -> str:
     )
     counted = (
         "Parameters are counted as in the paper: weights or factors, and scale and shift of every normalisation, of "
-        "which only a bias is left in the files. MACs are what the ONNX file executes for one image. The paper trains its "
-        "trains from noise, for 100 epochs and without a teacher, so points lost are not like for like."
+        "which only a bias is left in the files. MACs are what the ONNX file executes for one image. The paper trains "
+        "from noise, for 100 epochs and without a teacher, so points lost are not like for like."
     )
     lines = [
         "# 80 times fewer parameters",
