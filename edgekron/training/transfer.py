@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from edgekron.errors import UserError
 
 from .hints import Taps, aligned, default_hints, shapes_of
+from .pooling import pooled
 from .precision import autocast
 from .responses import ResponseCache
 from .settings import Precision
@@ -122,13 +123,11 @@ class KnowledgeTransfer:
         return {_OUTPUT: output} | {name: self._summary(self._theirs.taken[name]) for name in self.hints}
 
     def _summary(self, response: Tensor) -> Tensor:
-        response = response.float()
         if not self.weights.normalised:
-            return response
+            return response.float()
         if response.ndim == 4:
-            height, width = response.shape[2:]
-            response = F.adaptive_avg_pool2d(response, (min(PIXELS, height), min(PIXELS, width)))
-        return F.normalize(response.flatten(1), dim=1)
+            response = pooled(response, PIXELS)
+        return F.normalize(response.float().flatten(1), dim=1)
 
     def remove(self) -> None:
         """Takes the hooks from both networks."""

@@ -14,6 +14,7 @@ from edgekron.errors import UserError
 from edgekron.graph import load
 from edgekron.torch_model import factorize_module
 from edgekron.training import PRESETS, GraphModule, KnowledgeTransfer, ResponseCache, Weights
+from edgekron.training.pooling import pooled
 
 from .training_networks import SHAPE, compressed, hub, images, tiny
 
@@ -123,3 +124,11 @@ def test_answers_are_kept_where_there_is_room_and_are_the_same(limit, asked):
     losses = [transfer(X, y, LABELS, rows, variant).item() for variant in (0, 1, 0)]
     assert losses[0] == losses[1] == losses[2]
     assert len(calls) == asked
+
+
+@pytest.mark.parametrize("size", [(28, 28), (14, 14), (7, 7), (3, 3), (5, 9), (1, 6), (13, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pooling_by_a_product_is_adaptive_pooling(size, layout):
+    x = torch.randn(3, 5, *size, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    wanted = torch.nn.functional.adaptive_avg_pool2d(x, tuple(min(4, n) for n in size)).flatten(2)
+    torch.testing.assert_close(pooled(x, 4), wanted, rtol=1e-5, atol=1e-6)
