@@ -40,7 +40,8 @@ from torch import nn
 from transferring import calibration_images, file_top1, transferred
 
 from edgekron import graph, models
-from edgekron.compressor import apply_plan, cost
+from edgekron.compression_report import cost
+from edgekron.compressor import apply_plan
 from edgekron.exporters.executed import executed_macs
 from edgekron.files import write_file
 from edgekron.graph import Hub

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from edgekron import graph, models
-from edgekron.compressor import cost
+from edgekron.compression_report import cost
 from edgekron.errors import UserError
 from edgekron.graph import Hub
 from edgekron.models.resnet_cifar import CifarResNet

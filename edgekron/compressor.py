@@ -31,10 +31,11 @@ from torch import Tensor
 from .allocation import allocate
 from .calibration import Sample, Walk, sample
 from .candidates import METHODS, Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
+from .compression_report import cost, dense_row, is_whole, report_of
 from .errors import UserError
 from .fit import LARGE, Fit, Fitter, least_squares_kernel
 from .graph import Factorized, Hub, Layer
-from .lowering import WHOLE, default_forms
+from .lowering import default_forms
 from .memory import give_back
 from .moments import Moments
 from .output_error import OutputError
@@ -96,9 +97,9 @@ def compress(
     method is unknown, or the data do not fit.
     """
     criterion, method = split_method(method)
-    for cost, ratio in ratios.items():
+    for unit, ratio in ratios.items():
         if not (math.isfinite(ratio) and ratio >= 1.0):
-            raise UserError(f"a ratio of {ratio:g} for {cost} makes no sense; give a number of at least 1.")
+            raise UserError(f"a ratio of {ratio:g} for {unit} makes no sense; give a number of at least 1.")
     if rule is not None and ratios:
         raise UserError("give either ratios or a rule for the ranks, not both.")
     if rule is not None and not method:
@@ -129,7 +130,7 @@ def compress(
         raise UserError(f"say how much {criterion} is to prune: by ratios, or by a similarity.")
     if settings.similarity is not None and ratios and not method:
         raise UserError("give either ratios or a similarity, not both.")
-    first = {cost: math.sqrt(ratio) if method else ratio for cost, ratio in ratios.items()}
+    first = {unit: math.sqrt(ratio) if method else ratio for unit, ratio in ratios.items()}
     pruned = prune(hub, criterion, settings, ratios=first, data=data, progress=progress)
     factorized = None
     if method:
@@ -359,12 +360,7 @@ def _apply(
     before = {layer.name: layer for layer in _original_layers(original)}
     layers = hub.layers()
     rows: dict[str, dict[str, Any]] = {
-        layer.name: {
-            "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
-            "dense": cost(layer),
-            "method": "dense",
-            "reason": plan.layers[layer.name].reason if layer.name in plan.layers else "not in the plan",
-        }
+        layer.name: dense_row(layer, plan.layers[layer.name].reason if layer.name in plan.layers else "not in the plan")
         for layer in before.values()
     }
     if pruned is not None:
@@ -472,26 +468,10 @@ def _factorized(
     return Factorized(layer.name, layer.kind, fit.network, tensors, bias, order, layer.geometry, dict(forms))
 
 
-def cost(layer: Layer) -> dict[str, int]:
-    """MACs for one image and number of weights of a layer as it is in the hub."""
-    if layer.factorized is not None:
-        network = layer.factorized.network
-        macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
-        if _whole(layer.factorized.forms):
-            macs = layer.dense_macs
-        return {"macs": macs, "parameters": network.parameters}
-    return {"macs": layer.dense_macs, "parameters": layer.dense_parameters}
-
-
-def _whole(forms: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether every target runs the dense kernel, stored or expanded."""
-    return bool(forms) and all(form in WHOLE for chosen in forms.values() for form in chosen)
-
-
 def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
     order = line.order or fit.network.best_order(layer.input_size, layer.geometry)
     macs = fit.network.macs(order, layer.input_size, layer.geometry)
-    if _whole(line.forms):
+    if is_whole(line.forms):
         macs = layer.dense_macs
     watched = {"degeneracy": _degeneracy(fit)} if line.method == "cp" and len(fit.tensors) > 2 else {}
     return watched | {
@@ -500,32 +480,4 @@ def _facts(layer: Layer, line: LayerPlan, fit: Fit) -> dict[str, Any]:
         "rank": plain(ranks_of(layer, line)),
         "compressed": {"macs": macs, "parameters": fit.network.parameters},
         "reason": line.reason,
-    }
-
-
-def totals(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A network's MACs and parameters before and after, from the rows of a report's layers."""
-    found = {}
-    for unit in ("macs", "parameters"):
-        before = sum(row["dense"][unit] for row in rows.values())
-        after = sum(row.get("compressed", row["dense"])[unit] for row in rows.values())
-        found[unit] = {"dense": before, "compressed": after, "ratio": before / after if after else 1.0}
-    return found
-
-
-def report_of(rows: dict[str, dict[str, Any]], images: int) -> dict[str, Any]:
-    """The report of a network from the rows of its layers, fitted to that many calibration images."""
-    return {
-        "definitions": {
-            "macs": "multiply-accumulates of convolutions and fully connected layers for one image",
-            "parameters": "stored weights of these layers, without bias",
-            "error": "squared error of the layer's outputs on held-out calibration images, over their variance; "
-            "without data, squared error of the kernel over its squared norm",
-            "channels": "of a layer of a pruned network, what is left of its outputs and inputs, and what there was",
-            "degeneracy": "of CP: root of the summed squared norms of the terms over the kernel's norm; about 1 unless "
-            "terms cancel",
-        },
-        "calibration_images": images,
-        "totals": totals(rows),
-        "layers": rows,
     }

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgekron import lowering
-from edgekron.compressor import cost
+from edgekron.compression_report import cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(layer: Layer) -> dict[str, Any]:
-    from edgekron.compressor import cost
+    from edgekron.compression_report import cost
 
     network = layer.factorized.network if layer.factorized else None
     return {

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekron.compressor import Compression, cost, report_of
+from edgekron.compression_report import cost, dense_row, report_of
+from edgekron.compressor import Compression
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.lowering import default_forms
 from edgekron.plan import TARGETS, CompressionPlan, LayerPlan
@@ -82,15 +83,7 @@ def _factorize(hub: Hub, layer: Layer, pair: Block) -> LayerPlan:
 def _rows(original: Hub, hub: Hub, plan: CompressionPlan, pruning: Pruning) -> dict[str, dict[str, Any]]:
     before: Mapping[str, Layer] = {layer.name: layer for layer in original.layers()}
     after = {layer.name: layer for layer in hub.layers()}
-    rows: dict[str, dict[str, Any]] = {
-        name: {
-            "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
-            "dense": cost(layer),
-            "method": "dense",
-            "reason": plan.layers[name].reason,
-        }
-        for name, layer in before.items()
-    }
+    rows = {name: dense_row(layer, plan.layers[name].reason) for name, layer in before.items()}
     pruned_rows(rows, before, after, pruning)
     for name, line in plan.layers.items():
         if line.method != "dense":

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgekron.compressor import Compression, cost, totals
+from edgekron.compression_report import cost, totals
+from edgekron.compressor import Compression
 from edgekron.lowering import default_forms
 from edgekron.plan import CompressionPlan, LayerPlan
 

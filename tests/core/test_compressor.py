@@ -14,7 +14,8 @@ import torch
 from edgekron import artifact, models
 from edgekron.calibration import AT_ONCE, Walk, apply_kernel, sample
 from edgekron.candidates import ErrorBound
-from edgekron.compressor import Compression, apply_plan, compress, cost
+from edgekron.compression_report import cost
+from edgekron.compressor import Compression, apply_plan, compress
 from edgekron.errors import UserError
 from edgekron.graph import Hub, load
 from edgekron.models import datasets

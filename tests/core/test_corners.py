@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekron import models
-from edgekron.compressor import apply_plan, compress, cost, make_plan
+from edgekron.compression_report import cost
+from edgekron.compressor import apply_plan, compress, make_plan
 from edgekron.errors import UserError
 from edgekron.exporters.verify import compare, difference, open_version
 from edgekron.graph import Hub, load
