@@ -90,6 +90,7 @@ class Trainer:
             }
             self._average, self._best = copy_of(module), copy_of(module)
         else:
+            # A state of before averages could begin anew does not say where its own did.
             facts = {"averaged_from": 0, **found.facts}
             self._restore(found, module, optimiser)
         log_path = self._folder / states.LOG if self._folder and processes.first else None

@@ -240,7 +240,7 @@ def test_responses_are_measured_as_they_are():
 
 def test_the_penalty_takes_from_gains_what_columns_lose():
     """With the running statistics of a normalisation that follows, a shrunk column changes the outputs by just that."""
-    module, aware = opened(hub(), {"macs": 2.0})
+    _, aware = opened(hub(), {"macs": 2.0})
     aware.step(0.0, 1, 100)
     name = "block"
     kernel = aware.block(name).kernel()
@@ -254,7 +254,6 @@ def test_the_penalty_takes_from_gains_what_columns_lose():
     torch.testing.assert_close(aware.block(name).kernel(), wanted, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(wanted, kernel)
-    assert all(name in module.layers for name in aware.layers)
 
 
 def test_columns_die_where_rows_cannot():
