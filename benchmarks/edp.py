@@ -1,17 +1,18 @@
 """Low rank and sparse channels in one training stage, against pruning, factorizing and training one after the other.
 
-    python benchmarks/edp.py resnet56 [--ratio 2] [--epochs 5]
+    python benchmarks/edp.py resnet56 [--ratio 2] [--epochs 5] [--taught]
 
-Three networks with that many times fewer MACs, each trained for as many epochs, with the same settings and no teacher:
+Networks with that many times fewer MACs, each trained for as many epochs, with the same settings:
 
-    edp         learns its ranks and channels in these epochs
-    separate    pruned and factorized by calibration images (absorb+channel-svd), then trained
-    pruned      pruned alone (absorb), then trained
+    edp             learns its ranks and channels in these epochs
+    edp-any-width   and they are left as they come, not rounded to numbers that run well
+    separate        pruned and factorized by calibration images (absorb+channel-svd), then trained
+    pruned          pruned alone (absorb), then trained
 
-All are made by the commands that a user would give. Top-1 is that of the exported files on all 10,000 test images, in
-ONNX Runtime and in LiteRT; latency that of one image on one thread, against the dense files in interleaved runs. The
-folders stay in ``runs/edp``, and the same command goes on where it was killed. It writes
-``benchmarks/results/edp-MODEL.json`` and ``docs/edp-MODEL.md``.
+With ``--taught``, each is trained once more, with the dense network as its teacher. All are made by the commands that a
+user would give. Top-1 is that of the exported files on all 10,000 test images, in ONNX Runtime and in LiteRT; latency
+that of one image on one thread, against the dense files in interleaved runs. The folders stay in ``runs/edp``, and the
+same command goes on where it was killed. It writes ``benchmarks/results/edp-MODEL.json`` and ``docs/edp-MODEL.md``.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ from publishing import CALIBRATION, TEST, publish
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = "fashion-mnist:train"
 PACKAGES = ("edgekron", "torch", "onnxruntime", "ai-edge-litert", "numpy")
-#: How each network is compressed before it is trained; None: while it is.
-NETWORKS = {"edp": None, "separate": "absorb+channel-svd", "pruned": "absorb"}
+#: The method that each network is compressed by before it is trained.
+BEFORE = {"separate": "absorb+channel-svd", "pruned": "absorb"}
+#: Options of those that are compressed while they are.
+WHILE = {"edp": (), "edp-any-width": ("--any-width",)}
+NETWORKS = (*WHILE, *BEFORE)
+#: What the name of a network that has had a teacher ends with.
+TAUGHT = "-taught"
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
 
 
@@ -47,7 +53,8 @@ def main() -> int:
     parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, help="default: all")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS, help="default: all")
+    parser.add_argument("--taught", action="store_true", help="train each with the dense network as teacher, too")
     parser.add_argument("--runs", type=Path, default=Path("runs/edp"), help="where finished work is kept")
     arguments = parser.parse_args()
     try:
@@ -64,7 +71,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     run = Commands(folder)
     rows = [{"name": "dense", **costs(run.json("inspect", arguments.model)["layers"])}]
-    rows += [{"name": network, **made(run, arguments, network)} for network in arguments.networks]
+    names = [network + end for network in arguments.networks for end in ("", TAUGHT)[: 1 + arguments.taught]]
+    rows += [{"name": name, **made(run, arguments, name)} for name in names]
     report = {}
     for target in RUNTIMES:
         files = [f"{row['name']}.{target}" for row in rows]
@@ -93,33 +101,27 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def made(run: Commands, arguments: argparse.Namespace, network: str) -> dict[str, Any]:
+def made(run: Commands, arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """What is known of a trained network, which is made where it is not there yet."""
-    method = NETWORKS[network]
-    if not (run.folder / network).exists():
-        how: list[str] = []
-        source = arguments.model
-        if method is None:
-            how = ["--method", "edp", "--ratio", f"{arguments.ratio:g}"]
-        else:
-            source = f"{network}-before"
-            if not (run.folder / source).exists():
-                data = ("--data", CALIBRATION, "--images", f"{arguments.calibration}")
-                run(
-                    "compress", arguments.model, "--method", method, "--ratio", f"{arguments.ratio:g}", *data,
-                    "-o", source,
-                )  # fmt: skip
+    network = name.removesuffix(TAUGHT)
+    method, source = BEFORE.get(network), arguments.model if network in WHILE else f"{network}-before"
+    if method and not (run.folder / source).exists():
+        data = ("--data", CALIBRATION, "--images", f"{arguments.calibration}")
+        run("compress", arguments.model, "--method", method, "--ratio", f"{arguments.ratio:g}", *data, "-o", source)
+    if not (run.folder / name).exists():
+        how = ["--method", "edp", "--ratio", f"{arguments.ratio:g}", *WHILE[network]] if network in WHILE else []
+        how += ["--teacher", arguments.model] if name.endswith(TAUGHT) else []
         run(
             "finetune", source, *how, "--data", TRAIN, "--images", f"{arguments.train}", "--epochs",
-            f"{arguments.epochs}", "--lr", f"{arguments.rate:g}", "-o", network,
+            f"{arguments.epochs}", "--lr", f"{arguments.rate:g}", "-o", name,
         )  # fmt: skip
-    report = json.loads((run.folder / network / "report.json").read_text())
+    report = json.loads((run.folder / name / "report.json").read_text())
     facts: dict[str, Any] = {"totals": report["totals"], "training": report["training"]}
     facts |= {unit: total["compressed"] for unit, total in report["totals"].items()}
-    if method is not None:
-        before = f"{network}-before.onnx"
+    if method:
+        before = f"{source}.onnx"
         if not (run.folder / before).exists():
-            run("export", f"{network}-before", "--to", "onnx", "-o", before)
+            run("export", source, "--to", "onnx", "-o", before)
         facts["top1_before"] = 100 * evaluated(run, [before], arguments)[0]["top1"]
     return facts
 
@@ -146,7 +148,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['versions']['ai-edge-litert']}."
     )
     heads = ["network", "MACs", "parameters", "top-1 before training", "after: ONNX Runtime", "LiteRT", "lost"]
-    heads += ["as fast: ONNX Runtime", "LiteRT", "training"]
+    heads += ["as fast: ONNX Runtime", "LiteRT", "trained in"]
     lines = [
         f"# Low rank and sparse channels in one stage: {result['model']}",
         "",
@@ -166,7 +168,7 @@ def table(result: dict[str, Any]) -> str:
             *(f"{row[f'top1_{target}']:.2f}" for target in RUNTIMES),
             f"{dense['top1_onnx'] - row['top1_onnx']:.2f}",
             *("" if s is None else f"{s['value']:.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in speeds),
-            f"{seconds / 60:.0f} min" if seconds else "",
+            f"{seconds / 60:.0f} min on {row['training'][-1]['device']}" if seconds else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ At each ratio of MACs the network is pruned by every criterion, left as it is an
 Torch-Pruning's own pruner as it comes (magnitude importance, global ranking, pruned until it has no more MACs than
 asked for; ``pip install torch-pruning``). The files of one ratio are timed in ONNX Runtime against the dense network,
 all of them in one interleaved run; with ``--epochs``, the networks of this ratio are also trained, repaired ones and
-Torch-Pruning's, all in the same way, and the same command goes on where it was killed. It writes
+Torch-Pruning's, all in the same way. The same command goes on where it was killed, within an epoch too. It writes
 ``benchmarks/results/pruning-MODEL.json``, ``docs/pruning-MODEL.svg`` and ``docs/pruning-MODEL.md``.
 """
 
@@ -18,10 +18,10 @@ import copy
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -42,7 +42,7 @@ from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
-from edgekron.runtimes import bench, top1
+from edgekron.runtimes import bench
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=0, help="of training at the ratio that is timed (default: none)")
     parser.add_argument("--train", type=int, default=60_000, help="training images (default: all 60,000)")
     parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate (default: 0.02)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/pruning"), help="where unfinished training is kept")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pruning"), help="where finished work is kept")
     arguments = parser.parse_args()
     return publish(f"pruning-{arguments.model}", lambda: measure(arguments), table, draw)
 
@@ -76,21 +76,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.model
     module, dense = trained(name)
     calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
-    test = datasets.load(TEST).subset(arguments.images)
     timed = arguments.timed or min(arguments.ratios, key=lambda ratio: abs(ratio - 2))
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="edgekron-pruning-") as folder:
-        files = [Path(folder) / "dense.onnx"]
+    with tempfile.TemporaryDirectory(prefix="edgekron-pruning-") as temporary:
+        files = [Path(temporary) / "dense.onnx"]
         kept: list[dict[str, Any]] = []
         first: dict[str, Any] = {"criterion": "dense", "repair": False, "asked": 1.0}
         for about, hub in chain([(first, dense)], pruned(arguments, module, dense, calibration)):
-            file = files[0] if hub is dense else Path(folder) / f"{len(rows)}.onnx"
+            file = files[0] if hub is dense else Path(temporary) / f"{len(rows)}.onnx"
             export_onnx(hub, file)
+            folder = folder_of(arguments, about)
             row = about | costs(hub) | {"bytes": file.stat().st_size}
-            row["top1"] = 100 * top1(file, test.batches(100), threads=1).top1
+            row["top1"] = top1_of(hub, folder / f"pruned-{arguments.images}.json", arguments.images)
             last = row["repair"] or row["criterion"] == THEIRS
             if arguments.epochs and last and row["asked"] == timed:
-                row["top1_trained"] = trained_top1(arguments, hub, row)
+                row["top1_trained"] = trained_top1(arguments, hub, folder)
             print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
             rows.append(row)
             if hub is not dense and row["asked"] == timed:
@@ -108,12 +108,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": dict(report.environment),
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "calibration": f"{sum(map(len, calibration))} images of {CALIBRATION}",
-        "data": f"{len(test)} images of {TEST}",
+        "data": f"{arguments.images} images of {TEST}",
         "any_width": arguments.any_width,
         "training": {name: getattr(arguments, name) for name in ("epochs", "train", "rate")},
         "threads": 1,
         "warnings": list(report.warnings),
-        "units": {"latency": "second", "top1": "percent", "seconds": "seconds of pruning, repair included"},
+        "units": {"latency": "second", "top1": "percent"},
         "rows": rows,
     }
 
@@ -121,32 +121,59 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def pruned(
     arguments: argparse.Namespace, module: nn.Module, dense: Hub, calibration: list[np.ndarray]
 ) -> Iterator[tuple[dict[str, Any], Hub]]:
-    """Every pruned network with what is known of it."""
+    """Every pruned network with what is known of it; those that are there are read."""
     for ratio in arguments.ratios:
         for criterion in arguments.criteria:
             for repair in (False, True):
+                about = {"criterion": criterion, "repair": repair, "asked": ratio}
                 settings = Settings(any_width=arguments.any_width, repair=repair)
-                start = time.perf_counter()
-                made = prune(dense, criterion, settings, ratios={"macs": ratio}, data=calibration)
-                seconds = time.perf_counter() - start
-                yield {"criterion": criterion, "repair": repair, "asked": ratio, "seconds": seconds}, made.hub
-        start = time.perf_counter()
-        hub = theirs(module, dense, ratio)
-        yield {"criterion": THEIRS, "repair": False, "asked": ratio, "seconds": time.perf_counter() - start}, hub
+                ours = partial(prune, dense, criterion, settings, ratios={"macs": ratio}, data=calibration)
+                yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", lambda ours=ours: ours().hub)
+        about = {"criterion": THEIRS, "repair": False, "asked": ratio}
+        yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", partial(theirs, module, dense, ratio))
 
 
-def trained_top1(arguments: argparse.Namespace, hub: Hub, row: dict[str, Any]) -> float:
-    """Top-1 of a pruned network after training with labels, in the file; what is finished is not done again."""
-    key = {name: row[name] for name in ("criterion", "repair", "asked", "macs", "top1")}
-    key |= {name: getattr(arguments, name) for name in ("model", "epochs", "train", "rate", "images")}
-    folder = arguments.runs / f"{arguments.model}-{row['criterion']}-{row['asked']:g}-{digest_of(key)}"
-    record = folder / "trained.json"
+def folder_of(arguments: argparse.Namespace, about: dict[str, Any]) -> Path:
+    """Where a network is kept, and what was measured of it."""
+    key = about | {name: getattr(arguments, name) for name in ("model", "calibration", "any_width")}
+    folder: Path = arguments.runs / f"{arguments.model}-{about['criterion']}-{about['asked']:g}-{digest_of(key)}"
+    return folder
+
+
+def kept_hub(file: Path, make: Callable[[], Hub]) -> Hub:
+    """What is in the file, which is made where it is not there yet."""
+    if not file.exists():
+        make().save(file)
+    return Hub.open(file)
+
+
+def top1_of(hub: Hub, record: Path, images: int) -> float:
+    """Top-1 in percent, which is measured where it is not in the record yet."""
     if not record.exists():
-        settings = {"images": arguments.train, "epochs": arguments.epochs, "rate": arguments.rate}
-        made, _ = retrained(hub, **settings, folder=folder / "training", identity=key)
-        write_file(record, json.dumps({"top1": file_top1(made, arguments.images)[0]}), force=True)
-    found = float(json.loads(record.read_text())["top1"])
-    print(f"{row['criterion']} trained for {arguments.epochs} epochs: {found:.2f} %", flush=True)
+        write_file(record, json.dumps({"top1": file_top1(hub, images)[0]}))
+    return float(json.loads(record.read_text())["top1"])
+
+
+def trained_hub(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Hub:
+    """A pruned network after training with labels; what is finished is not done again."""
+    settings = {"images": arguments.train, "epochs": arguments.epochs, "rate": arguments.rate}
+    name = trained_name(arguments)
+    return kept_hub(
+        folder / f"{name}.onnx",
+        lambda: retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})[0],
+    )
+
+
+def trained_name(arguments: argparse.Namespace) -> str:
+    """What a network's training is called."""
+    return f"trained-{arguments.epochs}-{arguments.rate:g}-{arguments.train}"
+
+
+def trained_top1(arguments: argparse.Namespace, hub: Hub, folder: Path) -> float:
+    """Top-1 of a pruned network after training, in the file."""
+    made = trained_hub(arguments, hub, folder)
+    found = top1_of(made, folder / f"{trained_name(arguments)}-{arguments.images}.json", arguments.images)
+    print(f"{folder.name} trained for {arguments.epochs} epochs: {found:.2f} %", flush=True)
     return found
 
 

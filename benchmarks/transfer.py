@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 import time
@@ -49,7 +48,7 @@ from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models.train import Recipe
-from edgekron.training import re_estimate, reconstruct
+from edgekron.training import Outcome, joined, re_estimate, reconstruct
 
 PACKAGES = ("edgekron", "torch", "onnxruntime", "numpy")
 
@@ -126,22 +125,28 @@ class _Chain:
         """Every step that has no line yet; hubs of finished steps are read from the folder."""
         done = {row["step"] for row in read(self._path) if row["key"] == self._key}
         for step in self._steps:
-            if step in done and (self._folder / f"{step}.onnx").exists():
-                continue
-            start = time.perf_counter()
-            hub, facts = self._distilled() if self._family == DISTILLATION else self._step(step)
-            seconds = time.perf_counter() - start
-            hub.save(self._folder / f"{step}.onnx", force=True)
+            hub, facts = self.made(step)
             if step in done:
                 continue
             top1, _ = file_top1(hub, self._arguments.images)
-            row = {"key": self._key, "step": step, **facts, "top1": top1, "seconds": round(seconds, 1)}
-            row |= {"date": datetime.now(UTC).isoformat(timespec="minutes"), "machine": platform.machine()}
+            row = {"key": self._key, "step": step, **facts, "top1": top1}
+            row["date"] = datetime.now(UTC).isoformat(timespec="minutes")
             row["versions"] = {package: metadata.version(package) for package in PACKAGES}
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"{self._family} {self._ratio:g}x {step}: top-1 {row['top1']:.2f} % ({seconds:.0f} s)", flush=True)
+            print(f"{self._family} {self._ratio:g}x {step}: top-1 {top1:.2f} % ({facts['seconds']:.0f} s)", flush=True)
+
+    def made(self, step: str) -> tuple[Hub, dict[str, Any]]:
+        """The network after a step, and what is known of it; made where it is not in the folder yet."""
+        file, record = self._folder / f"{step}.onnx", self._folder / f"{step}.json"
+        if not (file.exists() and record.exists()):
+            start = time.perf_counter()
+            hub, facts = self._distilled() if self._family == DISTILLATION else self._step(step)
+            facts["seconds"] = round(time.perf_counter() - start, 1)
+            hub.save(file, force=True)
+            write_file(record, json.dumps(facts), force=True)
+        return Hub.open(file), json.loads(record.read_text())
 
     def _step(self, step: str) -> tuple[Hub, dict[str, Any]]:
         if step in ("weights", "calibrated"):
@@ -153,11 +158,9 @@ class _Chain:
                 data=data if step == "calibrated" else [],
                 method=self._family,
             )
-            ratios = {unit: total["ratio"] for unit, total in made.report["totals"].items()}
-            write_file(self._folder / f"{step}.json", json.dumps(ratios), force=True)
-            return made.hub, {"ratios": ratios}
+            return made.hub, {"ratios": {unit: total["ratio"] for unit, total in made.report["totals"].items()}}
         origin = "weights" if step in ("means", "energy") else "calibrated"
-        facts = {"ratios": json.loads((self._folder / f"{origin}.json").read_text())}
+        facts = {"ratios": self.made(origin)[1]["ratios"]}
         before = Hub.open(self._folder / f"{'reconstructed' if step == 'transferred' else origin}.onnx")
         if step in ("means", "energy"):
             return re_estimate(before, self._teacher, self._calibration(), rescale=step == "energy"), facts
@@ -176,7 +179,7 @@ class _Chain:
             folder=self._folder / "training",
             identity=self._key,
         )
-        return student, {**facts, "best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
+        return student, {**facts, **told(outcome)}
 
     def _distilled(self) -> tuple[Hub, dict[str, Any]]:
         model = self._arguments.model
@@ -190,11 +193,17 @@ class _Chain:
             folder=self._folder / "training",
             identity=self._key,
         )
-        facts = {"ratios": ratios, "width": width, "best_epoch": outcome.best_epoch}
-        return hub_of(model, module), {**facts, "training_seconds": round(outcome.seconds)}
+        return hub_of(model, module), {"ratios": ratios, "width": width, **told(outcome)}
 
     def _calibration(self) -> np.ndarray:
         return calibration_images(self._arguments.calibration)
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """What a line says of a training."""
+    facts = {"best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
+    with joined() as processes:
+        return {**facts, "device": processes.device_name}
 
 
 if __name__ == "__main__":

@@ -125,16 +125,16 @@ def _trained(
     identity: Mapping[str, Any],
 ) -> Outcome:
     rest, held_out = examples.split(0.05, 0)
-    objective = None
-    if teacher is not None:
-        objective = KnowledgeTransfer(
-            module,
-            GraphModule(teacher),
-            torch.from_numpy(_few(examples)),
-            hints=hints,
-            cache=ResponseCache(len(examples.labels), VARIANTS),
-        )
     with joined() as processes:
+        objective = None
+        if teacher is not None:
+            objective = KnowledgeTransfer(
+                module.to(processes.device),
+                GraphModule(teacher),
+                torch.from_numpy(_few(examples)),
+                hints=hints,
+                cache=ResponseCache(len(examples.labels), VARIANTS),
+            )
         return Trainer(
             module,
             rest,

@@ -10,6 +10,7 @@ process's word.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the one that writes files."""
         return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """What the computing is done on, in words."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return platform.processor() or platform.machine()
 
     def share(self, rows: Tensor) -> Tensor:
         """The part of a batch's rows that is for this process. Raises ``UserError`` when it cannot be shared evenly."""

@@ -121,7 +121,7 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, o
             report=report,
         )
         outcome = trainer.run()
-        device = processes.device
+        device = processes.device_name
     facts: dict[str, object] = {
         "network": recipe.network,
         "data": recipe.data,
@@ -130,7 +130,7 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, o
         "std": list(train_set.std),
         "recipe": asdict(recipe),
         "seconds": round(outcome.seconds),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
     checkpoints.mkdir(parents=True, exist_ok=True)

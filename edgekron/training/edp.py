@@ -4,13 +4,21 @@ Source: Ruan et al., *EDP* (IEEE TNNLS 2021), whose blocks and proximal steps ar
 text leaves open is decided here. Each layer without groups gets a block (``aware_kernel``). After every step on the
 loss comes the proximal step of
 
-    strength * sum over columns and channels g of share(g) * size(g)
+    strength * sum over columns and channels g of price(g) * size(g)
 
 ``size`` is how much g contributes to its layer's outputs, in units of the layer's mean: of a column of coefficients
 the deviation of what its filter makes of the images, times the column's norm behind the batch normalisation; of an
 output channel its deviation, which behind a batch normalisation is its gain. Norms of weights would say nothing there:
-the normalisation takes any scale back. ``share`` is the share of the network's cost that g stands for, in units of the
-mean share.
+the normalisation takes any scale back.
+
+A penalty takes as much from large sizes as from small ones, so the price says in which order groups die. It is to be
+that of the least damage for the cost that is saved. What dies of L layers with n groups is size^2 / n of each one's
+variance, and its damage for its cost the square of its size by its price if
+
+    price = sqrt(n * share / L)
+
+where ``share`` is the share of the network's cost that one group stands for. So layers that cost the same have the same
+price, however many columns they have. Prices are in units of their mean.
 
 The strength is a controller's: it grows while the network costs more than a straight line from all to the budget
 allows, and falls while it costs less. The line ends at ``SETTLE`` of the training. There, or as soon as the budget is
@@ -48,9 +56,9 @@ from .node_modules import Normalised, Operator
 
 #: Share of the training after which nothing more is taken.
 SETTLE = 0.6
-#: What a group of mean share would lose of its size until then if the strength stayed as it begins; by which power of
-#: e it may change, and the excess of cost at which it changes fastest.
-START, RANGE, SLACK = 0.1, 10.0, 0.02
+#: What a group of mean price would lose of its size until then if the strength stayed as it begins; by which power of
+#: e it may change, at most so much of it in one step, and the excess of cost at which it changes fastest.
+START, RANGE, STEEPEST, SLACK = 0.1, 10.0, 0.5, 0.02
 #: How much longer a row may become in one step that gets its length back.
 LONGER = 2.0
 #: Images that responses are measured on, and steps after which they are measured again.
@@ -102,12 +110,12 @@ class CompressedAware:
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
         self._budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
-        columns = {name: self._budget.column_share(name, costs) for name in self.layers}
-        rows = {group.name: self._row_share(group, costs) for group in self._groups}
+        columns = {name: (ranks[name] * self._budget.column_share(name, costs)) ** 0.5 for name in self.layers}
+        rows = {group.name: self._row_price(group, costs) for group in self._groups}
         counts = [ranks[name] for name in columns] + [len(group.units) for group in self._groups]
         mean = float(np.average([*columns.values(), *rows.values()], weights=counts))
-        self._column_shares = {name: share / mean for name, share in columns.items()}
-        self._row_shares = {name: share / mean for name, share in rows.items()}
+        self._column_prices = {name: price / mean for name, price in columns.items()}
+        self._row_prices = {name: price / mean for name, price in rows.items()}
         self._check_reach()
 
     @property
@@ -152,7 +160,7 @@ class CompressedAware:
         if step == 1:
             self._strength.fill_(START / (self._learning_rate * end))
         excess = self._excess(min(1.0, step / end))
-        self._strength.mul_(math.exp(RANGE / end * max(-1.0, min(1.0, excess / SLACK))))
+        self._strength.mul_(math.exp(min(RANGE / end, STEEPEST) * max(-1.0, min(1.0, excess / SLACK))))
         self._shrink(float(self._strength) * rate)
         if step >= end or self._excess(1.0) <= 0:
             self._settle()
@@ -202,9 +210,10 @@ class CompressedAware:
         mine = self._index(np.isin(group.readers[reader], group.units))
         return reader in read and not bool(read[reader][mine].any())
 
-    def _row_share(self, group: Group, costs: Sequence[str]) -> float:
+    def _row_price(self, group: Group, costs: Sequence[str]) -> float:
         whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
-        return sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
+        share = sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
+        return math.sqrt(len(group.units) * share / len(group.layers))
 
     def _column_sizes(self) -> dict[str, Tensor]:
         """Sizes [r] of each layer's columns, 0 for dead ones."""
@@ -239,10 +248,10 @@ class CompressedAware:
         return (layer.block().coefficients * layer.deviations()).norm(dim=1)
 
     def _shrink(self, strength: float) -> None:
-        """The proximal step with penalties of ``strength`` times each group's share."""
+        """The proximal step with penalties of ``strength`` times each group's price."""
         for name, sizes in self._column_sizes().items():
             layer = self.layers[name]
-            factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
+            factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_prices[name]))
             alive = layer.kernel.columns.bool()
             factors = _spare(factors, sizes, alive)
             before = self._deviation(layer)
@@ -253,7 +262,7 @@ class CompressedAware:
         for group, sizes in zip(self._groups, self._row_sizes().values(), strict=True):
             units = self._index(group.units)
             alive = self._alive[units].bool()
-            shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_shares[group.name]))
+            shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_prices[group.name]))
             factors[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
         for entries in self._entries:
             if entries.makes:
@@ -286,11 +295,11 @@ class CompressedAware:
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
     def _settle(self) -> None:
-        """Lowers what is left to numbers that run well, after taking, of the smallest for their share of the cost, as
-        many as the budget still wants.
+        """Lowers what is left to numbers that run well, after taking, of the smallest for their price, as many as
+        the budget still wants.
         """
-        columns = {name: sizes / self._column_shares[name] for name, sizes in self._column_sizes().items()}
-        rows = {name: sizes / self._row_shares[name] for name, sizes in self._row_sizes().items()}
+        columns = {name: sizes / self._column_prices[name] for name, sizes in self._column_sizes().items()}
+        rows = {name: sizes / self._row_prices[name] for name, sizes in self._row_sizes().items()}
         levels = [0.0, *torch.cat([*columns.values(), *rows.values()]).sort().values.tolist()]
         low, high = 0, len(levels) - 1
         while low < high:

@@ -12,9 +12,10 @@ folds in again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
@@ -85,6 +86,14 @@ class GraphModule(nn.Module):
                 )
             )
         self._parts: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[_Step, tuple[str, ...]]]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
+        # The hub is never written to, and cannot be copied by this protocol.
+        memo[id(self._hub)] = self._hub
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     @property
     def layers(self) -> dict[str, str]:

@@ -118,6 +118,8 @@ class KnowledgeTransfer:
 
     @torch.no_grad()
     def _ask(self, images: Tensor) -> dict[str, Tensor]:
+        # The student may have moved since.
+        self._teacher.to(images.device)
         with autocast(images.device, self._precision):
             output = self._teacher(images)
         return {_OUTPUT: output} | {name: self._summary(self._theirs.taken[name]) for name in self.hints}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .settings import Settings
 
@@ -19,11 +20,16 @@ def copy_of(module: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def follow(average: Mapping[str, Tensor], module: nn.Module, keep: float) -> None:
     """Moves an average towards the module's weights, in place; counters are copied."""
-    for key, new in module.state_dict().items():
-        if new.is_floating_point():
-            average[key].lerp_(new, 1 - keep)
+    state = module.state_dict()
+    move = get_ema_multi_avg_fn(keep)
+    # One call for all tensors of a type: on a GPU, one for each would take longer than the step.
+    for dtype in {tensor.dtype for tensor in state.values()}:
+        keys = [key for key, tensor in state.items() if tensor.dtype == dtype]
+        if dtype.is_floating_point:
+            move([average[key] for key in keys], [state[key] for key in keys], 0)
         else:
-            average[key].copy_(new)
+            for key in keys:
+                average[key].copy_(state[key])
 
 
 @contextmanager

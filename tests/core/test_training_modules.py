@@ -88,6 +88,20 @@ def test_the_scale_of_a_part_belongs_to_one_factor(factors, sizes):
     assert torch.allclose(network.expand(changed), expected, atol=1e-5)
 
 
+def test_a_copy_has_weights_of_its_own_and_gives_the_same():
+    module = GraphModule(compressed(), normalise=True).eval()
+    x = torch.from_numpy(images(4).fetch(np.arange(4)))
+    copied = copy.deepcopy(module)
+    with torch.no_grad():
+        wanted = module(x)
+        assert torch.equal(copied(x), wanted)
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert torch.equal(module(x), wanted)
+        assert not copied(x).any()
+    assert copied.to_hub().layers()[0].name == module.to_hub().layers()[0].name
+
+
 def test_layers_have_their_names():
     module = GraphModule(compressed())
     assert set(module.layers) == {"stem", "block", "down", "classifier"}
