@@ -102,6 +102,8 @@ class CompressedAware:
         #: [whether all is settled, what was taken at once then, and what to come to numbers that run well]
         module.register_buffer("edp_facts", torch.zeros(3, dtype=torch.int64, device=images.device))
         self._entries = list(find_entries(module, self._structure, layers, self.layers))
+        self._roots = [entries.roots.to(images.device) for entries in self._entries]
+        self._places: dict[int, tuple[np.ndarray, Tensor]] = {}
         self._groups = self._silent([group for group in self._structure.groups if group.reason is None])
         if not self._groups and not self.layers:
             raise UserError(
@@ -198,8 +200,8 @@ class CompressedAware:
         alive = torch.ones(len(self._alive), device=self._alive.device)
         for group in groups:
             alive[self._index(group.units)] = 0
-        for entries in self._entries:
-            entries.scale(alive[entries.roots.to(alive.device)])
+        for entries, roots in zip(self._entries, self._roots, strict=True):
+            entries.scale(alive[roots])
         readers = {name: self._part(name) for group in groups for name in group.readers}
         read = read_by(self._module, readers, self._images[:2])
         for entries, tensor in zip(self._entries, kept, strict=True):
@@ -264,9 +266,9 @@ class CompressedAware:
             alive = self._alive[units].bool()
             shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_prices[group.name]))
             factors[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
-        for entries in self._entries:
+        for entries, roots in zip(self._entries, self._roots, strict=True):
             if entries.makes:
-                entries.scale(factors[entries.roots.to(factors.device)])
+                entries.scale(factors[roots])
         self._alive.mul_(factors > 0)
 
     def _follow(self, name: str, before: Tensor) -> None:
@@ -290,8 +292,8 @@ class CompressedAware:
 
     def _excess(self, progress: float) -> float:
         """How much more of the dense costs the network will have than it may at ``progress`` of the way there."""
-        ranks = {name: int(layer.kernel.columns.sum()) for name, layer in self.layers.items()}
-        shares = self._budget.expected(self._alive.cpu().numpy().astype(bool), ranks)
+        alive = self._alive.cpu().numpy().astype(bool)
+        shares = self._budget.expected(alive, self._ranks({n: x.kernel.columns for n, x in self.layers.items()}))
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
     def _settle(self) -> None:
@@ -347,19 +349,27 @@ class CompressedAware:
                 ranks[name] = ranks[name] * _largest(sizes * ranks[name], rank)
         return alive, ranks
 
+    @staticmethod
+    def _ranks(columns: Mapping[str, Tensor]) -> dict[str, int]:
+        """How many columns are alive, asked of the device at once."""
+        return (
+            dict(zip(columns, torch.stack([x.sum() for x in columns.values()]).tolist(), strict=True))
+            if columns
+            else {}
+        )
+
     def _meets(self, selection: Selection) -> bool:
-        ranks = {name: int(columns.sum()) for name, columns in selection[1].items()}
-        shares = self._budget.shares(selection[0].cpu().numpy().astype(bool), ranks)
+        shares = self._budget.shares(selection[0].cpu().numpy().astype(bool), self._ranks(selection[1]))
         return all(shares[unit] * ratio <= 1 for unit, ratio in self._ratios.items())
 
     def _silence(self) -> None:
         """Keeps at zero what makes dead channels."""
-        if bool(self._alive.all()):
+        alive = self._alive.cpu()
+        if bool(alive.all()):
             return
         for entries in self._entries:
-            alive = self._alive[entries.roots.to(self._alive.device)]
-            if not bool(alive.all()):
-                entries.scale(alive)
+            if not bool((mine := alive[entries.roots]).all()):
+                entries.scale(mine.to(self._alive.device))
 
     def _check_reach(self) -> None:
         """Raises ``UserError`` where even the least that can be left costs too much."""
@@ -389,7 +399,10 @@ class CompressedAware:
         return part.norm if isinstance(part, Normalised) else None
 
     def _index(self, places: np.ndarray) -> Tensor:
-        return torch.from_numpy(places).to(self._alive.device)
+        """``places``, of a group, on the device, where they stay."""
+        if id(places) not in self._places:
+            self._places[id(places)] = places, torch.from_numpy(places).to(self._alive.device)
+        return self._places[id(places)][1]
 
     @property
     def _alive(self) -> Tensor:
@@ -405,12 +418,15 @@ class CompressedAware:
 
 
 def _spare(factors: Tensor, sizes: Tensor, alive: Tensor, parts: Sequence[np.ndarray] = ()) -> Tensor:
-    """``factors`` [n] with 1 instead of 0 for the largest, so that ``LEAST`` of them stay, and one of each part."""
+    """``factors`` [n] with 1 instead of 0 for the largest, so that ``LEAST`` of them stay, and one of each part.
+
+    It asks the device for nothing: a GPU would wait.
+    """
     least = math.ceil(LEAST * len(factors))
     left = alive & (factors > 0)
-    if int(left.sum()) >= least and all(bool(left[part].any()) for part in parts):
-        return factors
-    return torch.where(_largest(torch.where(alive, sizes, -1.0), least, parts).bool(), 1.0, factors)
+    enough = torch.stack([left.sum() >= least, *(left[part].any() for part in parts)]).all()
+    spared = _largest(torch.where(alive, sizes, -1.0), least, parts).bool()
+    return torch.where(spared & ~enough, 1.0, factors)
 
 
 def _largest(sizes: Tensor, count: int, parts: Sequence[np.ndarray] = ()) -> Tensor:
@@ -418,5 +434,6 @@ def _largest(sizes: Tensor, count: int, parts: Sequence[np.ndarray] = ()) -> Ten
     kept = torch.zeros_like(sizes, dtype=torch.uint8)
     kept[torch.topk(sizes, count).indices] = 1
     for part in parts:
-        kept[part[int(sizes[part].argmax())]] = 1
+        places = torch.from_numpy(part).to(sizes.device)
+        kept[places[sizes[places].argmax()]] = 1
     return kept
