@@ -1,13 +1,14 @@
-"""Pruning without training: top-1 against MACs by every criterion, with and without repair, and measured latency.
+"""Pruning: top-1 against MACs by every criterion, without training and with, repaired or not, and measured latency.
 
     python benchmarks/pruning.py resnet56
     python benchmarks/pruning.py resnet20 --ratios 1.5 --images 1000 --calibration 128
 
 At each ratio of MACs the network is pruned by every criterion, left as it is and repaired by least squares, and by
 Torch-Pruning's own pruner as it comes (magnitude importance, global ranking, pruned until it has no more MACs than
-asked for; ``pip install torch-pruning``). The files of one ratio are timed in ONNX Runtime against the dense network,
-all of them in one interleaved run; with ``--epochs``, the networks of this ratio are also trained, repaired ones and
-Torch-Pruning's, all in the same way. The same command goes on where it was killed, within an epoch too. It writes
+asked for; ``pip install torch-pruning``). The files of one ratio are timed in ONNX Runtime and in LiteRT against the
+dense network, all of them in one interleaved run; with ``--epochs``, the networks of this ratio are also trained,
+repaired ones and Torch-Pruning's, all in the same way. The same command goes on where it was killed, within an epoch
+too. It writes
 ``benchmarks/results/pruning-MODEL.json``, ``docs/pruning-MODEL.svg`` and ``docs/pruning-MODEL.md``.
 """
 
@@ -38,16 +39,19 @@ from transferring import file_top1, retrained
 from edgekron import graph
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
+from edgekron.exporters.tflite import export_tflite
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
-from edgekron.runtimes import bench
+from edgekron.runtimes import Report, bench
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
 RATIOS = (1.25, 1.5, 1.75, 1.94, 2.25, 2.75)
-PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "numpy", "torch-pruning")
+PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "torch-pruning")
+#: How a file that a runtime takes is written.
+EXPORTS: dict[str, Callable[[Hub, Path], Any]] = {"onnx": export_onnx, "tflite": export_tflite}
 #: Steps that Torch-Pruning's pruner takes from nothing to everything; it stops at the first that meets the ratio.
 STEPS = 200
 
@@ -78,44 +82,49 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
     timed = arguments.timed or min(arguments.ratios, key=lambda ratio: abs(ratio - 2))
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="edgekron-pruning-") as temporary:
-        files = [Path(temporary) / "dense.onnx"]
-        kept: list[dict[str, Any]] = []
-        first: dict[str, Any] = {"criterion": "dense", "repair": False, "asked": 1.0}
-        for about, hub in chain([(first, dense)], pruned(arguments, module, dense, calibration)):
-            file = files[0] if hub is dense else Path(temporary) / f"{len(rows)}.onnx"
-            export_onnx(hub, file)
-            folder = folder_of(arguments, about)
-            row = about | costs(hub) | {"bytes": file.stat().st_size}
-            row["top1"] = top1_of(hub, folder / f"pruned-{arguments.images}.json", arguments.images)
-            last = row["repair"] or row["criterion"] == THEIRS
-            if arguments.epochs and last and row["asked"] == timed:
-                row["top1_trained"] = trained_top1(arguments, hub, folder)
-            print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
-            rows.append(row)
-            if hub is not dense and row["asked"] == timed:
-                files.append(file)
-            if hub is dense or row["asked"] == timed:
-                kept.append(row)
-        report = bench(files, threads=1, seconds=arguments.seconds)
-        speedups = [None, *(asdict(interval) for interval in report.speedups)]
-        for row, measured, speedup in zip(kept, report.files, speedups, strict=True):
-            row["latency"], row["speedup"] = asdict(measured.latency), speedup
+    kept: list[tuple[dict[str, Any], Hub]] = []
+    first: dict[str, Any] = {"criterion": "dense", "repair": False, "asked": 1.0}
+    for about, hub in chain([(first, dense)], pruned(arguments, module, dense, calibration)):
+        folder = folder_of(arguments, about)
+        row = about | costs(hub)
+        row["top1"] = top1_of(hub, folder / f"pruned-{arguments.images}.json", arguments.images)
+        last = row["repair"] or row["criterion"] == THEIRS
+        if arguments.epochs and last and row["asked"] == timed:
+            row["top1_trained"] = trained_top1(arguments, hub, folder)
+        print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
+        rows.append(row)
+        if hub is dense or row["asked"] == timed:
+            kept.append((row, hub))
+    reports = {target: timed_in(target, kept, arguments.seconds) for target in EXPORTS}
     return {
         "model": name,
         "timed": timed,
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": dict(report.environment),
+        "machine": dict(reports["onnx"].environment),
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "calibration": f"{sum(map(len, calibration))} images of {CALIBRATION}",
         "data": f"{arguments.images} images of {TEST}",
         "any_width": arguments.any_width,
         "training": {name: getattr(arguments, name) for name in ("epochs", "train", "rate")},
         "threads": 1,
-        "warnings": list(report.warnings),
+        "warnings": sorted({warning for report in reports.values() for warning in report.warnings}),
         "units": {"latency": "second", "top1": "percent"},
         "rows": rows,
     }
+
+
+def timed_in(target: str, networks: list[tuple[dict[str, Any], Hub]], seconds: float) -> Report:
+    """The networks as files of ``target`` in one interleaved run, the first of them the reference; rows are told."""
+    with tempfile.TemporaryDirectory(prefix="edgekron-pruning-") as folder:
+        files = [Path(folder) / f"{index}.{target}" for index in range(len(networks))]
+        for (row, hub), file in zip(networks, files, strict=True):
+            EXPORTS[target](hub, file)
+            row[f"bytes_{target}"] = file.stat().st_size
+        report = bench(files, threads=1, seconds=seconds)
+    speedups = [None, *(asdict(interval) for interval in report.speedups)]
+    for (row, _), measured, speedup in zip(networks, report.files, speedups, strict=True):
+        row[f"latency_{target}"], row[f"speedup_{target}"] = asdict(measured.latency), speedup
+    return report
 
 
 def pruned(
@@ -126,11 +135,16 @@ def pruned(
         for criterion in arguments.criteria:
             for repair in (False, True):
                 about = {"criterion": criterion, "repair": repair, "asked": ratio}
-                settings = Settings(any_width=arguments.any_width, repair=repair)
-                ours = partial(prune, dense, criterion, settings, ratios={"macs": ratio}, data=calibration)
-                yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", lambda ours=ours: ours().hub)
+                make = partial(ours, arguments, dense, about, calibration)
+                yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", make)
         about = {"criterion": THEIRS, "repair": False, "asked": ratio}
         yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", partial(theirs, module, dense, ratio))
+
+
+def ours(arguments: argparse.Namespace, dense: Hub, about: dict[str, Any], calibration: list[np.ndarray]) -> Hub:
+    """What EdgeKron makes of the network."""
+    settings = Settings(any_width=arguments.any_width, repair=about["repair"])
+    return prune(dense, about["criterion"], settings, ratios={"macs": about["asked"]}, data=calibration).hub
 
 
 def folder_of(arguments: argparse.Namespace, about: dict[str, Any]) -> Path:
@@ -225,24 +239,25 @@ def table(result: dict[str, Any]) -> str:
     """The rows as Markdown."""
     dense = result["rows"][0]
     measured = (
-        f"`{result['command']}`, {result['date'][:10]}; {result['calibration']}; {result['data']}; ONNX Runtime "
-        f"{result['versions']['onnxruntime']}, one thread; latency against the dense file with its 95 % interval, at "
-        f"{result['timed']:g} times fewer MACs. Torch-Pruning {result['versions']['torch-pruning']} as it comes "
+        f"`{result['command']}`, {result['date'][:10]}; {result['calibration']}; {result['data']}, in ONNX Runtime "
+        f"{result['versions']['onnxruntime']}; latency of one image on one thread against the dense file with its 95 % "
+        f"interval, in ONNX Runtime and LiteRT {result['versions']['ai-edge-litert']}, at {result['timed']:g} times "
+        f"fewer MACs. Torch-Pruning {result['versions']['torch-pruning']} as it comes "
         "(magnitude, global)."
     )
     if result["training"]["epochs"]:
         how = result["training"]
         measured += f" Trained: for {how['epochs']} epochs, with the labels of {how['train']:,} training images."
     lines = [
-        f"# Pruning {result['model']} without training",
+        f"# Pruning {result['model']}",
         "",
         measured,
         "",
-        "| criterion | repair | MACs | parameters | top-1 % | lost | trained | lost | as fast |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| criterion | repair | MACs | parameters | top-1 % | lost | trained | lost | as fast: ORT | LiteRT |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        speed, after = row.get("speedup"), row.get("top1_trained")
+        after, speeds = row.get("top1_trained"), [row.get(f"speedup_{target}") for target in EXPORTS]
         cells = [
             row["criterion"],
             "least squares" if row["repair"] else "",
@@ -252,7 +267,7 @@ def table(result: dict[str, Any]) -> str:
             f"{dense['top1'] - row['top1']:.2f}",
             "" if after is None else f"{after:.2f}",
             "" if after is None else f"{dense['top1'] - after:.2f}",
-            "" if speed is None else f"{speed['value']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})",
+            *("" if s is None else f"{s['value']:.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in speeds),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -4,11 +4,16 @@ Source: Ruan et al., *EDP: An Efficient Decomposition and Pruning Scheme for Con
 (IEEE TNNLS 2021). A layer W [F, C, kh, kw] becomes a compressed-aware block of two layers without an activation between
 them, W = A B: a basis B [r, C, kh, kw] and a 1x1 layer of coefficients A [F, r]. Columns of A that are zero drop
 filters of the basis (the rank), rows that are zero drop output channels. A step on the loss is followed by the proximal
-step of a weighted sum of norms, which makes such zeros: a row or column of size s, by its penalty t, becomes
+step of a weighted sum of the logarithms of sizes, which makes such zeros: a row or column of size s, by its penalty t,
+becomes
 
-    max(0, 1 - t / s)
+    (1 + sqrt(1 - 4 t / s^2)) / 2
 
-times what it was. The penalty could be had for nothing by (A / t, t B), so the scale between the two is fixed: after
+times what it was, and zero below s = 2 sqrt(t). A sum of norms would take the same from all, and most of what stays
+would be lost with what goes; a logarithm takes t / s, and spares what is large. (Which penalty EDP has is not told in
+any text at hand; the logarithm is one of Hinge's, Li et al., CVPR 2020, whose blocks are the same.)
+
+The penalty could be had for nothing by (A / t, t B), so the scale between the two is fixed: after
 each step every column of A is scaled to norm one, and its filter by what it had. The scale belongs in the basis: a step
 on it then moves W as a step on W itself would, where a step on a basis of norm one would move W by as much more as the
 square of A's norm, and diverge.
@@ -62,7 +67,8 @@ def balanced(block: Block) -> Block:
 
 def shrinkage(sizes: Tensor, penalties: Tensor) -> Tensor:
     """What the proximal step multiplies each group with, by its size and its penalty times the learning rate."""
-    return (1 - penalties / sizes.clamp_min(1e-30)).clamp_min(0)
+    left = 1 - 4 * penalties / sizes.square().clamp_min(1e-30)
+    return torch.where(left >= 0, (1 + left.clamp_min(0).sqrt()) / 2, 0.0)
 
 
 def worth_a_pair(channels: int, window: int, outputs: int, rank: int) -> bool:

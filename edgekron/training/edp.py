@@ -4,18 +4,18 @@ Source: Ruan et al., *EDP* (IEEE TNNLS 2021), whose blocks and proximal steps ar
 text leaves open is decided here. Each layer without groups gets a block (``aware_kernel``). After every step on the
 loss comes the proximal step of
 
-    strength * sum over columns and channels g of price(g) * size(g)
+    strength * sum over columns and channels g of price(g) * log size(g)
 
 ``size`` is how much g contributes to its layer's outputs, in units of the layer's mean: of a column of coefficients
 the deviation of what its filter makes of the images, times the column's norm behind the batch normalisation; of an
 output channel its deviation, which behind a batch normalisation is its gain. Norms of weights would say nothing there:
 the normalisation takes any scale back.
 
-A penalty takes as much from large sizes as from small ones, so the price says in which order groups die. It is to be
-that of the least damage for the cost that is saved. What dies of L layers with n groups is size^2 / n of each one's
-variance, and its damage for its cost the square of its size by its price if
+Step by step the penalty takes the same from the squares of all sizes, so that the price says in which order groups die.
+It is to be that of the least damage for the cost that is saved. What dies of L layers with n groups is size^2 / n of
+each one's variance, and its damage for its cost the square of its size by its price if
 
-    price = sqrt(n * share / L)
+    price = n * share / L
 
 where ``share`` is the share of the network's cost that one group stands for. So layers that cost the same have the same
 price, however many columns they have. Prices are in units of their mean.
@@ -55,9 +55,9 @@ from .graph_module import GraphModule
 from .node_modules import Normalised, Operator
 
 #: Share of the training after which nothing more is taken.
-SETTLE = 0.6
-#: What a group of mean price would lose of its size until then if the strength stayed as it begins; by which power of
-#: e it may change, at most so much of it in one step, and the excess of cost at which it changes fastest.
+SETTLE = 0.4
+#: What a group of mean price and size would lose of half its square until then if the strength stayed as it begins; by
+#: which power of e it may change, at most so much of it in one step; the excess of cost at which it changes fastest.
 START, RANGE, STEEPEST, SLACK = 0.1, 10.0, 0.5, 0.02
 #: How much longer a row may become in one step that gets its length back.
 LONGER = 2.0
@@ -112,7 +112,7 @@ class CompressedAware:
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
         self._budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
-        columns = {name: (ranks[name] * self._budget.column_share(name, costs)) ** 0.5 for name in self.layers}
+        columns = {name: ranks[name] * self._budget.column_share(name, costs) for name in self.layers}
         rows = {group.name: self._row_price(group, costs) for group in self._groups}
         counts = [ranks[name] for name in columns] + [len(group.units) for group in self._groups]
         mean = float(np.average([*columns.values(), *rows.values()], weights=counts))
@@ -149,14 +149,15 @@ class CompressedAware:
     def step(self, rate: float, step: int, steps: int) -> bool:
         """The proximal step after step number ``step`` of ``steps``, taken with the learning rate ``rate``.
 
-        Says whether it settled what is dead: averages of earlier weights are of another network.
+        Says whether an average of the weights is to begin anew, which it does with every measurement of responses and
+        when all is settled: earlier weights are of another network.
         """
         for layer in self.layers.values():
             layer.retract()
         if self.settled:
             self._silence()
             return False
-        if (step - 1) % EVERY == 0:
+        if fresh := (step - 1) % EVERY == 0:
             measure_responses(self._module, self.layers, self._images)
         end = max(1.0, SETTLE * steps)
         if step == 1:
@@ -169,7 +170,7 @@ class CompressedAware:
         self._silence()
         for layer in self.layers.values():
             layer.balance()
-        return self.settled
+        return fresh or self.settled
 
     @torch.no_grad()
     def silence(self) -> None:
@@ -215,7 +216,7 @@ class CompressedAware:
     def _row_price(self, group: Group, costs: Sequence[str]) -> float:
         whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
         share = sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
-        return math.sqrt(len(group.units) * share / len(group.layers))
+        return len(group.units) * share / len(group.layers)
 
     def _column_sizes(self) -> dict[str, Tensor]:
         """Sizes [r] of each layer's columns, 0 for dead ones."""
@@ -300,8 +301,8 @@ class CompressedAware:
         """Lowers what is left to numbers that run well, after taking, of the smallest for their price, as many as
         the budget still wants.
         """
-        columns = {name: sizes / self._column_prices[name] for name, sizes in self._column_sizes().items()}
-        rows = {name: sizes / self._row_prices[name] for name, sizes in self._row_sizes().items()}
+        columns = {name: sizes / self._column_prices[name] ** 0.5 for name, sizes in self._column_sizes().items()}
+        rows = {name: sizes / self._row_prices[name] ** 0.5 for name, sizes in self._row_sizes().items()}
         levels = [0.0, *torch.cat([*columns.values(), *rows.values()]).sort().values.tolist()]
         low, high = 0, len(levels) - 1
         while low < high:

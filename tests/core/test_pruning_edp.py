@@ -49,6 +49,15 @@ def test_the_penalty_cannot_be_scaled_away() -> None:
     torch.testing.assert_close(scaled.basis, block.basis)
 
 
+def test_shrinkage_is_the_proximal_step_of_a_logarithm() -> None:
+    """It ends where (s' - s)^2 / 2 + t log s' does not change, spares what is large, and makes real zeros."""
+    sizes, penalties = torch.tensor([1.0, 0.5, 10.0, 0.79, 0.0]), torch.tensor([0.16, 0.0, 0.16, 0.16, 0.0])
+    left = sizes * shrinkage(sizes, penalties)
+    assert left.tolist() == pytest.approx([0.8, 0.5, 9.983974, 0.0, 0.0])
+    slopes = (left - sizes + penalties / left)[:3]
+    assert float(slopes.abs().max()) < 1e-6
+
+
 def _proximal(block: Block, rows: float, columns: float) -> Block:
     block = balanced(block)
     sizes = block.kernel().flatten(1).norm(dim=1)
