@@ -25,9 +25,9 @@ class AwareKernel(nn.Module):
     parameters of the layer.
 
     ``columns`` [r] says which columns are alive. ``spread`` [r] is the standard deviation of what each filter of the
-    basis makes of the layer's inputs, for a filter of norm one. A step on coefficients moves the kernel more than a
-    step on the kernel would, by the square of the basis's norm; ``slowness``, its largest singular value at first,
-    takes that back.
+    basis makes of the layer's inputs, and ``worth`` [r] what the network's outputs would lose without it, both for a
+    filter of norm one. A step on coefficients moves the kernel more than a step on the kernel would, by the square of
+    the basis's norm; ``slowness``, its largest singular value at first, takes that back.
     """
 
     def __init__(self, layout: Layout, covariance: Tensor | None, rank: int) -> None:
@@ -35,9 +35,11 @@ class AwareKernel(nn.Module):
         self._layout, self._covariance = layout, covariance
         self.register_buffer("columns", torch.ones(rank, dtype=torch.uint8))
         self.register_buffer("spread", torch.ones(rank))
+        self.register_buffer("worth", torch.ones(rank))
         self.register_buffer("slowness", torch.ones(()))
         self.columns: Tensor
         self.spread: Tensor
+        self.worth: Tensor
         self.slowness: Tensor
 
     def forward(self, basis: Tensor, coefficients: Tensor) -> Tensor:
@@ -109,9 +111,14 @@ class AwareLayer:
     @torch.no_grad()
     def responses(self, x: Tensor) -> Tensor:
         """Standard deviation [r] of what the basis makes of inputs ``x``, for filters of norm one."""
-        y = self.operator.function(x, self.kernel.weight_of(self.basis))
+        y = self.made_of(x)
         norms = self.basis.flatten(1).norm(dim=1).clamp_min(1e-30)
-        return cast(Tensor, y.transpose(0, 1).flatten(1).std(1, correction=0)) / norms
+        return y.transpose(0, 1).flatten(1).std(1, correction=0) / norms
+
+    @torch.no_grad()
+    def made_of(self, x: Tensor) -> Tensor:
+        """What the basis makes of inputs ``x``, with r channels."""
+        return cast(Tensor, self.operator.function(x, self.kernel.weight_of(self.basis)))
 
     @property
     def parameters(self) -> nn.Module:

@@ -1,4 +1,6 @@
-"""What layers make of images, for EDP: covariances of outputs, deviations of responses, and what arrives at layers."""
+"""What layers make of images, for EDP: covariances of outputs, deviations of responses, what arrives at layers, and
+what the network's outputs would lose.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +47,59 @@ def measure_responses(module: nn.Module, layers: Mapping[str, AwareLayer], image
     look(module, images, [x.operator.register_forward_pre_hook(hook(name)) for name, x in layers.items()])
     for name, layer in layers.items():
         layer.kernel.spread.copy_(torch.stack(found[name]).square().mean(0).sqrt())
+
+
+def losses(
+    module: nn.Module, layers: Mapping[str, AwareLayer], parts: Mapping[str, nn.Module], images: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """By how much the network's outputs would change, to first order, without each column [r] of the blocks ``layers``,
+    and without each output channel [C] of ``parts``: root mean squares, each output in units of its deviation.
+
+    A mean that is lost is no loss: normalisations and biases take it up. The change of an image's outputs is taken
+    along one direction drawn for it, whose expectation it is.
+    """
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def keep(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[part] = inputs[0].detach(), output
+
+    watched = {*parts.values(), *(layer.operator for layer in layers.values())}
+    handles = [part.register_forward_hook(keep) for part in watched]
+    training, generator = module.training, torch.Generator().manual_seed(0)
+    module.eval()
+    columns: dict[str, list[Tensor]] = {name: [] for name in layers}
+    rows: dict[str, list[Tensor]] = {name: [] for name in parts}
+    with torch.enable_grad():
+        for piece in images.split(_BATCH):
+            found = module(piece)
+            outputs = torch.cat([y.flatten(1).float() for y in (found if isinstance(found, tuple) else (found,))], 1)
+            signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1
+            along = (outputs * signs / outputs.detach().std(0, correction=0).clamp_min(1e-6)).sum()
+            reached = [part for part in watched if part in seen and seen[part][1].requires_grad]
+            slopes = dict(zip(reached, torch.autograd.grad(along, [seen[part][1] for part in reached]), strict=True))
+            for name, part in parts.items():
+                if part in slopes:
+                    rows[name].append(_along(seen[part][1].detach(), slopes[part]))
+            for name, layer in layers.items():
+                if layer.operator in slopes:
+                    x, slope = seen[layer.operator][0], slopes[layer.operator]
+                    slope = torch.einsum("fr,nf...->nr...", layer.block().coefficients, slope)
+                    columns[name].append(_along(layer.made_of(x), slope))
+            seen.clear()
+    module.train(training)
+    for handle in handles:
+        handle.remove()
+    return _root_mean_squares(columns), _root_mean_squares(rows)
+
+
+def _root_mean_squares(pieces: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat(all_).square().mean(0).sqrt() for name, all_ in pieces.items() if all_}
+
+
+def _along(y: Tensor, slope: Tensor) -> Tensor:
+    """What each channel's deviation from its mean comes to along the slope, [n, C]."""
+    y, slope = (each.transpose(0, 1).reshape(y.shape[1], len(y), -1) for each in (y, slope))
+    return ((y - y.mean((1, 2), keepdim=True)) * slope).sum(2).T
 
 
 def read_by(module: nn.Module, parts: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:

@@ -4,26 +4,20 @@ Source: Ruan et al., *EDP* (IEEE TNNLS 2021), whose blocks and proximal steps ar
 text leaves open is decided here. Each layer without groups gets a block (``aware_kernel``). After every step on the
 loss comes the proximal step of
 
-    strength * sum over columns and channels g of price(g) * log size(g)
+    strength * sum over columns and channels g of share(g) * log size(g)
 
-``size`` is how much g contributes to its layer's outputs, in units of the layer's mean: of a column of coefficients
-the deviation of what its filter makes of the images, times the column's norm behind the batch normalisation; of an
-output channel its deviation, which behind a batch normalisation is its gain. Norms of weights would say nothing there:
-the normalisation takes any scale back.
-
-Step by step the penalty takes the same from the squares of all sizes, so that the price says in which order groups die.
-It is to be that of the least damage for the cost that is saved. What dies of L layers with n groups is size^2 / n of
-each one's variance, and its damage for its cost the square of its size by its price if
-
-    price = n * share / L
-
-where ``share`` is the share of the network's cost that one group stands for. So layers that cost the same have the same
-price, however many columns they have. Prices are in units of their mean.
+``size`` is how much the network's outputs would change without g, to first order, on a few images that are looked at
+again and again, and in between as much more or less of that as g's weights have grown or shrunk since: the norm of a
+column's filter, and of an output channel its deviation, which behind a batch normalisation is its gain. ``share`` is
+the share of the network's cost that g stands for. Step by step the penalty takes its share from the squares of all
+sizes, so that those groups die first that do the least damage for the cost that they save. Norms of weights would say
+nothing of it: a normalisation takes any scale back, and layers differ in what becomes of their outputs.
 
 The strength is a controller's: it grows while the network costs more than a straight line from all to the budget
 allows, and falls while it costs less. The line ends at ``SETTLE`` of the training. There, or as soon as the budget is
-met, what is dead is settled: numbers of channels and ranks are lowered to ones that run well, the penalty ends, and the
-rest of the training is spent on what is left. What the penalty has not taken by then, the same order takes at once.
+met, what is dead is settled: what the penalty has not taken by then, the same order takes at once; numbers of channels
+and ranks move to near ones that run well, for which some of the dead may rise again; the penalty ends, and the rest of
+the training is spent on what is left.
 
 A channel whose size is zero makes zero from then on: its gain and its shift are kept at zero, and those of depthwise
 layers behind it. So it can be removed, and nothing changes. Where it would not arrive as zero (behind a sigmoid, say)
@@ -47,7 +41,7 @@ from edgekron.pruning.edp import Block, shrinkage
 from edgekron.pruning.quotas import LEAST
 
 from .aware_kernel import AwareLayer, Layout
-from .aware_measures import covariances, measure_responses, read_by
+from .aware_measures import covariances, losses, measure_responses, read_by
 from .edp_budget import Budget
 from .edp_entries import find_entries
 from .foldable_norm import FoldableNorm
@@ -55,8 +49,8 @@ from .graph_module import GraphModule
 from .node_modules import Normalised, Operator
 
 #: Share of the training after which nothing more is taken.
-SETTLE = 0.4
-#: What a group of mean price and size would lose of half its square until then if the strength stayed as it begins; by
+SETTLE = 0.25
+#: What a group of mean share and size would lose of half its square until then if the strength stayed as it begins; by
 #: which power of e it may change, at most so much of it in one step; the excess of cost at which it changes fastest.
 START, RANGE, STEEPEST, SLACK = 0.1, 10.0, 0.5, 0.02
 #: How much longer a row may become in one step that gets its length back.
@@ -99,6 +93,7 @@ class CompressedAware:
         units = 1 + max((int(channels.roots(u).max()) for u in known if len(u)), default=0)
         module.register_buffer("edp_alive", torch.ones(units, dtype=torch.uint8, device=images.device))
         module.register_buffer("edp_strength", torch.zeros(1, dtype=torch.float64, device=images.device))
+        module.register_buffer("edp_unit", torch.ones((), device=images.device))
         #: [whether all is settled, what was taken at once then, and what to come to numbers that run well]
         module.register_buffer("edp_facts", torch.zeros(3, dtype=torch.int64, device=images.device))
         self._entries = list(find_entries(module, self._structure, layers, self.layers))
@@ -112,12 +107,15 @@ class CompressedAware:
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
         self._budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
-        columns = {name: ranks[name] * self._budget.column_share(name, costs) for name in self.layers}
-        rows = {group.name: self._row_price(group, costs) for group in self._groups}
+        columns = {name: self._budget.column_share(name, costs) for name in self.layers}
+        rows = {group.name: self._row_share(group, costs) for group in self._groups}
         counts = [ranks[name] for name in columns] + [len(group.units) for group in self._groups]
         mean = float(np.average([*columns.values(), *rows.values()], weights=counts))
-        self._column_prices = {name: price / mean for name, price in columns.items()}
-        self._row_prices = {name: price / mean for name, price in rows.items()}
+        self._column_shares = {name: share / mean for name, share in columns.items()}
+        self._row_shares = {name: share / mean for name, share in rows.items()}
+        self._makers = {name: self._part(name) for group in self._groups for name in group.layers}
+        for name, part in self._makers.items():
+            part.register_buffer("edp_worth", torch.ones(len(self._outputs(name)), device=images.device))
         self._check_reach()
 
     @property
@@ -158,7 +156,7 @@ class CompressedAware:
             self._silence()
             return False
         if fresh := (step - 1) % EVERY == 0:
-            measure_responses(self._module, self.layers, self._images)
+            self._measure(first=step == 1)
         end = max(1.0, SETTLE * steps)
         if step == 1:
             self._strength.fill_(START / (self._learning_rate * end))
@@ -213,28 +211,38 @@ class CompressedAware:
         mine = self._index(np.isin(group.readers[reader], group.units))
         return reader in read and not bool(read[reader][mine].any())
 
-    def _row_price(self, group: Group, costs: Sequence[str]) -> float:
+    def _row_share(self, group: Group, costs: Sequence[str]) -> float:
         whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
-        share = sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
-        return len(group.units) * share / len(group.layers)
+        return sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
+
+    def _measure(self, *, first: bool) -> None:
+        """Looks at what layers make of the images, and what the outputs would lose; sizes begin with a mean of one."""
+        measure_responses(self._module, self.layers, self._images)
+        columns, rows = losses(self._module, self.layers, self._makers, self._images)
+        for name, layer in self.layers.items():
+            norms = layer.basis.flatten(1).norm(dim=1).clamp_min(1e-30)
+            layer.kernel.worth.copy_(columns.get(name, torch.zeros_like(norms)) / norms)
+        for name, part in self._makers.items():
+            outputs = self._outputs(name)
+            cast(Tensor, part.edp_worth).copy_(rows.get(name, torch.zeros_like(outputs)) / outputs.clamp_min(1e-30))
+        if first:
+            sizes = torch.cat([*self._column_sizes().values(), *self._row_sizes().values()])
+            self._unit.copy_(sizes.square().mean().sqrt().clamp_min(1e-30))
 
     def _column_sizes(self) -> dict[str, Tensor]:
         """Sizes [r] of each layer's columns, 0 for dead ones."""
-        found = {}
-        for name, layer in self.layers.items():
-            sizes = self.block(name).coefficients.norm(dim=0) * layer.deviations()
-            found[name] = sizes / sizes.square().mean().sqrt().clamp_min(1e-30)
-        return found
+        norms = {name: layer.basis.flatten(1).norm(dim=1) for name, layer in self.layers.items()}
+        return {name: norms[name] * layer.kernel.worth / self._unit for name, layer in self.layers.items()}
 
     def _row_sizes(self) -> dict[str, Tensor]:
         """Sizes [n] of each group's channels, over all layers that make them; 0 for dead ones."""
         found = {}
         for group in self._groups:
-            total = torch.zeros(len(group.units), device=self._alive.device)
+            squares = torch.zeros(len(group.units), device=self._alive.device)
             for name in group.layers:
-                squares = self._outputs(name)[self._index(group.made[name])].square()
-                total += squares / squares.mean().clamp_min(1e-30)
-            found[group.name] = (total / len(group.layers)).sqrt() * self._alive[self._index(group.units)]
+                each = self._outputs(name) * cast(Tensor, self._makers[name].edp_worth)
+                squares += each[self._index(group.made[name])].square()
+            found[group.name] = squares.sqrt() / self._unit * self._alive[self._index(group.units)]
         return found
 
     def _outputs(self, name: str) -> Tensor:
@@ -251,10 +259,10 @@ class CompressedAware:
         return (layer.block().coefficients * layer.deviations()).norm(dim=1)
 
     def _shrink(self, strength: float) -> None:
-        """The proximal step with penalties of ``strength`` times each group's price."""
+        """The proximal step with penalties of ``strength`` times each group's share."""
         for name, sizes in self._column_sizes().items():
             layer = self.layers[name]
-            factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_prices[name]))
+            factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
             alive = layer.kernel.columns.bool()
             factors = _spare(factors, sizes, alive)
             before = self._deviation(layer)
@@ -265,7 +273,7 @@ class CompressedAware:
         for group, sizes in zip(self._groups, self._row_sizes().values(), strict=True):
             units = self._index(group.units)
             alive = self._alive[units].bool()
-            shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_prices[group.name]))
+            shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_shares[group.name]))
             factors[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
         for entries, roots in zip(self._entries, self._roots, strict=True):
             if entries.makes:
@@ -298,33 +306,35 @@ class CompressedAware:
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
     def _settle(self) -> None:
-        """Lowers what is left to numbers that run well, after taking, of the smallest for their price, as many as
-        the budget still wants.
+        """Moves what is left to numbers that run well, after taking, of the smallest for their share of the cost, as
+        many as the budget still wants.
         """
-        columns = {name: sizes / self._column_prices[name] ** 0.5 for name, sizes in self._column_sizes().items()}
-        rows = {name: sizes / self._row_prices[name] ** 0.5 for name, sizes in self._row_sizes().items()}
+        columns = {name: sizes / self._column_shares[name] ** 0.5 for name, sizes in self._column_sizes().items()}
+        rows = {name: sizes / self._row_shares[name] ** 0.5 for name, sizes in self._row_sizes().items()}
         levels = [0.0, *torch.cat([*columns.values(), *rows.values()]).sort().values.tolist()]
         low, high = 0, len(levels) - 1
         while low < high:
             middle = (low + high) // 2
-            if self._meets(self._lowered(self._above(levels[middle], columns, rows), columns, rows)):
+            if self._meets(self._near(self._above(levels[middle], columns, rows), columns, rows)):
                 high = middle
             else:
                 low = middle + 1
         taken = self._above(levels[low], columns, rows)
-        lowered = self._lowered(taken, columns, rows)
-        counts = [self._count(each) for each in (self._selection(), taken, lowered)]
-        self._alive.copy_(lowered[0])
+        settled = self._near(taken, columns, rows)
+        forced, moved = self._lost(self._selection(), taken), self._lost(taken, settled)
+        self._alive.copy_(settled[0])
         for name, layer in self.layers.items():
-            layer.kernel.columns.copy_(lowered[1][name])
-        self._facts.copy_(torch.tensor([1, counts[0] - counts[1], counts[1] - counts[2]]))
+            layer.kernel.columns.copy_(settled[1][name])
+        self._facts.copy_(torch.tensor([1, forced, moved]))
 
     def _selection(self) -> Selection:
         return self._alive.clone(), {name: layer.kernel.columns.clone() for name, layer in self.layers.items()}
 
     @staticmethod
-    def _count(selection: Selection) -> int:
-        return int(selection[0].sum()) + sum(int(columns.sum()) for columns in selection[1].values())
+    def _lost(before: Selection, after: Selection) -> int:
+        """How many columns and channels are alive before, and not after."""
+        pairs = [(before[0], after[0]), *((columns, after[1][name]) for name, columns in before[1].items())]
+        return sum(int((one.bool() & ~other.bool()).sum()) for one, other in pairs)
 
     def _above(self, level: float, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
         """What is alive without what is not above ``level``."""
@@ -336,18 +346,18 @@ class CompressedAware:
             alive[units] *= _spare((sizes > level).float(), sizes, alive[units].bool(), group.parts) > 0
         return alive, ranks
 
-    def _lowered(self, selection: Selection, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
-        """``selection`` with as many of the largest as run well; ranks only where a pair is left of the block."""
-        alive, ranks = selection[0].clone(), dict(selection[1])
+    def _near(self, selection: Selection, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
+        """As many of the largest as run well. A block that is to be one layer has all its columns, for nothing."""
+        alive, ranks = selection[0].clone(), {}
         for group in self._groups:
             units = self._index(group.units)
-            count = self._budget.lowered(int(alive[units].sum()), len(units))
-            alive[units] *= _largest(rows[group.name] * alive[units], count, group.parts)
+            count = self._budget.near(int(alive[units].sum()), len(units))
+            alive[units] = _largest(rows[group.name], count, group.parts)
         left = alive.cpu().numpy().astype(bool)
         for name, sizes in columns.items():
-            rank = self._budget.lowered(int(ranks[name].sum()), len(sizes))
-            if self._budget.ends_as_pair(name, left, rank):
-                ranks[name] = ranks[name] * _largest(sizes * ranks[name], rank)
+            rank = self._budget.near(int(selection[1][name].sum()), len(sizes))
+            pair = self._budget.ends_as_pair(name, left, rank)
+            ranks[name] = _largest(sizes, rank if pair else len(sizes))
         return alive, ranks
 
     @staticmethod
@@ -412,6 +422,10 @@ class CompressedAware:
     @property
     def _strength(self) -> Tensor:
         return cast(Tensor, self._module.edp_strength)
+
+    @property
+    def _unit(self) -> Tensor:
+        return cast(Tensor, self._module.edp_unit)
 
     @property
     def _facts(self) -> Tensor:

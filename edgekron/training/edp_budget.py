@@ -76,9 +76,13 @@ class Budget:
             )
         self._dense = {unit: sum(cost.dense[unit] for cost in self._costs.values()) for unit in ("macs", "parameters")}
 
-    def lowered(self, count: int, full: int) -> int:
-        """The number that runs well below ``count``, which stays where nothing has gone yet."""
-        return count if count == full else self._round(count)
+    def near(self, count: int, full: int) -> int:
+        """The number that runs well nearest to ``count``, the lower of two; where nothing has gone yet, all stay."""
+        if count == full:
+            return count
+        below = self._round(count)
+        above = next(n for n in range(count, full + 1) if n == full or self._round(n) == n)
+        return above if above - count < count - below else below
 
     def column_share(self, name: str, costs: tuple[str, ...]) -> float:
         """Share of ``costs`` that one column of a layer's block stands for, in the network as it began."""
@@ -92,12 +96,12 @@ class Budget:
         return self._shares(alive.astype(np.float64), ranks)
 
     def expected(self, alive: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:
-        """The same with all numbers lowered to ones that run well, which channels they will be being unknown."""
+        """The same with all numbers moved to near ones that run well, which channels they will be being unknown."""
         width = alive.astype(np.float64)
         for units in self._groups:
             count = int(alive[units].sum())
-            width[units] *= self.lowered(count, len(units)) / max(count, 1)
-        return self._shares(width, {name: self.lowered(rank, self._costs[name].rank) for name, rank in ranks.items()})
+            width[units] *= self.near(count, len(units)) / max(count, 1)
+        return self._shares(width, {name: self.near(rank, self._costs[name].rank) for name, rank in ranks.items()})
 
     def _shares(self, width: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:
         shares = {name: one.share(width, ranks.get(name, 0)) for name, one in self._costs.items()}

@@ -16,6 +16,7 @@ from edgekron.plan import CompressionPlan
 from edgekron.ranks import rounded
 from edgekron.training import Augmentation, GraphModule, Outcome, Settings, Trainer, begin_norms, trainer
 from edgekron.training import edp as stage
+from edgekron.training.aware_measures import losses
 from edgekron.training.edp import CompressedAware
 from edgekron.training.edp_result import finished
 
@@ -236,6 +237,52 @@ def test_responses_are_measured_as_they_are():
     basis = aware.layers["stem"].basis.detach()
     wanted = nn.functional.conv2d(x, basis, padding=1).transpose(0, 1).flatten(1).std(1, correction=0)
     torch.testing.assert_close(aware.layers["stem"].deviations(), wanted, rtol=1e-4, atol=1e-6)
+
+
+class Plain(nn.Module):
+    """Nothing but sums of products, so that what is true to first order is true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.classifier = nn.Conv2d(1, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.stem(x).mean((2, 3)))
+
+
+def plain() -> Hub:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load(Plain().eval(), input_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_loss_is_what_the_outputs_would_change_by(normalise):
+    module, aware = opened(plain(), {"macs": 1.5}, normalise=normalise)
+    module.eval()
+    x = torch.from_numpy(images(64).fetch(np.arange(64)))
+    layer, part = aware.layers["stem"], module.get_submodule("stem")
+    columns, rows = losses(module, aware.layers, {"stem": part}, x)
+    with torch.no_grad():
+        whole = module(x)
+        signs = torch.randint(0, 2, whole.shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+
+        def change() -> float:
+            moved = whole - module(x)
+            along = ((moved - moved.mean(0)) * signs / whole.std(0, correction=0)).sum(1)
+            return float(along.square().mean().sqrt())
+
+        for g in range(len(layer.basis)):
+            layer.kernel.columns[g] = 0
+            assert float(columns["stem"][g]) == pytest.approx(change(), rel=1e-3, abs=1e-5)
+            layer.kernel.columns[g] = 1
+        for f in range(6):
+            hook = part.register_forward_hook(lambda _part, _inputs, y, f=f: y * (torch.arange(6) != f)[:, None, None])
+            assert float(rows["stem"][f]) == pytest.approx(change(), rel=1e-3, abs=1e-5)
+            hook.remove()
+    assert float(columns["stem"].max()) > 0.01
+    assert module.training is False
+    assert not any(p.grad is not None for p in module.parameters())
 
 
 def test_the_penalty_takes_from_gains_what_columns_lose():
