@@ -33,16 +33,18 @@ def map_similarity(pieces: Callable[[], Iterable[np.ndarray]], measure: Measure)
     """
     low, high, largest = np.inf, -np.inf, np.zeros(0)
     for piece in pieces():
-        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-        peak = np.abs(piece).max(axis=(0, 2))
+        lowest, highest = piece.min(axis=(0, 2)), piece.max(axis=(0, 2))
+        low, high = min(low, float(lowest.min())), max(high, float(highest.max()))
+        peak = np.maximum(-lowest, highest)
         largest = np.maximum(largest, peak) if largest.size else peak
     total, images = np.zeros((len(largest), len(largest))), 0
     for piece in pieces():
-        maps = torch.from_numpy((piece - low) / max(high - low, 1e-30))
+        maps = torch.from_numpy(piece)
         if maps.shape[2] == 1:
             maps = maps.permute(2, 1, 0)
+        # One image at a time: a piece may be most of the memory.
         for one in maps:
-            total += _pairs(one, measure)
+            total += _pairs((one - low) / max(high - low, 1e-30), measure)
             images += 1
     return total / max(images, 1), largest == 0
 
