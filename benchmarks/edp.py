@@ -1,6 +1,6 @@
 """Low rank and sparse channels in one training stage, against pruning, factorizing and training one after the other.
 
-    python benchmarks/edp.py resnet56 [--ratio 2] [--epochs 5] [--taught]
+    python benchmarks/edp.py resnet56 [--ratio 2] [--epochs 5] [--taught pruned]
 
 Networks with that many times fewer MACs, each trained for as many epochs, with the same settings:
 
@@ -9,10 +9,11 @@ Networks with that many times fewer MACs, each trained for as many epochs, with 
     separate        pruned and factorized by calibration images (absorb+channel-svd), then trained
     pruned          pruned alone (absorb), then trained
 
-With ``--taught``, each is trained once more, with the dense network as its teacher. All are made by the commands that a
-user would give. Top-1 is that of the exported files on all 10,000 test images, in ONNX Runtime and in LiteRT; latency
-that of one image on one thread, against the dense files in interleaved runs. The folders stay in ``runs/edp``, and the
-same command goes on where it was killed. It writes ``benchmarks/results/edp-MODEL.json`` and ``docs/edp-MODEL.md``.
+Those that ``--taught`` names are trained once more, with the dense network as teacher. All are made by the commands
+that a user would give. Top-1 is that of the exported files on all 10,000 test images, in ONNX Runtime and in LiteRT;
+latency that of one image on one thread, against the dense files in interleaved runs. The folders stay in ``runs/edp``,
+and the same command goes on where it was killed. It writes ``benchmarks/results/edp-MODEL.json`` and
+``docs/edp-MODEL.md``.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS, help="default: all")
-    parser.add_argument("--taught", action="store_true", help="train each with the dense network as teacher, too")
+    parser.add_argument("--taught", nargs="+", default=(), choices=NETWORKS, help="which have a teacher, too")
     parser.add_argument("--runs", type=Path, default=Path("runs/edp"), help="where finished work is kept")
     arguments = parser.parse_args()
     try:
@@ -71,7 +72,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     run = Commands(folder)
     rows = [{"name": "dense", **costs(run.json("inspect", arguments.model)["layers"])}]
-    names = [network + end for network in arguments.networks for end in ("", TAUGHT)[: 1 + arguments.taught]]
+    names = [*arguments.networks, *(f"{network}{TAUGHT}" for network in arguments.taught)]
     rows += [{"name": name, **made(run, arguments, name)} for name in names]
     report = {}
     for target in RUNTIMES:

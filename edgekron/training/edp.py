@@ -160,11 +160,14 @@ class CompressedAware:
         end = max(1.0, SETTLE * steps)
         if step == 1:
             self._strength.fill_(START / (self._learning_rate * end))
-        excess = self._excess(min(1.0, step / end))
+        excess = self._excess(self._selection(), min(1.0, step / end))
         self._strength.mul_(math.exp(min(RANGE / end, STEEPEST) * max(-1.0, min(1.0, excess / SLACK))))
-        self._shrink(float(self._strength) * rate)
-        if step >= end or self._excess(1.0) <= 0:
-            self._settle()
+        columns, rows = self._factors(float(self._strength) * rate)
+        left = self._surviving(columns, rows)
+        if step >= end or self._excess(left, 1.0) <= 0:
+            self._settle(left)
+        else:
+            self._shrink(columns, rows, left)
         self._silence()
         for layer in self.layers.values():
             layer.balance()
@@ -258,27 +261,39 @@ class CompressedAware:
         """Standard deviation [F] of a block's outputs if its responses are uncorrelated, which they are at first."""
         return (layer.block().coefficients * layer.deviations()).norm(dim=1)
 
-    def _shrink(self, strength: float) -> None:
-        """The proximal step with penalties of ``strength`` times each group's share."""
+    def _factors(self, strength: float) -> tuple[dict[str, Tensor], Tensor]:
+        """What the proximal step with penalties of ``strength`` times each group's share multiplies columns [r] of each
+        layer and channels [units] with.
+        """
+        columns = {}
         for name, sizes in self._column_sizes().items():
-            layer = self.layers[name]
-            factors = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
-            alive = layer.kernel.columns.bool()
-            factors = _spare(factors, sizes, alive)
-            before = self._deviation(layer)
-            layer.basis.mul_(factors[:, None, None, None])
-            layer.kernel.columns.copy_(alive & (factors > 0))
-            self._follow(name, before)
-        factors = torch.ones(len(self._alive), device=self._alive.device)
+            shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
+            columns[name] = _spare(shrunk, sizes, self.layers[name].kernel.columns.bool())
+        rows = torch.ones(len(self._alive), device=self._alive.device)
         for group, sizes in zip(self._groups, self._row_sizes().values(), strict=True):
             units = self._index(group.units)
             alive = self._alive[units].bool()
             shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_shares[group.name]))
-            factors[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
+            rows[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
+        return columns, rows
+
+    def _surviving(self, columns: Mapping[str, Tensor], rows: Tensor) -> Selection:
+        """What is alive after a proximal step."""
+        alive, ranks = self._selection()
+        return alive * (rows > 0), {name: ranks[name] * (factors > 0) for name, factors in columns.items()}
+
+    def _shrink(self, columns: Mapping[str, Tensor], rows: Tensor, left: Selection) -> None:
+        """Takes the proximal step, which leaves ``left`` alive."""
+        for name, factors in columns.items():
+            layer = self.layers[name]
+            before = self._deviation(layer)
+            layer.basis.mul_(factors[:, None, None, None])
+            layer.kernel.columns.copy_(left[1][name])
+            self._follow(name, before)
         for entries, roots in zip(self._entries, self._roots, strict=True):
             if entries.makes:
-                entries.scale(factors[roots])
-        self._alive.mul_(factors > 0)
+                entries.scale(rows[roots])
+        self._alive.copy_(left[0])
 
     def _follow(self, name: str, before: Tensor) -> None:
         """Has the normalisation behind a layer follow its coefficients; ``before`` [F] were its outputs' deviations.
@@ -299,15 +314,14 @@ class CompressedAware:
         norm.mean.mul_(longer)
         norm.variance.mul_((longer * lost).square())
 
-    def _excess(self, progress: float) -> float:
-        """How much more of the dense costs the network will have than it may at ``progress`` of the way there."""
-        alive = self._alive.cpu().numpy().astype(bool)
-        shares = self._budget.expected(alive, self._ranks({n: x.kernel.columns for n, x in self.layers.items()}))
+    def _excess(self, selection: Selection, progress: float) -> float:
+        """How much more of the dense costs ``selection`` will have than it may at ``progress`` of the way there."""
+        shares = self._budget.expected(selection[0].cpu().numpy().astype(bool), self._ranks(selection[1]))
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
-    def _settle(self) -> None:
-        """Moves what is left to numbers that run well, after taking, of the smallest for their share of the cost, as
-        many as the budget still wants.
+    def _settle(self, left: Selection) -> None:
+        """Takes, of the smallest for their share of the cost, as many as the budget wants, and moves what is left to
+        numbers that run well. The step that this is in the place of would leave ``left``.
         """
         columns = {name: sizes / self._column_shares[name] ** 0.5 for name, sizes in self._column_sizes().items()}
         rows = {name: sizes / self._row_shares[name] ** 0.5 for name, sizes in self._row_sizes().items()}
@@ -321,7 +335,7 @@ class CompressedAware:
                 low = middle + 1
         taken = self._above(levels[low], columns, rows)
         settled = self._near(taken, columns, rows)
-        forced, moved = self._lost(self._selection(), taken), self._lost(taken, settled)
+        forced, moved = self._lost(left, taken), self._lost(taken, settled)
         self._alive.copy_(settled[0])
         for name, layer in self.layers.items():
             layer.kernel.columns.copy_(settled[1][name])
