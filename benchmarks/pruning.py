@@ -45,6 +45,7 @@ from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
 from edgekron.runtimes import Report, bench
+from edgekron.training import joined
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
@@ -91,6 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         last = row["repair"] or row["criterion"] == THEIRS
         if arguments.epochs and last and row["asked"] == timed:
             row["top1_trained"] = trained_top1(arguments, hub, folder)
+            row["trained_on"] = json.loads((folder / f"{trained_name(arguments)}-device.json").read_text())
         print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
         rows.append(row)
         if hub is dense or row["asked"] == timed:
@@ -172,10 +174,13 @@ def trained_hub(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Hub:
     """A pruned network after training with labels; what is finished is not done again."""
     settings = {"images": arguments.train, "epochs": arguments.epochs, "rate": arguments.rate}
     name = trained_name(arguments)
-    return kept_hub(
-        folder / f"{name}.onnx",
-        lambda: retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})[0],
-    )
+
+    def make() -> Hub:
+        with joined() as processes:
+            write_file(folder / f"{name}-device.json", json.dumps(processes.device_name), force=True)
+        return retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})[0]
+
+    return kept_hub(folder / f"{name}.onnx", make)
 
 
 def trained_name(arguments: argparse.Namespace) -> str:
@@ -247,7 +252,10 @@ def table(result: dict[str, Any]) -> str:
     )
     if result["training"]["epochs"]:
         how = result["training"]
-        measured += f" Trained: for {how['epochs']} epochs, with the labels of {how['train']:,} training images."
+        devices = ", ".join(sorted({row["trained_on"] for row in result["rows"] if "trained_on" in row}))
+        measured += (
+            f" Trained: {how['epochs']} epochs, with the labels of {how['train']:,} training images, on {devices}."
+        )
     lines = [
         f"# Pruning {result['model']}",
         "",
