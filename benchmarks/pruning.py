@@ -282,29 +282,23 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Top-1 against MACs: repaired as solid lines, as left by the removal as dashed ones."""
+    """Top-1 against MACs, as left by the removal and repaired, each with a scale of its own."""
     mpl.rcParams["svg.hashsalt"] = "edgekron"
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
     dense = result["rows"][0]
-    for criterion in dict.fromkeys(row["criterion"] for row in result["rows"][1:]):
-        for repair in (True, False):
+    titles = {False: "as removed", True: "repaired, not trained"}
+    for (repair, title), axes in zip(titles.items(), figure.subplots(1, 2), strict=True):
+        for criterion in dict.fromkeys(row["criterion"] for row in result["rows"][1:]):
             rows = [row for row in result["rows"] if row["criterion"] == criterion and row["repair"] == repair]
-            if not rows:
-                continue
-            points = sorted((row["macs"] / 1e6, row["top1"]) for row in (dense, *rows))
-            axes.plot(
-                *zip(*points, strict=True),
-                color=COLOURS.get(criterion, THEIR_COLOUR),
-                linestyle="-" if repair else "--",
-                marker="o",
-                markersize=3,
-                label=f"{criterion}{', repaired' if repair else ''}",
-            )
-    axes.set_xlabel("million MACs for one image")
-    axes.set_ylabel("top-1 %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+            if rows:
+                points = sorted((row["macs"] / 1e6, row["top1"]) for row in (dense, *rows))
+                colour = COLOURS.get(criterion, THEIR_COLOUR)
+                axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=criterion)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("million MACs for one image")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.axes[0].set_ylabel("top-1 %")
     figure.savefig(path, metadata={"Date": None})
 
 
