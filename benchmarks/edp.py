@@ -144,7 +144,7 @@ def table(result: dict[str, Any]) -> str:
     dense, settings = result["rows"][0], result["settings"]
     setting = (
         f"`{result['command']}`, {result['date'][:10]}: {settings['epochs']} epochs of {settings['train']:,} images of "
-        f"Fashion-MNIST each, no teacher; {settings['images']:,} test images; latency of one image on one thread "
+        f"Fashion-MNIST each; {settings['images']:,} test images; latency of one image on one thread "
         f"against the dense file, with its 95 % interval; ONNX Runtime {result['versions']['onnxruntime']}, LiteRT "
         f"{result['versions']['ai-edge-litert']}."
     )
@@ -169,7 +169,7 @@ def table(result: dict[str, Any]) -> str:
             *(f"{row[f'top1_{target}']:.2f}" for target in RUNTIMES),
             f"{dense['top1_onnx'] - row['top1_onnx']:.2f}",
             *("" if s is None else f"{s['value']:.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in speeds),
-            f"{seconds / 60:.0f} min on {row['training'][-1]['device']}" if seconds else "",
+            f"{seconds / 60:.0f} min on {row['training'][-1].get('device', 'an unknown device')}" if seconds else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

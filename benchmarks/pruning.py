@@ -45,7 +45,6 @@ from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
 from edgekron.runtimes import Report, bench
-from edgekron.training import joined
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
@@ -81,6 +80,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.model
     module, dense = trained(name)
     calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
+    if arguments.timed is not None and arguments.timed not in arguments.ratios:
+        raise UserError(f"--timed {arguments.timed:g} is none of --ratios; give one of them.")
     timed = arguments.timed or min(arguments.ratios, key=lambda ratio: abs(ratio - 2))
     rows: list[dict[str, Any]] = []
     kept: list[tuple[dict[str, Any], Hub]] = []
@@ -176,9 +177,9 @@ def trained_hub(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Hub:
     name = trained_name(arguments)
 
     def make() -> Hub:
-        with joined() as processes:
-            write_file(folder / f"{name}-device.json", json.dumps(processes.device_name), force=True)
-        return retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})[0]
+        made, outcome = retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})
+        write_file(folder / f"{name}-device.json", json.dumps(", ".join(outcome.devices)), force=True)
+        return made
 
     return kept_hub(folder / f"{name}.onnx", make)
 

@@ -48,7 +48,7 @@ from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models.train import Recipe
-from edgekron.training import Outcome, joined, re_estimate, reconstruct
+from edgekron.training import Outcome, re_estimate, reconstruct
 
 PACKAGES = ("edgekron", "torch", "onnxruntime", "numpy")
 
@@ -125,6 +125,8 @@ class _Chain:
         """Every step that has no line yet; hubs of finished steps are read from the folder."""
         done = {row["step"] for row in read(self._path) if row["key"] == self._key}
         for step in self._steps:
+            if step in done and (self._folder / f"{step}.onnx").exists():
+                continue
             hub, facts = self.made(step)
             if step in done:
                 continue
@@ -202,8 +204,7 @@ class _Chain:
 def told(outcome: Outcome) -> dict[str, Any]:
     """What a line says of a training."""
     facts = {"best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
-    with joined() as processes:
-        return {**facts, "device": processes.device_name}
+    return {**facts, "device": ", ".join(outcome.devices)}
 
 
 if __name__ == "__main__":

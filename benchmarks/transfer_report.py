@@ -63,6 +63,12 @@ def table(model: str, rows: list[dict[str, Any]], timed: dict[str, Any]) -> str:
         versions = " and ".join(f"{name} {timed['versions'][name]}" for name in ("onnxruntime", "ai-edge-litert"))
         how = f"one image, one thread, {versions}, measured on {timed['date'][:10]}"
         lines += ["", f"As fast: dense over compressed latency with its 95 % interval; {how}."]
+    lines += [
+        "",
+        "MACs and parameters are those of the last step; by the weights alone, a family may come to other MACs.",
+    ]
+    if devices := sorted({row["device"] for row in rows if "device" in row}):
+        lines[-1] += f" Trained on {', '.join(devices)}."
     if any(row["key"]["family"] == DISTILLATION for row in rows):
         explained = (
             "a thinner network of the same kind, trained from random weights with labels and the teacher's outputs."

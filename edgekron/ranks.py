@@ -34,6 +34,11 @@ def rounded(rank: float) -> int:
     return whole - whole % multiple
 
 
+def raised(rank: int, full: int) -> int:
+    """The next number not below ``rank`` that runs well, at most ``full``, which stays as it is."""
+    return next((wider for wider in range(rank, full) if rounded(wider) == wider), full)
+
+
 def path(structure: Structure, spectra: Sequence[Spectrum]) -> list[Ranks]:
     """Rank tuples from the least to nearly the full ones, rounded, each once."""
     largest = structure.max_ranks

@@ -247,4 +247,5 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 1),
         "held_out_top1": {"before": outcome.before.top1, "after": outcome.best.top1},
         "held_out_loss": {"before": outcome.before.loss, "after": outcome.best.loss},
+        "device": ", ".join(outcome.devices),
     }

@@ -151,9 +151,7 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
         raise UserError(f"{arguments.data} has no labels; give images with labels, or a --teacher.")
     teacher = open_model(arguments.teacher, arguments) if arguments.teacher else None
     state = Path(f"{arguments.output}.training")
-    facts: dict[str, Any] = {
-        "data": arguments.data, "images": len(images), "teacher": arguments.teacher, "device": processes.device_name
-    }  # fmt: skip
+    facts: dict[str, Any] = {"data": arguments.data, "images": len(images), "teacher": arguments.teacher}
     if teacher is not None and (arguments.correct or arguments.reconstruct):
         from ._reconstruction import before_training
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from edgekron.allocation import COSTS
 from edgekron.errors import UserError
-from edgekron.ranks import rounded
+from edgekron.ranks import raised
 
 from .groups import Structure
 from .orders import Order
@@ -69,9 +69,7 @@ def removed_units(orders: Mapping[str, Order], counts: Mapping[str, int]) -> set
 def _kept(order: Order, removed: int, any_width: bool) -> int:
     count = len(order.group.units)
     kept = max(count - removed, math.ceil(LEAST * count), _needed(order, removed))
-    if any_width:
-        return kept
-    return next((wider for wider in range(kept, count) if rounded(wider) == wider), count)
+    return kept if any_width else raised(kept, count)
 
 
 def _needed(order: Order, removed: int) -> int:

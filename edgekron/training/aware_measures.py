@@ -67,16 +67,19 @@ def losses(
     handles = [part.register_forward_hook(keep) for part in watched]
     training, generator = module.training, torch.Generator().manual_seed(0)
     module.eval()
+    with torch.no_grad():
+        deviations = torch.cat([_outputs(module, piece) for piece in images.split(_BATCH)]).std(0, correction=0)
     columns: dict[str, list[Tensor]] = {name: [] for name in layers}
     rows: dict[str, list[Tensor]] = {name: [] for name in parts}
     with torch.enable_grad():
         for piece in images.split(_BATCH):
-            found = module(piece)
-            outputs = torch.cat([y.flatten(1).float() for y in (found if isinstance(found, tuple) else (found,))], 1)
+            seen.clear()
+            outputs = _outputs(module, piece)
             signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1
-            along = (outputs * signs / outputs.detach().std(0, correction=0).clamp_min(1e-6)).sum()
+            along = (outputs * signs / deviations.clamp_min(1e-6)).sum()
             reached = [part for part in watched if part in seen and seen[part][1].requires_grad]
-            slopes = dict(zip(reached, torch.autograd.grad(along, [seen[part][1] for part in reached]), strict=True))
+            found = torch.autograd.grad(along, [seen[part][1] for part in reached], allow_unused=True)
+            slopes = {part: slope for part, slope in zip(reached, found, strict=True) if slope is not None}
             for name, part in parts.items():
                 if part in slopes:
                     rows[name].append(_along(seen[part][1].detach(), slopes[part]))
@@ -85,11 +88,16 @@ def losses(
                     x, slope = seen[layer.operator][0], slopes[layer.operator]
                     slope = torch.einsum("fr,nf...->nr...", layer.block().coefficients, slope)
                     columns[name].append(_along(layer.made_of(x), slope))
-            seen.clear()
     module.train(training)
     for handle in handles:
         handle.remove()
     return _root_mean_squares(columns), _root_mean_squares(rows)
+
+
+def _outputs(module: nn.Module, images: Tensor) -> Tensor:
+    """All outputs for each image, [n, m]."""
+    found = module(images)
+    return torch.cat([y.flatten(1).float() for y in (found if isinstance(found, tuple) else (found,))], 1)
 
 
 def _root_mean_squares(pieces: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ nothing of it: a normalisation takes any scale back, and layers differ in what b
 The strength is a controller's: it grows while the network costs more than a straight line from all to the budget
 allows, and falls while it costs less. The line ends at ``SETTLE`` of the training. There, or as soon as the budget is
 met, what is dead is settled: what the penalty has not taken by then, the same order takes at once; numbers of channels
-and ranks move to near ones that run well, for which some of the dead may rise again; the penalty ends, and the rest of
-the training is spent on what is left.
+and ranks move to near ones that run well, for which columns that are dead may get up again; the penalty ends, and the
+rest of the training is spent on what is left.
 
 A channel whose size is zero makes zero from then on: its gain and its shift are kept at zero, and those of depthwise
 layers behind it. So it can be removed, and nothing changes. Where it would not arrive as zero (behind a sigmoid, say)
@@ -32,6 +32,7 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from edgekron.errors import UserError
@@ -228,14 +229,19 @@ class CompressedAware:
         for name, part in self._makers.items():
             outputs = self._outputs(name)
             cast(Tensor, part.edp_worth).copy_(rows.get(name, torch.zeros_like(outputs)) / outputs.clamp_min(1e-30))
+        shared = [*(x.kernel.worth for x in self.layers.values()), *(p.edp_worth for p in self._makers.values())]
+        if dist.is_initialized():
+            # Processes must not decide differently, and gradients may differ in their last bits.
+            for tensor in shared:
+                dist.broadcast(cast(Tensor, tensor), 0)
         if first:
             sizes = torch.cat([*self._column_sizes().values(), *self._row_sizes().values()])
             self._unit.copy_(sizes.square().mean().sqrt().clamp_min(1e-30))
 
     def _column_sizes(self) -> dict[str, Tensor]:
         """Sizes [r] of each layer's columns, 0 for dead ones."""
-        norms = {name: layer.basis.flatten(1).norm(dim=1) for name, layer in self.layers.items()}
-        return {name: norms[name] * layer.kernel.worth / self._unit for name, layer in self.layers.items()}
+        worths = {name: layer.kernel.worth * layer.kernel.columns for name, layer in self.layers.items()}
+        return {n: x.basis.flatten(1).norm(dim=1) * worths[n] / self._unit for n, x in self.layers.items()}
 
     def _row_sizes(self) -> dict[str, Tensor]:
         """Sizes [n] of each group's channels, over all layers that make them; 0 for dead ones."""
@@ -338,6 +344,8 @@ class CompressedAware:
         forced, moved = self._lost(left, taken), self._lost(taken, settled)
         self._alive.copy_(settled[0])
         for name, layer in self.layers.items():
+            # What gets up again begins with nothing: momentum has gone on since.
+            layer.basis.mul_(layer.kernel.columns[:, None, None, None])
             layer.kernel.columns.copy_(settled[1][name])
         self._facts.copy_(torch.tensor([1, forced, moved]))
 
@@ -365,8 +373,11 @@ class CompressedAware:
         alive, ranks = selection[0].clone(), {}
         for group in self._groups:
             units = self._index(group.units)
-            count = self._budget.near(int(alive[units].sum()), len(units))
-            alive[units] = _largest(rows[group.name], count, group.parts)
+            count, sizes = int(alive[units].sum()), rows[group.name]
+            near = self._budget.near(count, len(units))
+            # Those that are zero cannot get up again: nothing would reach them behind a ReLU.
+            kept = near if near <= int((sizes > 0).sum()) else self._budget.below(count, len(units))
+            alive[units] = _largest(sizes, kept, group.parts)
         left = alive.cpu().numpy().astype(bool)
         for name, sizes in columns.items():
             rank = self._budget.near(int(selection[1][name].sum()), len(sizes))
@@ -396,12 +407,16 @@ class CompressedAware:
             if not bool((mine := alive[entries.roots]).all()):
                 entries.scale(mine.to(self._alive.device))
 
+    def _least(self, count: int) -> int:
+        """How many of ``count`` stay at least."""
+        return self._budget.near(math.ceil(LEAST * count), count)
+
     def _check_reach(self) -> None:
         """Raises ``UserError`` where even the least that can be left costs too much."""
         alive = np.ones(len(self._alive), bool)
         for group in self._groups:
-            alive[group.units[math.ceil(LEAST * len(group.units)) :]] = False
-        ranks = {name: math.ceil(LEAST * len(layer.kernel.columns)) for name, layer in self.layers.items()}
+            alive[group.units[self._least(len(group.units)) :]] = False
+        ranks = {name: self._least(len(layer.kernel.columns)) for name, layer in self.layers.items()}
         least = self._budget.shares(alive, ranks)
         for unit, ratio in self._ratios.items():
             if ratio * least[unit] > 1:

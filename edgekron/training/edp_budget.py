@@ -6,14 +6,14 @@ A layer with a block of rank r costs as a pair, or as the layer they multiply ou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekron.pruning.edp import worth_a_pair
-from edgekron.ranks import rounded
+from edgekron.ranks import raised, rounded
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -61,7 +61,7 @@ class Budget:
         *,
         any_width: bool,
     ) -> None:
-        self._round: Callable[[int], int] = int if any_width else rounded
+        self._any_width = any_width
         self._groups = [group.units for group in groups]
         self._costs: dict[str, _Cost] = {}
         for layer in layers:
@@ -76,12 +76,16 @@ class Budget:
             )
         self._dense = {unit: sum(cost.dense[unit] for cost in self._costs.values()) for unit in ("macs", "parameters")}
 
+    def below(self, count: int, full: int) -> int:
+        """The number that runs well at or below ``count``; where nothing has gone yet, all stay."""
+        return count if self._any_width or count == full else rounded(count)
+
     def near(self, count: int, full: int) -> int:
         """The number that runs well nearest to ``count``, the lower of two; where nothing has gone yet, all stay."""
-        if count == full:
+        below = self.below(count, full)
+        if below == count:
             return count
-        below = self._round(count)
-        above = next(n for n in range(count, full + 1) if n == full or self._round(n) == n)
+        above = raised(count, full)
         return above if above - count < count - below else below
 
     def column_share(self, name: str, costs: tuple[str, ...]) -> float:
@@ -96,11 +100,14 @@ class Budget:
         return self._shares(alive.astype(np.float64), ranks)
 
     def expected(self, alive: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:
-        """The same with all numbers moved to near ones that run well, which channels they will be being unknown."""
+        """The same with all numbers moved to ones that run well, which channels they will be being unknown.
+
+        A column that is dead can get up again, a channel cannot: nothing would reach it behind a ReLU.
+        """
         width = alive.astype(np.float64)
         for units in self._groups:
             count = int(alive[units].sum())
-            width[units] *= self.near(count, len(units)) / max(count, 1)
+            width[units] *= self.below(count, len(units)) / max(count, 1)
         return self._shares(width, {name: self.near(rank, self._costs[name].rank) for name, rank in ranks.items()})
 
     def _shares(self, width: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:

@@ -35,7 +35,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the best average's scores and epoch, those before training, seconds, and why it ended."""
+    """What a run came to: the best average's scores and epoch, those before training, seconds, why it ended, and the
+    devices that its steps were done on.
+    """
 
     before: Scores
     best: Scores
@@ -43,6 +45,7 @@ class Outcome:
     epochs: int
     seconds: float
     stopped_early: bool
+    devices: tuple[str, ...] = ()
 
 
 def plain(scores: Scores) -> list[float | None]:

@@ -83,6 +83,7 @@ class Trainer:
             facts: dict[str, Any] = {
                 "step": 0,
                 "averaged_from": 0,
+                "devices": [],
                 "seconds": 0.0,
                 "best_epoch": 0,
                 "before": plain(before),
@@ -90,8 +91,8 @@ class Trainer:
             }
             self._average, self._best = copy_of(module), copy_of(module)
         else:
-            # A state of before averages could begin anew does not say where its own did.
-            facts = {"averaged_from": 0, **found.facts}
+            # An older state does not say where its averages began, and on what its steps were done.
+            facts = {"averaged_from": 0, "devices": [], **found.facts}
             self._restore(found, module, optimiser)
         log_path = self._folder / states.LOG if self._folder and processes.first else None
         log = states.JsonLines(log_path, int(facts["step"]))
@@ -116,7 +117,7 @@ class Trainer:
             stopped = self._is_over(epoch, facts)
         module.load_state_dict(self._best)
         before, best = scores_of(facts["before"]), scores_of(facts["best"])
-        return Outcome(before, best, facts["best_epoch"], epoch, facts["seconds"], stopped)
+        return Outcome(before, best, facts["best_epoch"], epoch, facts["seconds"], stopped, tuple(facts["devices"]))
 
     def _is_over(self, epoch: int, facts: Mapping[str, Any]) -> bool:
         """Whether ``epoch`` finished epochs have run out of patience."""
@@ -124,6 +125,8 @@ class Trainer:
 
     def _epoch(self, epoch: int, facts: dict[str, Any], together: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         settings, device = self._settings, self._processes.device
+        if self._processes.device_name not in facts["devices"]:
+            facts["devices"].append(self._processes.device_name)
         order = self._order(epoch)
         variant = settings.variant(epoch)
         height, width = (*self._examples.fetch(self._examples.rows[:1]).shape[2:], 1, 1)[:2]

@@ -77,6 +77,7 @@ def test_a_compressed_network_learns():
     outcome = train(student(), QUICK, examples=images(320))
     assert outcome.best.top1 > outcome.before.top1 + 20
     assert outcome.best.loss < outcome.before.loss
+    assert outcome.devices == (ALONE.device_name,)
 
 
 def test_a_plain_module_learns_by_the_same_loop():

@@ -285,6 +285,65 @@ def test_a_loss_is_what_the_outputs_would_change_by(normalise):
     assert not any(p.grad is not None for p in module.parameters())
 
 
+def test_a_loss_does_not_depend_on_how_images_are_cut():
+    """An image that is alone in the last piece counts as any other."""
+    module, aware = opened(hub(), {"macs": 2.0})
+    x = torch.from_numpy(images(65).fetch(np.arange(65)))
+    parts = {"block": module.get_submodule("block")}
+    (columns, rows), (others, lines) = (losses(module, aware.layers, parts, x[:n]) for n in (64, 65))
+    for name, sizes in columns.items():
+        torch.testing.assert_close(others[name], sizes, rtol=0.3, atol=0.05 * float(sizes.max()))
+    torch.testing.assert_close(lines["block"], rows["block"], rtol=0.3, atol=0.05 * float(rows["block"].max()))
+
+
+@pytest.mark.parametrize("taken", [1, 5])
+def test_what_is_alive_when_all_is_settled_can_learn(taken):
+    """A column that gets up again has a gradient; a channel that is zero stays so, for it would have none."""
+    module, aware = opened(hub(), {"macs": 1.2})
+    aware.step(0.0, 1, 1000)
+    layer, group = aware.layers["down"], next(g for g in aware._groups if "down" not in g.layers)
+    with torch.no_grad():
+        layer.basis[:taken] = 0
+        layer.kernel.columns[:taken] = 0
+        for entries, roots in zip(aware._entries, aware._roots, strict=True):
+            if entries.makes and entries.layer in group.layers:
+                gone = aware._index(group.units)[:taken]
+                entries.scale((~torch.isin(roots, gone)).float())
+        aware._alive[aware._index(group.units)[:taken]] = 0
+        aware._settle(aware._selection())
+    aware.silence()
+    assert aware.settled
+    x = torch.from_numpy(images(64).fetch(np.arange(64)))
+    module.train()(x).square().sum().backward()
+    slopes = layer.basis.grad.flatten(1).norm(dim=1)
+    assert bool((slopes > 0)[layer.kernel.columns.bool()].all())
+    for name in group.layers:
+        gain = module.get_submodule(name).norm.gain.detach()[torch.from_numpy(group.made[name])]
+        alive = aware._alive[aware._index(group.units)].bool()
+        assert bool((gain[alive] != 0).all())
+        assert not gain[~alive].any()
+
+
+def test_what_is_promised_is_reached():
+    """A ratio that only numbers which do not run well would reach is refused."""
+
+    def network(width: int) -> Hub:
+        torch.manual_seed(0)
+        layers = nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+        return load(
+            nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3)).eval(),
+            input_shape=(1, 8, 8),
+        )
+
+    with pytest.raises(UserError, match=r"the best that this network can is (\d+\.\d+) times") as refused:
+        opened(network(88), {"macs": 1000.0})
+    best = float(str(refused.value).split("can is ")[1].split(" ")[0])
+    _, aware = opened(network(88), {"macs": best - 0.01})
+    aware.step(0.0, 1, 1)
+    assert aware.settled
+    assert aware._meets(aware._selection())
+
+
 def test_the_penalty_takes_from_gains_what_columns_lose():
     """With the running statistics of a normalisation that follows, a shrunk column changes the outputs by just that."""
     _, aware = opened(hub(), {"macs": 2.0})
