@@ -37,7 +37,7 @@ def write_report(model: str, rows: list[dict[str, Any]], latency: Path) -> None:
 def table(model: str, rows: list[dict[str, Any]], timed: dict[str, Any]) -> str:
     """Markdown: a line for each key, top-1 after each step, and what was measured of the last."""
     fast = [f"as fast, {title}" for _, title, _ in RUNTIMES.values()]
-    heads = ["family", "MACs", "parameters", *STEPS, *fast, "calibration, training images, epochs"]
+    heads = ["family", "MACs", "parameters", *STEPS, *fast, "calibration, training images, epochs, on"]
     lines = [
         f"# What each step wins back on {model}",
         "",
@@ -54,10 +54,10 @@ def table(model: str, rows: list[dict[str, Any]], timed: dict[str, Any]) -> str:
         key, found = group[0]["key"], {row["step"]: row for row in group}
         cells = [f"{found[step]['top1']:.2f}" if step in found else "" for step in STEPS]
         cells += [_interval(measured.get(name, {}).get(runtime)) for runtime in RUNTIMES]
-        ratios = group[-1]["ratios"]
+        ratios, device = group[-1]["ratios"], group[-1].get("device") or group[-1].get("machine")
         lines.append(
             f"| {key['family']} | {ratios['macs']:.2f}x | {ratios['parameters']:.2f}x | {' | '.join(cells)} | "
-            f"{key['calibration']}, {key['train']}, {key['epochs']} |"
+            f"{key['calibration']}, {key['train']}, {key['epochs']}, {device} |"
         )
     if timed:
         versions = " and ".join(f"{name} {timed['versions'][name]}" for name in ("onnxruntime", "ai-edge-litert"))
@@ -67,8 +67,6 @@ def table(model: str, rows: list[dict[str, Any]], timed: dict[str, Any]) -> str:
         "",
         "MACs and parameters are those of the last step; by the weights alone, a family may come to other MACs.",
     ]
-    if devices := sorted({row["device"] for row in rows if "device" in row}):
-        lines[-1] += f" Trained on {', '.join(devices)}."
     if any(row["key"]["family"] == DISTILLATION for row in rows):
         explained = (
             "a thinner network of the same kind, trained from random weights with labels and the teacher's outputs."
