@@ -78,7 +78,9 @@ def losses(
             signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1
             along = (outputs * signs / deviations.clamp_min(1e-6)).sum()
             reached = [part for part in watched if part in seen and seen[part][1].requires_grad]
-            found = torch.autograd.grad(along, [seen[part][1] for part in reached], allow_unused=True)
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                along, [seen[part][1] for part in reached], allow_unused=True
+            )
             slopes = {part: slope for part, slope in zip(reached, found, strict=True) if slope is not None}
             for name, part in parts.items():
                 if part in slopes:

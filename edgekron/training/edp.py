@@ -39,12 +39,12 @@ from edgekron.errors import UserError
 from edgekron.graph import Hub, Layer
 from edgekron.pruning import Group, Structure
 from edgekron.pruning.edp import Block, shrinkage
-from edgekron.pruning.quotas import LEAST
 
 from .aware_kernel import AwareLayer, Layout
 from .aware_measures import covariances, losses, measure_responses, read_by
 from .edp_budget import Budget
 from .edp_entries import find_entries
+from .edp_settling import Selection, Settling, lost, spare
 from .foldable_norm import FoldableNorm
 from .graph_module import GraphModule
 from .node_modules import Normalised, Operator
@@ -58,9 +58,6 @@ START, RANGE, STEEPEST, SLACK = 0.1, 10.0, 0.5, 0.02
 LONGER = 2.0
 #: Images that responses are measured on, and steps after which they are measured again.
 IMAGES, EVERY = 256, 200
-
-#: Which channels [units] and which columns [r] of each block are alive, as 0 and 1.
-Selection = tuple[Tensor, dict[str, Tensor]]
 
 
 class CompressedAware:
@@ -106,9 +103,9 @@ class CompressedAware:
                 "edp finds no layer in this network whose rank or channels it could learn; see `edgekron inspect`."
             )
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
-        self._budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
+        budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
-        columns = {name: self._budget.column_share(name, costs) for name in self.layers}
+        columns = {name: budget.column_share(name, costs) for name in self.layers}
         rows = {group.name: self._row_share(group, costs) for group in self._groups}
         counts = [ranks[name] for name in columns] + [len(group.units) for group in self._groups]
         mean = float(np.average([*columns.values(), *rows.values()], weights=counts))
@@ -117,7 +114,9 @@ class CompressedAware:
         self._makers = {name: self._part(name) for group in self._groups for name in group.layers}
         for name, part in self._makers.items():
             part.register_buffer("edp_worth", torch.ones(len(self._outputs(name)), device=images.device))
-        self._check_reach()
+        units_of = {group.name: self._index(group.units) for group in self._groups}
+        self._settling = Settling(budget, self._ratios, self._groups, units_of)
+        self._settling.check(self._selection())
 
     @property
     def settled(self) -> bool:
@@ -161,11 +160,11 @@ class CompressedAware:
         end = max(1.0, SETTLE * steps)
         if step == 1:
             self._strength.fill_(START / (self._learning_rate * end))
-        excess = self._excess(self._selection(), min(1.0, step / end))
+        excess = self._settling.excess(self._selection(), min(1.0, step / end))
         self._strength.mul_(math.exp(min(RANGE / end, STEEPEST) * max(-1.0, min(1.0, excess / SLACK))))
         columns, rows = self._factors(float(self._strength) * rate)
         left = self._surviving(columns, rows)
-        if step >= end or self._excess(left, 1.0) <= 0:
+        if step >= end or self._settling.excess(left, 1.0) <= 0:
             self._settle(left)
         else:
             self._shrink(columns, rows, left)
@@ -274,13 +273,13 @@ class CompressedAware:
         columns = {}
         for name, sizes in self._column_sizes().items():
             shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._column_shares[name]))
-            columns[name] = _spare(shrunk, sizes, self.layers[name].kernel.columns.bool())
+            columns[name] = spare(shrunk, sizes, self.layers[name].kernel.columns.bool())
         rows = torch.ones(len(self._alive), device=self._alive.device)
         for group, sizes in zip(self._groups, self._row_sizes().values(), strict=True):
             units = self._index(group.units)
             alive = self._alive[units].bool()
             shrunk = shrinkage(sizes, torch.full_like(sizes, strength * self._row_shares[group.name]))
-            rows[units] = torch.where(alive, _spare(shrunk, sizes, alive, group.parts), 1.0)
+            rows[units] = torch.where(alive, spare(shrunk, sizes, alive, group.parts), 1.0)
         return columns, rows
 
     def _surviving(self, columns: Mapping[str, Tensor], rows: Tensor) -> Selection:
@@ -320,83 +319,22 @@ class CompressedAware:
         norm.mean.mul_(longer)
         norm.variance.mul_((longer * lost).square())
 
-    def _excess(self, selection: Selection, progress: float) -> float:
-        """How much more of the dense costs ``selection`` will have than it may at ``progress`` of the way there."""
-        shares = self._budget.expected(selection[0].cpu().numpy().astype(bool), self._ranks(selection[1]))
-        return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
-
     def _settle(self, left: Selection) -> None:
-        """Takes, of the smallest for their share of the cost, as many as the budget wants, and moves what is left to
-        numbers that run well. The step that this is in the place of would leave ``left``.
+        """Ends the penalty: what the budget wants goes, in the order of size for share of the cost. The step that this
+        is in the place of would leave ``left``.
         """
         columns = {name: sizes / self._column_shares[name] ** 0.5 for name, sizes in self._column_sizes().items()}
         rows = {name: sizes / self._row_shares[name] ** 0.5 for name, sizes in self._row_sizes().items()}
-        levels = [0.0, *torch.cat([*columns.values(), *rows.values()]).sort().values.tolist()]
-        low, high = 0, len(levels) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._meets(self._near(self._above(levels[middle], columns, rows), columns, rows)):
-                high = middle
-            else:
-                low = middle + 1
-        taken = self._above(levels[low], columns, rows)
-        settled = self._near(taken, columns, rows)
-        forced, moved = self._lost(left, taken), self._lost(taken, settled)
+        taken, settled = self._settling.settle(self._selection(), (columns, rows))
         self._alive.copy_(settled[0])
         for name, layer in self.layers.items():
             # What gets up again begins with nothing: momentum has gone on since.
             layer.basis.mul_(layer.kernel.columns[:, None, None, None])
             layer.kernel.columns.copy_(settled[1][name])
-        self._facts.copy_(torch.tensor([1, forced, moved]))
+        self._facts.copy_(torch.tensor([1, lost(left, taken), lost(taken, settled)]))
 
     def _selection(self) -> Selection:
         return self._alive.clone(), {name: layer.kernel.columns.clone() for name, layer in self.layers.items()}
-
-    @staticmethod
-    def _lost(before: Selection, after: Selection) -> int:
-        """How many columns and channels are alive before, and not after."""
-        pairs = [(before[0], after[0]), *((columns, after[1][name]) for name, columns in before[1].items())]
-        return sum(int((one.bool() & ~other.bool()).sum()) for one, other in pairs)
-
-    def _above(self, level: float, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
-        """What is alive without what is not above ``level``."""
-        alive, ranks = self._selection()
-        for name, sizes in columns.items():
-            ranks[name] *= _spare((sizes > level).float(), sizes, ranks[name].bool()) > 0
-        for group in self._groups:
-            units, sizes = self._index(group.units), rows[group.name]
-            alive[units] *= _spare((sizes > level).float(), sizes, alive[units].bool(), group.parts) > 0
-        return alive, ranks
-
-    def _near(self, selection: Selection, columns: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Selection:
-        """As many of the largest as run well. A block that is to be one layer has all its columns, for nothing."""
-        alive, ranks = selection[0].clone(), {}
-        for group in self._groups:
-            units = self._index(group.units)
-            count, sizes = int(alive[units].sum()), rows[group.name]
-            near = self._budget.near(count, len(units))
-            # Those that are zero cannot get up again: nothing would reach them behind a ReLU.
-            kept = near if near <= int((sizes > 0).sum()) else self._budget.below(count, len(units))
-            alive[units] = _largest(sizes, kept, group.parts)
-        left = alive.cpu().numpy().astype(bool)
-        for name, sizes in columns.items():
-            rank = self._budget.near(int(selection[1][name].sum()), len(sizes))
-            pair = self._budget.ends_as_pair(name, left, rank)
-            ranks[name] = _largest(sizes, rank if pair else len(sizes))
-        return alive, ranks
-
-    @staticmethod
-    def _ranks(columns: Mapping[str, Tensor]) -> dict[str, int]:
-        """How many columns are alive, asked of the device at once."""
-        return (
-            dict(zip(columns, torch.stack([x.sum() for x in columns.values()]).tolist(), strict=True))
-            if columns
-            else {}
-        )
-
-    def _meets(self, selection: Selection) -> bool:
-        shares = self._budget.shares(selection[0].cpu().numpy().astype(bool), self._ranks(selection[1]))
-        return all(shares[unit] * ratio <= 1 for unit, ratio in self._ratios.items())
 
     def _silence(self) -> None:
         """Keeps at zero what makes dead channels."""
@@ -406,24 +344,6 @@ class CompressedAware:
         for entries in self._entries:
             if not bool((mine := alive[entries.roots]).all()):
                 entries.scale(mine.to(self._alive.device))
-
-    def _least(self, count: int) -> int:
-        """How many of ``count`` stay at least."""
-        return self._budget.near(math.ceil(LEAST * count), count)
-
-    def _check_reach(self) -> None:
-        """Raises ``UserError`` where even the least that can be left costs too much."""
-        alive = np.ones(len(self._alive), bool)
-        for group in self._groups:
-            alive[group.units[self._least(len(group.units)) :]] = False
-        ranks = {name: self._least(len(layer.kernel.columns)) for name, layer in self.layers.items()}
-        least = self._budget.shares(alive, ranks)
-        for unit, ratio in self._ratios.items():
-            if ratio * least[unit] > 1:
-                raise UserError(
-                    f"edp cannot reach {ratio:g} times fewer {'MACs' if unit == 'macs' else unit}; the best that this "
-                    f"network can is {1 / least[unit]:.2f} times."
-                )
 
     def _operator(self, name: str) -> Operator | None:
         part = self._part(name)
@@ -459,25 +379,3 @@ class CompressedAware:
     @property
     def _facts(self) -> Tensor:
         return cast(Tensor, self._module.edp_facts)
-
-
-def _spare(factors: Tensor, sizes: Tensor, alive: Tensor, parts: Sequence[np.ndarray] = ()) -> Tensor:
-    """``factors`` [n] with 1 instead of 0 for the largest, so that ``LEAST`` of them stay, and one of each part.
-
-    It asks the device for nothing: a GPU would wait.
-    """
-    least = math.ceil(LEAST * len(factors))
-    left = alive & (factors > 0)
-    enough = torch.stack([left.sum() >= least, *(left[part].any() for part in parts)]).all()
-    spared = _largest(torch.where(alive, sizes, -1.0), least, parts).bool()
-    return torch.where(spared & ~enough, 1.0, factors)
-
-
-def _largest(sizes: Tensor, count: int, parts: Sequence[np.ndarray] = ()) -> Tensor:
-    """1 for the ``count`` largest, and for the largest of each part, else 0."""
-    kept = torch.zeros_like(sizes, dtype=torch.uint8)
-    kept[torch.topk(sizes, count).indices] = 1
-    for part in parts:
-        places = torch.from_numpy(part).to(sizes.device)
-        kept[places[sizes[places].argmax()]] = 1
-    return kept

@@ -341,7 +341,7 @@ def test_what_is_promised_is_reached():
     _, aware = opened(network(88), {"macs": best - 0.01})
     aware.step(0.0, 1, 1)
     assert aware.settled
-    assert aware._meets(aware._selection())
+    assert aware._settling.meets(aware._selection())
 
 
 def test_the_penalty_takes_from_gains_what_columns_lose():
