@@ -211,8 +211,8 @@ class CompressedAware:
         return [group for group in groups if all(self._reads_nothing(group, name, read) for name in group.readers)]
 
     def _reads_nothing(self, group: Group, reader: str, read: Mapping[str, Tensor]) -> bool:
-        mine = self._index(np.isin(group.readers[reader], group.units))
-        return reader in read and not bool(read[reader][mine].any())
+        mine = np.isin(group.readers[reader], group.units)
+        return reader in read and not read[reader].cpu().numpy()[mine].any()
 
     def _row_share(self, group: Group, costs: Sequence[str]) -> float:
         whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
