@@ -67,9 +67,9 @@ def by_tensorly(family: str, kernel: np.ndarray, ranks: tuple[int, ...]) -> np.n
 def errors(network: str) -> dict[str, Any]:
     """Every layer and family of ``network``."""
     from edgekron import models
-    from edgekron.calibration import Walk, sample
-    from edgekron.compressor import iterations
-    from edgekron.fit import Fitter
+    from edgekron.compression.refit import iterations
+    from edgekron.fitting.calibration import Walk, sample
+    from edgekron.fitting.fit import Fitter
     from edgekron.graph import load
     from edgekron.models import datasets
     from edgekron.structures import FAMILIES as OURS

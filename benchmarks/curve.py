@@ -25,7 +25,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from edgekron import graph, models
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.errors import UserError
 from edgekron.exporters.executed import executed_macs
 from edgekron.exporters.onnx import export_onnx
@@ -33,7 +33,7 @@ from edgekron.exporters.tflite import export_tflite
 from edgekron.files import write_file
 from edgekron.models import datasets
 from edgekron.runtimes import bench, top1
-from edgekron.runtimes.environment import allowed_cores
+from edgekron.runtimes.agent.environment import allowed_cores
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub

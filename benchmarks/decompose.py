@@ -34,9 +34,9 @@ def layer_times() -> dict[str, dict[str, float]]:
     """Seconds for each shape of the layer."""
     import torch
 
-    from edgekron.compressor import iterations
-    from edgekron.fit import Fitter
-    from edgekron.moments import MomentSums
+    from edgekron.compression.refit import iterations
+    from edgekron.fitting.fit import Fitter
+    from edgekron.fitting.moments import MomentSums
     from edgekron.structures import KroneckerShape
 
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def network_memory(name: str, queue: Any) -> None:
     from torch import nn
 
     from edgekron import models
-    from edgekron.compressor import compress
+    from edgekron.compression.compressor import compress
     from edgekron.graph import load
     from edgekron.memory import give_back_large_blocks
     from edgekron.models import NETWORKS as ENTRIES

@@ -26,7 +26,7 @@ from commands import Commands
 from scenes import Count, boxes_in, draw, scene
 
 from edgekron.files import write_file
-from edgekron.runtimes import backends
+from edgekron.runtimes.agent import backends
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("edgekron", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")

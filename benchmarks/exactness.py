@@ -30,16 +30,16 @@ import torch.nn.functional as F
 
 from edgekron import models
 from edgekron.algebra import FactorNetwork, Geometry
-from edgekron.compressor import apply_plan
+from edgekron.algebra.lowering import valid_forms
+from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.graph import Factorized, Hub, load
-from edgekron.lowering import valid_forms
-from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.modules.factorize import factorize_module
+from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.runtimes import load as open_file
 from edgekron.runtimes import run_nchw
 from edgekron.structures import KroneckerShape
-from edgekron.torch_model import factorize_module
 
 SHAPES = [
     (KroneckerShape((8, 1), (1, 8), (1, 3), (3, 1)), 5),

@@ -79,10 +79,10 @@ def _export(network: str, kind: str, path: str) -> dict[str, Any]:
     import torch
 
     from edgekron import graph
-    from edgekron.compressor import compress
+    from edgekron.compression.compressor import compress
     from edgekron.exporters.onnx import export_onnx
     from edgekron.exporters.tflite import export_tflite
-    from edgekron.runtimes import memory
+    from edgekron.runtimes.agent import memory
 
     torch.set_num_threads(1)
     file, started = Path(path), time.process_time()
@@ -143,7 +143,7 @@ def _error(module: nn.Module, file: Path) -> float:
     """The largest difference from torch on random images, relative to the largest output."""
     import torch
 
-    from edgekron.runtimes import backends
+    from edgekron.runtimes.agent import backends
 
     torch.manual_seed(0)
     x = torch.randn(2, *SHAPE)

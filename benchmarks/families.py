@@ -25,7 +25,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from publishing import CALIBRATION, TEST, publish, trained
 
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.exporters.onnx import export_onnx
 from edgekron.models import datasets
 from edgekron.runtimes import bench, top1

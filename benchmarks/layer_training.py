@@ -25,8 +25,8 @@ import torch
 from publishing import publish
 from torch import nn
 
-from edgekron.layers import FactorizedConv2d
-from edgekron.ranks import rounded
+from edgekron.modules.layers import FactorizedConv2d
+from edgekron.planning.ranks import rounded
 from edgekron.structures import KroneckerShape, Structure, Tucker2
 from edgekron.training.precision import autocast, has_bfloat16
 

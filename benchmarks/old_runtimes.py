@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from edgekron import graph, models
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.exporters.quantize import DTYPES, Quantization, export
-from edgekron.exporters.verify import difference
+from edgekron.exporters.verify.compare import difference
 from edgekron.files import write_file
 from edgekron.models import datasets
-from edgekron.runtimes import backends
+from edgekron.runtimes.agent import backends
 
 ROOT = Path(__file__).resolve().parent.parent
 OPSET, CALIBRATION, COMPARED = 17, 128, 32

@@ -23,11 +23,11 @@ from typing import Any
 from torch import nn
 
 from edgekron import models
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.graph import load
 from edgekron.models import datasets
 from edgekron.models.train import Recipe, both
-from edgekron.torch_model import factorize_module
+from edgekron.modules.factorize import factorize_module
 from edgekron.training import Augmentation, Settings, Trainer, joined
 
 NETWORK, RATIO = "resnet32", 5.0

@@ -230,7 +230,7 @@ def theirs(module: nn.Module, dense: Hub, ratio: float) -> Hub:
 
 def _near(module: nn.Module, shape: tuple[int, ...], wanted: float) -> bool:
     """Whether a module's MACs are no more than wanted, without writing it as a graph."""
-    from edgekron.cost import module_cost
+    from edgekron.modules.cost import module_cost
 
     return module_cost(copy.deepcopy(module), shape[1:]).macs <= wanted
 

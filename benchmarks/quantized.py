@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 from publishing import CALIBRATION, TEST, publish, trained
 
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.quantize import DTYPES, Quantization, export
 from edgekron.exporters.tflite import export_tflite
-from edgekron.exporters.verify import difference
+from edgekron.exporters.verify.compare import difference
 from edgekron.graph import Hub
 from edgekron.models import datasets
-from edgekron.runtimes import backends, bench, top1
+from edgekron.runtimes import bench, top1
+from edgekron.runtimes.agent import backends
 from edgekron.runtimes.statistics import speedup
 
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from edgekron.calibration import Walk, sample
-from edgekron.candidates import structures
 from edgekron.errors import UserError
-from edgekron.fit import Fitter
+from edgekron.fitting.calibration import Walk, sample
+from edgekron.fitting.fit import Fitter
 from edgekron.graph import Hub, Layer
-from edgekron.plan import TARGETS, CompressionPlan, LayerPlan
+from edgekron.planning.candidates import structures
+from edgekron.planning.plan import TARGETS, CompressionPlan, LayerPlan
 from edgekron.structures import Ranks, Spectrum, Structure
 
 

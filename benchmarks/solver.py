@@ -35,7 +35,7 @@ from publishing import publish, trained
 from torch import Tensor
 
 from edgekron.graph import Layer
-from edgekron.ranks import Energy
+from edgekron.planning.ranks import Energy
 from edgekron.structures import FAMILIES, KroneckerShape
 
 #: An error that is none, as a share of the kernel's square.

@@ -36,7 +36,7 @@ from sweep_report import write_report
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekron.exporters.verify import Difference
+    from edgekron.exporters.verify.compare import Difference
     from edgekron.graph import Hub
 
 HERE = Path(__file__).parent
@@ -119,7 +119,7 @@ def _warm_up() -> None:
     """Imports and traces once what every network needs; no runtime is started, whose threads a fork would lose."""
     import torch
 
-    from edgekron.exporters import onnx, tflite, verify  # noqa: F401
+    from edgekron.exporters.verify import compare as verify  # noqa: F401
     from edgekron.graph import load
 
     torch.set_num_threads(1)
@@ -272,7 +272,7 @@ def _rounding(module: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
     import onnxruntime
     import torch
 
-    from edgekron.exporters.verify import cases, difference
+    from edgekron.exporters.verify.compare import cases, difference
 
     example = torch.zeros(1, *shape)
     # Traced first, for torch.onnx.export prints the modules that it traces, and there are some that cannot be printed.
@@ -313,7 +313,7 @@ def _against_module(module: nn.Module, hub: Hub, side: int) -> dict[str, Any]:
     """The dense graph in ONNX Runtime beside the torch module."""
     import torch
 
-    from edgekron.exporters.verify import cases, difference, open_version
+    from edgekron.exporters.verify.compare import cases, difference, open_version
 
     version, ends = open_version(hub, inner=False), []
     for case, x in cases((3, side, side), None):
@@ -332,7 +332,7 @@ def _tensors(output: Any) -> list[Any]:
 
 def _compress(hub: Hub, name: str, row: dict[str, Any]) -> Hub:
     """At half the parameters where that can be reached, else at less, else dense with the reason in ``row``."""
-    from edgekron.compressor import apply_plan, compress
+    from edgekron.compression.compressor import apply_plan, compress
     from edgekron.errors import UserError
 
     refusal = ""
@@ -360,7 +360,7 @@ def _reported(result: Any, row: dict[str, Any]) -> Hub:
 
 def _uniform_plan(hub: Hub, name: str) -> Any:
     """Every layer that can be as its spatial (or channel) SVD, which are Kronecker shapes, at half its parameters."""
-    from edgekron.plan import CompressionPlan, LayerPlan
+    from edgekron.planning.plan import CompressionPlan, LayerPlan
     from edgekron.structures import KroneckerShape
 
     lines = {}
@@ -376,7 +376,7 @@ def _uniform_plan(hub: Hub, name: str) -> Any:
 
 
 def _against_hub(hub: Hub, path: Path, module: nn.Module) -> dict[str, Any]:
-    from edgekron.exporters.verify import cases, compare, open_version
+    from edgekron.exporters.verify.compare import cases, compare, open_version
 
     reference = open_version(hub, inner=False)
     ends, _ = compare(reference, open_version(path, inner=False), cases(reference.input_shape, None), {})

@@ -40,11 +40,11 @@ from torch import nn
 from transferring import calibration_images, file_top1, transferred
 
 from edgekron import graph, models
-from edgekron.compression_report import cost
-from edgekron.compressor import apply_plan
+from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.executed import executed_macs
 from edgekron.files import write_file
 from edgekron.graph import Hub
+from edgekron.graph.cost import cost
 from edgekron.models.train import train
 
 NETWORK = "convfc"

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from edgekron import graph, models
-from edgekron.compression_report import cost
 from edgekron.errors import UserError
 from edgekron.graph import Hub
+from edgekron.graph.cost import cost
 from edgekron.models.resnet_cifar import CifarResNet
 
 UNITS = ("macs", "parameters")

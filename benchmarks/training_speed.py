@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from edgekron import graph, models
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.files import write_file
 from edgekron.models import datasets
 from edgekron.training import GraphModule, KnowledgeTransfer, ResponseCache

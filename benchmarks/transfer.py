@@ -43,7 +43,7 @@ from transfer_report import write_report
 from transfer_rows import DISTILLATION, FAMILIES, STEPS, folder_of, latency_path, read
 from transferring import calibration_images, distilled, file_top1, transferred
 
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub

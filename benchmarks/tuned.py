@@ -29,14 +29,16 @@ import torch
 from torch import Tensor, nn
 
 from edgekron import models
-from edgekron.compressor import apply_plan, make_plan
+from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tuning import FILL, checked, subjects_of_plan, tune, tuned_plan
 from edgekron.exporters.tuning.race import Race, pinned
 from edgekron.graph import Hub, load
-from edgekron.plan import CompressionPlan, LayerPlan
-from edgekron.runtimes import Interval, bench, environment
+from edgekron.planning.plan import CompressionPlan, LayerPlan
+from edgekron.planning.survey import make_plan
+from edgekron.runtimes import Interval, bench
+from edgekron.runtimes.agent import environment
 
 RATIO, WIDTH, BLOCKS, ROUNDS = 4.0, 128, 4, 30
 GOALS = {"resnet-128": 0.9, "sixconv": 0.6}

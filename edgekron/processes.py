@@ -130,3 +130,7 @@ def joined(*, gpus: bool = True) -> Iterator[Processes]:
 
 
 _VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+#: Called with what is being done, how many steps are finished, and of how many.
+Progress = Callable[[str, int, int], None]

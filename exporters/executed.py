@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgekron import lowering
-from edgekron.compression_report import cost
+from edgekron.algebra import lowering
+from edgekron.graph.cost import cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from edgekron.graph import Hub, Layer
-    from edgekron.runtimes.profile import NodeTime
+    from edgekron.runtimes.agent.profile import NodeTime
 
 #: Where ``by_layer`` puts what belongs to no layer: pooling, additions, changes of the memory layout.
 OTHER = ""

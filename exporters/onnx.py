@@ -1,6 +1,6 @@
 """From the hub to a standard ONNX file: only operators of the default domain, each factor stored once.
 
-Each factorized node becomes the steps of ``edgekron.lowering.lower`` (see ``onnx_steps``); other nodes are the hub's.
+Each factorized node becomes the steps of ``edgekron.algebra.lowering.lower`` (see ``onnx_steps``); other nodes are the hub's.
 The result is simplified by onnxsim, whose constant folding is kept from multiplying repeated factors out, and checked.
 
 The batch is dynamic, unless the network came from an ONNX file with a fixed one. A height and width that such a file
@@ -18,6 +18,7 @@ import onnxsim
 from onnx_ir.passes import common
 
 from edgekron.algebra import StructureError
+from edgekron.algebra.lowering import Step
 from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph.axes import open_sizes, remembered_axes
@@ -26,7 +27,6 @@ from edgekron.graph.hub import PLAN_KEY
 from edgekron.graph.nodes import OPSET, replace_node
 from edgekron.graph.opsets import convert_opset
 from edgekron.graph.passes import infer_shapes
-from edgekron.lowering import Step
 
 from .onnx_steps import TILED_FROM, depends_on_size, render
 

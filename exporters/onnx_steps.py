@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
 from edgekron.graph.nodes import add_initializer, conv_attributes, conv_transpose_attributes
-from edgekron.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,12 +20,14 @@ Images stay uint8; ``ImageSet.batches`` gives the float32 NCHW arrays that a net
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -243,3 +245,34 @@ def _drawn(total: int, count: int | None, seed: int = 0) -> np.ndarray:
     if count is None or count >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+
+
+CALIBRATION_BATCH = 32
+
+
+class Batches(Sequence[np.ndarray]):
+    """The images of a set in batches float32 [n, C, H, W], made when they are asked for."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._images) / CALIBRATION_BATCH)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * CALIBRATION_BATCH
+        batch: np.ndarray = self._images.normalise(self._images.images[start : start + CALIBRATION_BATCH])
+        return batch
+
+
+def calibration_batches(data: str, limit: int) -> Sequence[np.ndarray]:
+    """Batches of at most ``limit`` images of a data set whose images fit as they are, drawn at random."""
+    return Batches(load(data, limit=limit))

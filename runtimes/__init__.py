@@ -10,11 +10,11 @@ Needs numpy and the runtime of the file, nothing else: neither torch nor the com
 
 from __future__ import annotations
 
-from edgekron.runtimes.backends import Session, Tensor, load, run_nchw
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.backends import Session, Tensor, load, run_nchw
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.memory import Memory
 from edgekron.runtimes.evaluate import Accuracy, agreement, top1
 from edgekron.runtimes.measure import bench
-from edgekron.runtimes.memory import Memory
 from edgekron.runtimes.probes import Proof, node_times, prove_memory, tensor_arena
 from edgekron.runtimes.results import FileResult, Report
 from edgekron.runtimes.statistics import Interval, Summary

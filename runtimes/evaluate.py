@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekron.runtimes.backends import backend
+from edgekron.runtimes.agent.backends import backend
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices import LocalDevice
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -1,6 +1,6 @@
 """Latency and memory of model files on a device, measured so that two files can be compared.
 
-``edgekron.runtimes.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the runtime's
+``edgekron.runtimes.agent.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the runtime's
 own copies included. The warm inferences are the steady state of a busy application, the paced ones that of an
 application that waits in between; the first inference, the load and the start of the process are reported beside them.
 """
@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.backends import backend
+from edgekron.runtimes.agent.backends import backend
+from edgekron.runtimes.agent.environment import disturbances
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.memory import Memory
 from edgekron.runtimes.devices import Device, open_device
-from edgekron.runtimes.environment import disturbances
-from edgekron.runtimes.errors import RuntimeFailure
-from edgekron.runtimes.memory import Memory
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.results import ColdStart, FileResult, Paced, Report
 

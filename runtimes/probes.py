@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.arena import Arena
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.arena import Arena
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.memory import Memory
+from edgekron.runtimes.agent.profile import NodeTime
 from edgekron.runtimes.measure import LIMIT, PATIENCE, opened, sent
-from edgekron.runtimes.memory import Memory
-from edgekron.runtimes.profile import NodeTime
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device
@@ -83,7 +83,7 @@ def tensor_arena(file: str | Path, *, device: Device | None = None) -> Arena:
 def node_times(
     file: str | Path, *, threads: int = 1, runs: int = 50, pin: bool = True, seed: int = 0, device: Device | None = None
 ) -> list[NodeTime]:
-    """The time of each node of an ``.onnx`` file on a device: see ``edgekron.runtimes.profile``."""
+    """The time of each node of an ``.onnx`` file on a device: see ``edgekron.runtimes.agent.profile``."""
     with opened(device) as on:
         answer = on.run_agent(_request("profile", threads, seed, file=sent(on, file), runs=runs, pin=pin))
     return [NodeTime(node["name"], node["operator"], node["seconds"]) for node in answer["nodes"]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekron.runtimes.statistics import Interval, Summary, median_interval, speedup, summary
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.memory import Memory
+    from edgekron.runtimes.agent.memory import Memory
 
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1

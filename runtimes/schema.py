@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
 
 #: No line of an answer is longer: ten thousand samples in each of twenty rounds of five files are twenty megabytes.
 LONGEST_LINE = 64 * 2**20
@@ -69,10 +69,10 @@ _MEASURED = {
     "memory": _MEMORY,
 }
 
-#: How far a process under a limit of memory can come, see ``edgekron.runtimes.proof``.
+#: How far a process under a limit of memory can come, see ``edgekron.runtimes.agent.proof``.
 STAGES = ("start", "load", "run", "done")
 
-#: The answer to each command of ``edgekron.runtimes.agent`` and each request of ``edgekron.runtimes.requests``.
+#: The answer to each command of ``edgekron.runtimes.agent.main`` and each request of ``edgekron.runtimes.agent.requests``.
 ANSWERS: dict[str, Any] = {
     "describe": {
         "facts": _FACTS,

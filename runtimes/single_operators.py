@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
 
 #: Constants up to this many bytes are settings (a shape, a permutation), which make operators differ.
 _SETTING = 64

@@ -11,9 +11,9 @@ import sys
 import torch
 
 from edgekron import models
-from edgekron.artifact import read_hub
+from edgekron.compression.artifact import read_hub
 from edgekron.models import datasets
-from edgekron.torch_model import factorize_module
+from edgekron.modules.factorize import factorize_module
 from edgekron.training import KnowledgeTransfer
 
 

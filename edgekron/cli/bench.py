@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from edgekron.files import refuse_existing
 
-from ._instructions import bench_instructions
-from ._measured import arenas, print_arenas, print_latency, print_layers, print_memory, print_proofs
-from ._output import progress_bars
-from .model_files import model_files, write_json
+from .shared.instructions import bench_instructions
+from .shared.measured import arenas, print_arenas, print_latency, print_layers, print_memory, print_proofs
+from .shared.model_files import model_files, write_json
+from .shared.output import progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekron.runtimes.devices import Device
 
-    from ._output import Steps
+    from .shared.output import Steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +114,7 @@ def _extras(
     extras: dict[str, Any] = {}
     lived = True
     if arguments.layers:
-        from ._layer_times import layer_times
+        from edgekron.exporters.layer_times import layer_times
 
         tables = [layer_times(file, arguments.threads, not arguments.no_pin, device, bars) for file in files]
         layers = [table.to_json() for table in tables]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgekron.files import refuse_existing, write_file
 
-from ._output import print_table, progress_bars, say
-from .model_files import write_json
+from .shared.model_files import write_json
+from .shared.output import print_table, progress_bars, say
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks and prints one row a limit; exit code 0 when all are kept, 1 when one is broken, 3 when unsure."""
     from edgekron.runtimes.check import junit, markdown
 
-    from ._checking import run_check
+    from .shared.checking import run_check
 
     for path in (arguments.json, arguments.junit, arguments.markdown):
         if path is not None:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._output import count, print_json, print_table, progress_bars, say
-from ._pruning import add_pruning, pruning_settings
-from ._sources import add_data, add_model, calibration, open_model
-from ._tuning import add_tuning, check_tuning, print_tuning, register_fill, run_tuning
+from .shared.options import add_data, add_model, calibration, open_source
+from .shared.output import count, print_json, print_table, progress_bars, say
+from .shared.pruning import add_pruning, pruning_settings
+from .shared.tuning import add_tuning, check_tuning, print_tuning, register_fill, run_tuning
 
 if TYPE_CHECKING:
-    from edgekron.candidates import ErrorBound
     from edgekron.exporters.tuning import Tuning
-    from edgekron.plan import CompressionPlan
-    from edgekron.ranks import RankRule
+    from edgekron.planning.candidates import ErrorBound
+    from edgekron.planning.plan import CompressionPlan
+    from edgekron.planning.ranks import RankRule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compresses, writes the folder, and prints what each layer became; processes of ``torchrun`` share the images."""
-    from edgekron import artifact
-    from edgekron.compressor import apply_plan, compress
+    from edgekron.compression import artifact
+    from edgekron.compression.compressor import apply_plan, compress
     from edgekron.errors import UserError
     from edgekron.files import refuse_existing
-    from edgekron.plan import CompressionPlan
+    from edgekron.planning.plan import CompressionPlan
     from edgekron.processes import joined
 
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "--tune measures on a machine that does nothing else; compress first, then run 'edgekron tune' on the "
                 "folder, without torchrun."
             )
-        source = open_model(arguments.model, arguments)
+        source = open_source(arguments.model, arguments)
         data = calibration(arguments, source.hub.input_shape)
         tunings: list[Tuning] = []
         with progress_bars(shown=processes.first) as progress:
@@ -129,9 +129,9 @@ def _print(arguments: argparse.Namespace, report: dict[str, Any], tunings: Seque
 
 def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:
     """The one rule that is asked for. Raises ``UserError`` for several, or a share that is none."""
-    from edgekron.candidates import ErrorBound
     from edgekron.errors import UserError
-    from edgekron.ranks import Energy, Evbmf
+    from edgekron.planning.candidates import ErrorBound
+    from edgekron.planning.ranks import Energy, Evbmf
 
     rules: list[RankRule | ErrorBound] = [Evbmf()] if arguments.evbmf else []
     for name, share, kind in (("energy", arguments.energy, Energy), ("error", arguments.error, ErrorBound)):

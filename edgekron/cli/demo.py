@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ._output import print_json, progress_bars, say
+from .shared.output import print_json, progress_bars, say
 
 _CALIBRATION, _TEST = "fashion-mnist:calibration", "fashion-mnist:test"
 _IMAGES = 2048
@@ -32,15 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
     The folder appears whole at the end, or not at all when something cannot be done. A check that does not hold is no
     such thing: the folder is there to show it.
     """
-    from edgekron import artifact, graph, models
-    from edgekron.compressor import compress
+    from edgekron import graph, models
+    from edgekron.compression import artifact
+    from edgekron.compression.compressor import compress
     from edgekron.errors import UserError
     from edgekron.files import new_folder, refuse_existing
     from edgekron.models import datasets
+    from edgekron.models.datasets import calibration_batches
     from edgekron.report import render
+    from edgekron.report.gather import Effort, Subject, gather
 
-    from ._sources import calibration_batches
-    from ._whole_way import Effort, Subject, gather, show
+    from .shared.findings import show
 
     refuse_existing(arguments.output, arguments.force, _FILES)
     trained = models.facts(arguments.model) if arguments.model in models.NETWORKS else None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from edgekron.errors import UserError
 from edgekron.files import refuse_existing
 
-from ._output import print_table, progress_bars
-from .model_files import model_files, write_json
+from .shared.model_files import model_files, write_json
+from .shared.output import print_table, progress_bars
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluates every file on the same images and prints one row each."""
     from edgekron.models import datasets
     from edgekron.runtimes import agreement, top1
-    from edgekron.runtimes.environment import allowed_cores
+    from edgekron.runtimes.agent.environment import allowed_cores
 
     files = model_files(arguments.files)
     if arguments.json:

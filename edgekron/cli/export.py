@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ._output import print_json, say
-from ._sources import add_data, add_model, calibration, open_model
+from .shared.options import add_data, add_model, calibration, open_source
+from .shared.output import print_json, say
 
 FORMATS = ("onnx", "tflite")
 #: Those of ``exporters.quantize``, which is too heavy to be asked here.
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"a {arguments.dtype} file needs no images; leave --data out, or give --dtype int8.")
     if arguments.layout != "nhwc" and (arguments.to != "tflite" or arguments.dtype != "float32"):
         raise UserError(f"--layout {arguments.layout} is for float32 TFLite files; leave it out.")
-    hub = open_model(arguments.model, arguments).hub
+    hub = open_source(arguments.model, arguments).hub
     notices: list[str] = []
     if arguments.dtype != "float32" or arguments.integer_io:
         from edgekron.exporters.quantize import Quantization, export

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._output import Steps, print_json, progress_bars, say
-from ._sources import add_data, add_factory, image_set, open_model
+from .shared.options import add_data, add_factory, image_set, open_source
+from .shared.output import Steps, print_json, progress_bars, say
 
 if TYPE_CHECKING:
     from edgekron.training import Processes
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains and writes the folder; the processes of ``torchrun`` share the work."""
-    from edgekron import artifact
+    from edgekron.compression import artifact
     from edgekron.errors import UserError
     from edgekron.files import refuse_existing
     from edgekron.training import joined
@@ -125,18 +125,18 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     import numpy as np
     import torch
 
-    from edgekron import artifact
-    from edgekron.compressor import Compression
+    from edgekron.compression import artifact
+    from edgekron.compression import resaved as folder
+    from edgekron.compression.compressor import Compression
     from edgekron.errors import UserError
-    from edgekron.plan import CompressionPlan
-    from edgekron.training import Examples, folder
-
-    from ._training import Training, outcome_facts
+    from edgekron.planning.plan import CompressionPlan
+    from edgekron.training import Examples
+    from edgekron.training.session import Training, outcome_facts
 
     if arguments.method:
         # A factory may draw its weights: the same ones when training is taken up again, and in every process.
         torch.manual_seed(arguments.seed)
-        source = open_model(arguments.folder, arguments)
+        source = open_source(arguments.folder, arguments)
         # Nothing is compressed yet.
         compression = Compression(source.hub, CompressionPlan(source.name, {}), {})
     else:
@@ -149,11 +149,11 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     )
     if not examples.labelled and arguments.teacher is None:
         raise UserError(f"{arguments.data} has no labels; give images with labels, or a --teacher.")
-    teacher = open_model(arguments.teacher, arguments) if arguments.teacher else None
+    teacher = open_source(arguments.teacher, arguments) if arguments.teacher else None
     state = Path(f"{arguments.output}.training")
     facts: dict[str, Any] = {"data": arguments.data, "images": len(images), "teacher": arguments.teacher}
     if teacher is not None and (arguments.correct or arguments.reconstruct):
-        from ._reconstruction import before_training
+        from edgekron.training.unlabelled import before_training
 
         facts["corrected"] = arguments.correct
         hub, facts["reconstruction"] = before_training(hub, teacher.hub, examples, arguments, state, processes, bars)

@@ -6,8 +6,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from ._output import count, print_json, print_table, say
-from ._sources import add_model, open_model
+from .shared.options import add_model, open_source
+from .shared.output import count, print_json, print_table, say
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints one row for each layer."""
     from edgekron.graph.activations import peak_activations
 
-    hub = open_model(arguments.model, arguments).hub
+    hub = open_source(arguments.model, arguments).hub
     rows = [_row(layer) for layer in hub.layers()]
     peak, where = peak_activations(hub)
     totals = {key: sum(row[key] for row in rows) for key in ("macs", "parameters")}
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(layer: Layer) -> dict[str, Any]:
-    from edgekron.compression_report import cost
+    from edgekron.graph.cost import cost
 
     network = layer.factorized.network if layer.factorized else None
     return {

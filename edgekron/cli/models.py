@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ._output import count, print_json, print_table
+from .shared.output import count, print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +17,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Counts every bundled network and shows the accuracy of those that are trained."""
     import torch
 
-    from edgekron.cost import DEFINITIONS, module_cost
     from edgekron.models import NETWORKS, build, facts
+    from edgekron.modules.cost import DEFINITIONS, module_cost
 
     rows: list[dict[str, Any]] = []
     for name, entry in NETWORKS.items():

@@ -43,7 +43,7 @@ def edgekron_check(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
     def check(budget: str | Path, model: str | None = None, on: str | None = None) -> Outcome:
         from edgekron.runtimes.check import Verdict, sentence
 
-        from ._checking import run_check
+        from .shared.checking import run_check
 
         device = on or request.config.getoption("--edgekron-on")
         outcome, _ = run_check(request.path.parent / budget, on=device, models=[model] if model else [])

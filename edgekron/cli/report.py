@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ._output import print_json, progress_bars, say
-from ._sources import add_factory, open_model
+from .shared.options import add_factory, open_source
+from .shared.output import print_json, progress_bars, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
-    from edgekron import artifact, models
+    from edgekron import models
+    from edgekron.compression import artifact
     from edgekron.errors import UserError
     from edgekron.files import refuse_existing, write_file
     from edgekron.models import datasets
     from edgekron.report import render
+    from edgekron.report.gather import Effort, Subject, gather
 
-    from ._whole_way import Effort, Subject, gather, show
+    from .shared.findings import show
 
     refuse_existing(arguments.output, arguments.force)
     if not arguments.seconds > 0 or arguments.threads < 1:
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = artifact.read_plan(arguments.folder).model
     data = datasets.load(arguments.data) if arguments.data else None
     original = arguments.original or (model if model in models.NETWORKS else None)
-    dense = open_model(original, arguments).hub if original else compressed.dense()
+    dense = open_source(original, arguments).hub if original else compressed.dense()
     if [layer.name for layer in dense.layers()] != list(facts["layers"]):
         raise UserError(f"{original} has other layers than {arguments.folder}; name the model that was compressed.")
     asked = f" --bench --seconds {arguments.seconds:g} --threads {arguments.threads}" if arguments.bench else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ._output import print_json, progress_bars, say
-from ._sources import add_factory, open_model
-from ._tuning import add_tuning, print_tuning, run_tuning
+from .shared.options import add_factory, open_source
+from .shared.output import print_json, progress_bars, say
+from .shared.tuning import add_tuning, print_tuning, run_tuning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures, writes the folder, and prints what was tried and chosen."""
-    from edgekron import artifact, models
-    from edgekron.compressor import Compression
+    from edgekron import models
+    from edgekron.compression import artifact
+    from edgekron.compression.compressor import Compression
     from edgekron.errors import UserError
     from edgekron.exporters.tuning import subjects_of_hub, tuned_compression
     from edgekron.files import refuse_existing
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if changed and arguments.original:
         raise UserError(f"{arguments.folder} {changed} {arguments.original}; leave --original out.")
     name = arguments.original or (plan.model if plan.model in models.NETWORKS and not changed else None)
-    original = open_model(name, arguments).hub if name else None
+    original = open_source(name, arguments).hub if name else None
     if original is not None and [x.name for x in original.layers()] != [x.name for x in hub.layers()]:
         raise UserError(f"{name} has other layers than {arguments.folder}; name the model that was compressed.")
     subjects = subjects_of_hub(hub)

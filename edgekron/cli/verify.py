@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._chain import run_chain
-from ._output import print_json, print_table, say
-from ._sources import add_data, add_factory, calibration, open_model
-from ._verdict import add_bounds, check_bounds, judge
+from edgekron.exporters.verify.verdict import judge
+
+from .chain_names import run_chain
+from .shared.bounds import add_bounds, check_bounds
+from .shared.options import add_data, add_factory, calibration, open_source
+from .shared.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from edgekron.exporters.verify import Difference
+    from edgekron.exporters.verify.compare import Difference
     from edgekron.graph import Hub
 
 #: Real images to compare on unless the user says how many.
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the tables and the verdict; exit code 1 when a bound is not kept."""
-    from edgekron.exporters.verify import cases, common_shape, compare, open_version
+    from edgekron.exporters.verify.compare import cases, common_shape, compare, open_version
 
     check_bounds(arguments)
     texts = [arguments.reference, *arguments.candidates]
@@ -85,7 +87,7 @@ def _source(text: str, arguments: argparse.Namespace) -> Hub | Path:
     path = Path(text)
     if path.suffix in (".onnx", ".tflite"):
         return path
-    return open_model(text, arguments).hub
+    return open_source(text, arguments).hub
 
 
 def _names(hub: Hub) -> dict[str, str]:

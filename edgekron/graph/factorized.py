@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgekron.algebra import FactorNetwork, Geometry, StructureError
+from edgekron.algebra.lowering import FORMS, Step, default_forms, lower, valid_forms
 from edgekron.errors import UserError
-from edgekron.lowering import FORMS, Step, default_forms, lower, valid_forms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

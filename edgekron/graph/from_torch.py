@@ -12,10 +12,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from edgekron.errors import UserError
-from edgekron.parametrizations import is_parametrized, plain_copy
 
 from .adaptive_pooling import TRANSLATIONS
 from .nodes import OPSET
+from .parametrizations import is_parametrized, plain_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 #: The metadata in which a hub, and the files made of it, carry the hash of the plan.
-PLAN_KEY = "edgekron.plan"
+PLAN_KEY = "edgekron.planning.plan"
 
 
 class Hub:
@@ -153,3 +154,13 @@ class Hub:
         Raises ``UserError`` for a name that the graph lacks, or when the outputs need more than these inputs.
         """
         return extract(self.model, inputs, outputs)
+
+
+#: The metadata in which a hub says how many output channels its pruned layers kept, of how many.
+KEPT_KEY = "edgekron.kept"
+
+
+def kept_channels(model: ir.Model) -> dict[str, list[int]]:
+    """[kept, of] output channels of the layers of a pruned hub; nothing for one that is not pruned."""
+    found = json.loads(model.metadata_props.get(KEPT_KEY, "{}"))
+    return {str(name): [int(n) for n in counts] for name, counts in found.items()}

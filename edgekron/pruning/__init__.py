@@ -8,11 +8,13 @@ channels of each group into an order (``orders``), a budget or a threshold says 
 out of the graph (``removal``), and the layers behind them take over what they gave, without training (``repair``).
 """
 
+from edgekron.graph.hub import kept_channels
+
 from .groups import Group, Structure
 from .orders import CRITERIA
 from .planned import pruned_plan, pruned_rows
 from .pruner import LEARNT, Pruning, Settings, criterion_of, prune, prune_as
-from .removal import kept_channels, remove
+from .removal import remove
 
 __all__ = [
     "CRITERIA",

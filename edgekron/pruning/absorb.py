@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.calibration import Walk
+from edgekron.fitting.calibration import Walk
+from edgekron.fitting.moments import MomentSums
 from edgekron.memory import give_back
-from edgekron.moments import MomentSums
 
 from .elimination import DIMENSIONS, Elimination, elimination_order
 from .groups import Group, Structure
-from .orders import Order, order_of
+from .order import Order, order_of
 from .reading import images_of, outputs_of, patches_of, patches_per_image
 from .weights import write_layer
 

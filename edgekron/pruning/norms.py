@@ -22,7 +22,7 @@ from .reading import images_of
 from .samples import Standing
 
 if TYPE_CHECKING:
-    from edgekron.calibration import Walk
+    from edgekron.fitting.calibration import Walk
     from edgekron.graph import Hub
 
 #: How far a variance may move: where a channel hardly varies, the ratio says nothing.

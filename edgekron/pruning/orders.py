@@ -15,16 +15,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.calibration import Walk
 from edgekron.errors import UserError
+from edgekron.fitting.calibration import Walk
 
 from .groups import Group, Structure
+from .order import Order, order_of
 from .reading import spread_of_outputs
 from .similarity import Measure, greedy_order, map_similarity
 
@@ -42,18 +42,6 @@ DATA_FREE = frozenset(("l1", "random"))
 SIMILARITY_IMAGES = 64
 
 
-@dataclass(frozen=True)
-class Order:
-    """A group's channels in the order of their removal.
-
-    ``similarity`` is what each was removed at, never rising: the criterion's own measure, to be compared with a
-    threshold. ``price`` is what a budget compares between groups, never falling: the less, the earlier it goes.
-    """
-
-    group: Group
-    places: tuple[int, ...]
-    similarity: tuple[float, ...]
-    price: tuple[float, ...]
 
 
 def find_orders(
@@ -105,11 +93,6 @@ def _first(data: Sequence[np.ndarray], images: int) -> Iterator[np.ndarray]:
         images -= len(batch)
 
 
-def order_of(group: Group, places: Sequence[int], similarity: Sequence[float], price: Sequence[float]) -> Order:
-    """An ``Order`` with both measures made monotonic: what goes later is never cheaper."""
-    falling = np.minimum.accumulate(np.asarray(similarity, np.float64)) if len(places) else np.zeros(0)
-    rising = np.maximum.accumulate(np.asarray(price, np.float64)) if len(places) else np.zeros(0)
-    return Order(group, tuple(places), tuple(falling.tolist()), tuple(rising.tolist()))
 
 
 def _by_score(group: Group, scores: np.ndarray) -> Order:

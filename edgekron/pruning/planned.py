@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.planning.plan import CompressionPlan, LayerPlan
 
 from .groups import Structure
 

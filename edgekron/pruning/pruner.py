@@ -12,7 +12,8 @@ import numpy as np
 from edgekron.errors import UserError
 
 from .groups import Structure, prunable
-from .orders import CRITERIA, SIMILARITIES, Order, find_orders
+from .order import Order
+from .orders import CRITERIA, SIMILARITIES, find_orders
 from .quotas import by_threshold, removed_units, to_ratios
 from .removal import remove
 from .repair import repair

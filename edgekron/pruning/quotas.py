@@ -1,7 +1,7 @@
 """How many channels of each group stay: all groups by one threshold, given or found for a budget.
 
 Runtimes compute channels in tiles, so a number of channels that stay is raised to the next one that runs well
-(``edgekron.ranks.rounded``), unless every width is wanted.
+(``edgekron.planning.ranks.rounded``), unless every width is wanted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
-from edgekron.allocation import COSTS
 from edgekron.errors import UserError
-from edgekron.ranks import raised
+from edgekron.planning.allocation import COSTS
+from edgekron.planning.ranks import raised
 
 from .groups import Structure
-from .orders import Order
+from .order import Order
 
 #: Share of a group's channels that stays in any case.
 LEAST = 1 / 8

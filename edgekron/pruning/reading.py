@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel
-from edgekron.moments import sample_patches
+from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel
+from edgekron.fitting.moments import sample_patches
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer

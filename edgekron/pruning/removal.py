@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.errors import UserError
+from edgekron.graph.hub import KEPT_KEY, kept_channels
 
 from .channels import constant
 from .groups import Structure, prunable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from .channels import Channels
 
-#: The metadata in which a hub says how many output channels its pruned layers kept, of how many.
-KEPT_KEY = "edgekron.kept"
 
 
 def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
@@ -47,10 +46,6 @@ def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     return result
 
 
-def kept_channels(model: ir.Model) -> dict[str, list[int]]:
-    """[kept, of] output channels of the layers of a pruned hub; nothing for one that is not pruned."""
-    found = json.loads(model.metadata_props.get(KEPT_KEY, "{}"))
-    return {str(name): [int(n) for n in counts] for name, counts in found.items()}
 
 
 def _cut(channels: Channels, gone: set[int]) -> None:

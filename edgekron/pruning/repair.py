@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.calibration import Walk
-from edgekron.fit import least_squares_kernel
+from edgekron.fitting.calibration import Walk
+from edgekron.fitting.fit import least_squares_kernel
 from edgekron.memory import give_back
 
 from .groups import Structure

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.calibration import Sample, Walk
-from edgekron.moments import MomentSums
+from edgekron.fitting.calibration import Sample, Walk
+from edgekron.fitting.moments import MomentSums
 
 from .channels import constant
 from .groups import Structure

@@ -5,11 +5,11 @@ A compressed folder, whatever it was made from, becomes a ``GraphModule``; ``Tra
 ``re_estimate`` need images alone.
 """
 
+from edgekron.modules.graph_module import GraphModule
 from edgekron.processes import Processes, joined
 
 from .augmentation import Augmentation
 from .examples import Examples, from_arrays
-from .graph_module import GraphModule
 from .reconstruct import Block, reconstruct
 from .responses import ResponseCache
 from .results import Outcome, Progress, Scores

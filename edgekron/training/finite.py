@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .node_modules import Normalised
+from edgekron.modules.node_modules import Normalised
 
 
 @torch.no_grad()

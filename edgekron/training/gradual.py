@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekron.compressor import apply_plan
+from edgekron.compression.compressor import apply_plan
 from edgekron.graph import Hub
-from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.structures import FAMILIES, TensorRing
 
 #: How much larger ranks are than those of the next round.

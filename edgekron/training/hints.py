@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from edgekron.errors import UserError
-from edgekron.layers import FactorizedConv2d, FactorizedConvTranspose2d, FactorizedLinear
-
-from .node_modules import Normalised, Operator
+from edgekron.modules.layers import FactorizedConv2d, FactorizedConvTranspose2d, FactorizedLinear
+from edgekron.modules.node_modules import Normalised, Operator
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, FactorizedConv2d, FactorizedConvTranspose2d)
 _ROWS = (nn.Linear, FactorizedLinear)

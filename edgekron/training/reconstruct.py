@@ -19,8 +19,8 @@ from torch import Tensor
 
 from edgekron.errors import UserError
 from edgekron.graph import Hub
+from edgekron.modules.graph_module import GraphModule
 
-from .graph_module import GraphModule
 from .precision import autocast
 
 #: Factorized layers of a block, at least.

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from edgekron.errors import UserError
 from edgekron.graph import Hub
-
-from .foldable_norm import EPSILON, FoldableNorm
-from .graph_module import GraphModule
-from .node_modules import Normalised
+from edgekron.modules.foldable_norm import EPSILON, FoldableNorm
+from edgekron.modules.graph_module import GraphModule
+from edgekron.modules.node_modules import Normalised
 
 #: Images that run at once.
 _BATCH = 64

@@ -10,8 +10,8 @@ The arithmetic decides, not what is stored: an ONNX file with int8 weights alone
 from __future__ import annotations
 
 from edgekron.algebra import Stage
+from edgekron.algebra.lowering import default_forms
 from edgekron.graph import Factorized, Hub
-from edgekron.lowering import default_forms
 
 
 def forms_of(hub: Hub, target: str, dtype: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:

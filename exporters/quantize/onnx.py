@@ -22,7 +22,7 @@ import onnxsim
 from onnx import numpy_helper
 
 from edgekron.errors import UserError
-from edgekron.runtimes.backends.onnxruntime import QUANTIZATION
+from edgekron.runtimes.agent.backends.onnxruntime import QUANTIZATION
 
 from .types import Quantization, pieces
 from .weights import with_small_weights

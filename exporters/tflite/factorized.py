@@ -1,4 +1,4 @@
-"""Factorized layers: the steps of ``edgekron.lowering`` in NHWC.
+"""Factorized layers: the steps of ``edgekron.algebra.lowering`` in NHWC.
 
 A shuffle of the channels is one transpose of [pixels, parts of the channels]; a fold is a fold into the width (see
 ``convolution``). A fully connected layer is the same on [rows, channels], with matrix products for
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgekron.algebra import Geometry, StructureError
+from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 from edgekron.graph.factorized import Factorized, read_node
-from edgekron.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 
 from .convolution import convolve
 from .layout import NHWC

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgekron.compression_report import cost, totals
-from edgekron.compressor import Compression
-from edgekron.lowering import default_forms
-from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.algebra.lowering import default_forms
+from edgekron.compression.compressor import Compression
+from edgekron.compression.report import totals
+from edgekron.graph.cost import cost
+from edgekron.planning.plan import CompressionPlan, LayerPlan
 
 from .results import Choice, Result, Trial
 

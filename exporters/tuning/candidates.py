@@ -1,7 +1,7 @@
 """The ways to run a factorized layer that are worth measuring: contraction orders with a form for each stage.
 
 Every pair of an order and valid forms is exact, and there are up to thousands of them. They are ranked by a rough cost
-in multiply-accumulates, from what ``edgekron.lowering`` says that each would execute,
+in multiply-accumulates, from what ``edgekron.algebra.lowering`` says that each would execute,
 
     sum over convolutions and products of  MACs / fill + TOUCH * output values   +   over shuffles of  MOVE * values
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekron.algebra import dense_macs
-from edgekron.lowering import Conv, ConvTranspose, MatMul, Shuffle, Step, default_forms, lower, valid_forms
+from edgekron.algebra.lowering import Conv, ConvTranspose, MatMul, Shuffle, Step, default_forms, lower, valid_forms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekron.lowering import default_forms
+from edgekron.algebra.lowering import default_forms
 from edgekron.runtimes.statistics import Interval
 
 from . import cache

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekron.runtimes.backends import load, random_input
-from edgekron.runtimes.environment import fastest_cores
+from edgekron.runtimes.agent.backends import load, random_input
+from edgekron.runtimes.agent.environment import fastest_cores
 from edgekron.runtimes.statistics import Interval, speedup
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekron.algebra import FactorNetwork, Geometry, Pair
+from edgekron.algebra.lowering import WHOLE
 from edgekron.graph import Factorized
-from edgekron.lowering import WHOLE
-from edgekron.plan_lines import factor_network
+from edgekron.planning.lines import factor_network
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
     from edgekron.graph.factorized import Kind
-    from edgekron.plan import CompressionPlan
+    from edgekron.planning.plan import CompressionPlan
 
 #: What may follow a layer and is put behind it when it is measured: runtimes fuse some of them.
 ACTIVATIONS = ("Relu", "Clip", "HardSwish", "Sigmoid", "Tanh")

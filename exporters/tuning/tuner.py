@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.errors import UserError
-from edgekron.runtimes import environment
+from edgekron.runtimes.agent import environment
 
 from . import cache
 from .candidates import candidates

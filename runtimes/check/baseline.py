@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.fingerprint import differences, fingerprint
-from edgekron.runtimes.errors import RuntimeFailure
 
 FORMAT = 1
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from edgekron.runtimes.agent.environment import disturbances
 from edgekron.runtimes.devices import LocalDevice
-from edgekron.runtimes.environment import disturbances
 from edgekron.runtimes.measure import LIMIT, bench, sent
 from edgekron.runtimes.statistics import log_ratios
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.baseline import Baseline, Entry
 from edgekron.runtimes.check.blocks import Block, measure_block
 from edgekron.runtimes.check.budget import Budget, Effort
@@ -23,7 +24,6 @@ from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
 from edgekron.runtimes.check.sampling import Progress, Target, sample
 from edgekron.runtimes.check.units import show
 from edgekron.runtimes.check.verdict import Judgement, Verdict, exact, judge
-from edgekron.runtimes.errors import RuntimeFailure
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 

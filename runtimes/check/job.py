@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.backends import backend
+from edgekron.runtimes.agent.backends import backend
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.blocks import counts_instructions
 from edgekron.runtimes.check.budget import Budget, ModelBudget
 from edgekron.runtimes.check.limits import Evidence, Limit
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
 
 #: Field numbers of ONNX's messages.
 _MODEL_GRAPH, _GRAPH_NODE, _NODE_TYPE, _NODE_ATTRIBUTE, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 7, 1, 4, 5, 6, 11

@@ -19,7 +19,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
 
 #: Exact, so that a bound of 94 % is the very number that 94 of 100 gives.
 _UNITS = {

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.devices.board import Board, LostError
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.devices.board import LostError
 from edgekron.runtimes.schema import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.devices.device import Device, Target
 
 #: Where the shell user of a phone may write and run.
 FOLDER = "/data/local/tmp/edgekron"
@@ -37,19 +35,6 @@ _REASONS = (
 _GONE = re.compile(r"device offline|closed|protocol fault|device still|not found|cannot connect to daemon")
 
 
-def open_adb(name: str, serial: str, target: Target) -> Device:
-    """A connected device. Raises ``RuntimeFailure`` that says why it cannot be reached and what to do."""
-    if not _SERIAL.fullmatch(serial):
-        raise RuntimeFailure(f"{serial!r} is no serial number; see: adb devices.")
-    program = target.adb or "adb"
-    if shutil.which(program) is None:
-        raise RuntimeFailure(f"{name} needs {program}; install it (sudo apt install adb) or name it with --adb.")
-    transport = AdbTransport(name, serial, program)
-    if target.benchmark_model:
-        from edgekron.runtimes.devices.benchmark_model import BenchmarkModelDevice
-
-        return BenchmarkModelDevice(name, transport, target.benchmark_model, target.folder or FOLDER, target.keep)
-    return Board(name, transport, target, FOLDER)
 
 
 class AdbTransport:

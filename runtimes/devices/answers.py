@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING
 
 from edgekron.runtimes import schema
-from edgekron.runtimes.errors import RuntimeFailure
+from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices.device import Listener, Message

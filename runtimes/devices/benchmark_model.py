@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes import schema
-from edgekron.runtimes.errors import OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.store import Store, default_folder
+from edgekron.runtimes.agent.errors import OutOfTimeError, RuntimeFailure
+from edgekron.runtimes.agent.store import Store, default_folder
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices.adb import AdbTransport

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.worker import PROTOCOL
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Listener, Message, Target
-from edgekron.runtimes.errors import RuntimeFailure
-from edgekron.runtimes.worker import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekron.runtimes.errors import RuntimeFailure
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -46,7 +44,7 @@ class Device(Protocol):
     def run_agent(self, request: Message, listener: Listener | None = None) -> Message:
         """Has the agent carry out one request, waits for its end, and gives the answer, checked against its schema.
 
-        The requests are those of ``edgekron.runtimes.requests``. Raises ``RuntimeFailure`` with its sentence, or
+        The requests are those of ``edgekron.runtimes.agent.requests``. Raises ``RuntimeFailure`` with its sentence, or
         with one that says how the device failed.
         """
         ...
@@ -78,33 +76,3 @@ class Target:
     benchmark_model: str | None = None
 
 
-def open_device(name: str, target: Target | None = None) -> Device:
-    """The device of a name, connected; ``RuntimeFailure`` when it cannot be reached.
-
-    ``target`` takes the place of what the name says, or of a device file's entry of that name.
-    """
-    if target is None:
-        from edgekron.runtimes.devices.file import find
-
-        target = find(name)
-    kind, _, place = target.on.partition(":")
-    if kind == "local" and not place:
-        from edgekron.runtimes.devices.local import LocalDevice
-
-        return LocalDevice(name)
-    if kind == "ssh" and place:
-        from edgekron.runtimes.devices.ssh import open_ssh
-
-        return open_ssh(name, place, target)
-    if kind == "adb" and place:
-        from edgekron.runtimes.devices.adb import open_adb
-
-        return open_adb(name, place, target)
-    if kind == "emulated" and place:
-        from edgekron.runtimes.devices.emulated import open_emulated
-
-        return open_emulated(place, alias=name)
-    raise RuntimeFailure(
-        f"there is no device {name!r}; use local, ssh:user@host, adb:serial, emulated:pi4, or a name of a device file "
-        "(edgekron devices list)."
-    )

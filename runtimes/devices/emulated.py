@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from edgekron.runtimes import schema
+from edgekron.runtimes.agent.connection import Connection
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.connection import Connection
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Target
 from edgekron.runtimes.devices.emulation import (
@@ -32,7 +33,6 @@ from edgekron.runtimes.devices.emulation.boot import Machine
 from edgekron.runtimes.devices.emulation.machine import MachineFiles
 from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.ssh import open_ssh
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ class EmulatedDevice:
         return answer
 
     def start(self, subject: str) -> Connection:
-        """A worker (``edgekron.runtimes.worker``) on the board; ``subject`` is named in errors."""
+        """A worker (``edgekron.runtimes.agent.worker``) on the board; ``subject`` is named in errors."""
         return Connection(self._command("work"), self._environment(), subject)
 
     def count(

@@ -22,9 +22,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.device import Target
 from edgekron.runtimes.devices.emulation.boards import BOARDS
-from edgekron.runtimes.errors import RuntimeFailure
 
 FILE = "edgekron-devices.toml"
 

@@ -11,16 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.rounds import start_worker
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Listener, Message
-from edgekron.runtimes.errors import RuntimeFailure
-from edgekron.runtimes.rounds import start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.connection import Connection
+    from edgekron.runtimes.agent.connection import Connection
 
 
 #: Seconds that an agent may take to end.

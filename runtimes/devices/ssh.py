@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.board import Board, LostError
-from edgekron.runtimes.errors import RuntimeFailure
 from edgekron.runtimes.schema import plain
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgekron.cli import _layer_times
+from edgekron.exporters import layer_times as _layer_times
 from edgekron.runtimes import measure
 
 Run = Callable[..., tuple[int, str, str]]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekron.artifact import FACTORS, HUB, PLAN, REPORT, read_hub
+from edgekron.compression.artifact import FACTORS, HUB, PLAN, REPORT, read_hub
 from edgekron.graph import load
 from edgekron.processes import Processes
 

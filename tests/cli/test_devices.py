@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekron.cli.devices_check import findings
+from edgekron.cli.devices.check import findings
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from edgekron.cli import _output
+from edgekron.cli.shared import output as _output
 
 
 @pytest.mark.parametrize("name", ["a[/b].onnx", "[red]a[/red].onnx", "[link=http://x]a.onnx", "a\\[b].onnx"])

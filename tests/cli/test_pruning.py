@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekron.plan import CompressionPlan
+from edgekron.planning.plan import CompressionPlan
 
 Run = Callable[..., tuple[int, str, str]]
 DATA = ("--data", "fashion-mnist:calibration", "--images", 16)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekron.exporters.tuning import layer, network, race
-from edgekron.plan import CompressionPlan
+from edgekron.planning.plan import CompressionPlan
 
 
 @pytest.fixture(autouse=True)

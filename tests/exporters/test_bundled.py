@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from edgekron import models
-from edgekron.compressor import apply_plan, make_plan
+from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.graph import load
-from edgekron.runtimes.backends import load as open_file
-from edgekron.runtimes.backends import run_nchw
-from edgekron.torch_model import factorize_module
+from edgekron.modules.factorize import factorize_module
+from edgekron.planning.survey import make_plan
+from edgekron.runtimes.agent.backends import load as open_file
+from edgekron.runtimes.agent.backends import run_nchw
 
 SMALL = ["sixconv", "resnet20", "resnet32", "resnet20-cifar", "sixconv-cifar", "mobilenetv2-cifar", "vgg16-bn-cifar"]
 LARGE = [name for name in models.NETWORKS if name not in SMALL]

@@ -9,7 +9,7 @@ from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.exporters.executed import OTHER, by_layer, executed_macs
 from edgekron.exporters.onnx import export_onnx
 from edgekron.graph import Factorized
-from edgekron.runtimes.profile import NodeTime, profile
+from edgekron.runtimes.agent.profile import NodeTime, profile
 
 LAYER = "features.conv1_2"
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from edgekron.compressor import apply_plan, compress
+from edgekron.compression.compressor import apply_plan, compress
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.graph import Hub, load
-from edgekron.plan import CompressionPlan, LayerPlan
-from edgekron.runtimes.backends import load as load_file
-from edgekron.runtimes.backends import run_nchw
+from edgekron.planning.plan import CompressionPlan, LayerPlan
+from edgekron.runtimes.agent.backends import load as load_file
+from edgekron.runtimes.agent.backends import run_nchw
 from edgekron.structures import FAMILIES
 
 SHAPE = (6, 14, 15)

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgekron.algebra import FactorNetwork, Geometry
+from edgekron.algebra.lowering import valid_forms
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import OPSETS, export_onnx
 from edgekron.graph import Factorized, Hub, load
-from edgekron.lowering import valid_forms
 from edgekron.models import NETWORKS, build
 
 SAME = ((1, 1), (1, 1))

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekron.cli.main import main
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.graph import load
 
 #: Exit codes of a child: the command's own, and what must never happen.

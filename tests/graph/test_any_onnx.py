@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekron.compressor import compress
+from edgekron.compression.compressor import compress
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx, size_bound, size_notice
 from edgekron.exporters.tflite import export_tflite

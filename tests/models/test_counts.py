@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekron.cost import Cost, module_cost
 from edgekron.models import NETWORKS, build
+from edgekron.modules.cost import Cost, module_cost
 
 # name, options, parameters, multiply-accumulates in millions, and the decimals these are known to
 COUNTS = [

@@ -12,7 +12,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.connection import Connection
+from edgekron.runtimes.agent.connection import Connection
 from edgekron.runtimes.devices import LocalDevice
 
 if TYPE_CHECKING:

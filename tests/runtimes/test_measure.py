@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import Report, RuntimeFailure, bench, environment, schema
-from edgekron.runtimes.environment import disturbances, fastest_cores
+from edgekron.runtimes import Report, RuntimeFailure, bench, schema
+from edgekron.runtimes.agent import environment
+from edgekron.runtimes.agent.environment import disturbances, fastest_cores
 
 Write = Callable[..., Path]
 

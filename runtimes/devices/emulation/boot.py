@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation.machine import HOST_ALIAS, USER, MachineFiles
 from edgekron.runtimes.devices.emulation.packages import last_error
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation import wheels
 from edgekron.runtimes.devices.emulation.boards import BOARDS, Board
 from edgekron.runtimes.devices.emulation.installation import SOURCES, Installation, key, library_folders
 from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekron.runtimes.agent.backends import backend
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.backends import backend
 from edgekron.runtimes.devices.emulation import guest
 from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.emulation.results import CLASSES, Agreement, FileCount, InstructionReport
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices.emulation.boards import Board

@@ -36,8 +36,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Carries out a request."""
     import numpy as np
 
-    from edgekron.runtimes import backends
-    from edgekron.runtimes.errors import RuntimeFailure
+    from edgekron.runtimes.agent import backends
+    from edgekron.runtimes.agent.errors import RuntimeFailure
 
     try:
         session = backends.load(request["file"], 1)

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation.boards import Board
 from edgekron.runtimes.devices.emulation.wheels import requirements
-from edgekron.runtimes.errors import RuntimeFailure
 
 #: Raised when an installation made by an older version no longer serves.
 _FORMAT = 1

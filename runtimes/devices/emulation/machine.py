@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation.boards import find_board
 from edgekron.runtimes.devices.emulation.build import Progress, build, locked, merge_usr, qemu_version
 from edgekron.runtimes.devices.emulation.initrd import drivers, initrd
 from edgekron.runtimes.devices.emulation.installation import Installation, library_folders
 from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

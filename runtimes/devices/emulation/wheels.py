@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation.packages import last_error
-from edgekron.runtimes.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

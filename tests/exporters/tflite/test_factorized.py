@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekron.algebra import FactorNetwork, Geometry
+from edgekron.algebra.lowering import valid_forms
 from edgekron.errors import UserError
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import read
 from edgekron.graph import Factorized, Hub
-from edgekron.lowering import valid_forms
 
 KERNELS = {
     "kronecker": ("r f1 c1, r f2 c2 h2 w2", {"r": 2, "f1": 3, "c1": 2, "f2": 4, "c2": 3, "h2": 3, "w2": 3}),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from edgekron import artifact
-from edgekron.compressor import compress
+from edgekron.compression import artifact
+from edgekron.compression.compressor import compress
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
@@ -64,7 +64,7 @@ def test_the_plan_of_a_compressed_network_is_in_its_files(folder: Path) -> None:
     said = metadata(read(export_tflite(hub)))
     assert said.keys() == {"edgekron_version", "edgekron_plan"}
     assert said["edgekron_plan"] == digest
-    assert {p.key: p.value for p in export_onnx(hub).metadata_props}["edgekron.plan"] == digest
+    assert {p.key: p.value for p in export_onnx(hub).metadata_props}["edgekron.planning.plan"] == digest
 
 
 def test_files_are_the_same_twice_and_little_larger_than_their_weights(hub: Hub, folder: Path) -> None:

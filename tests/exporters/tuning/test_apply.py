@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from edgekron.compressor import apply_plan
+from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tuning import checked, subjects_of_hub, subjects_of_plan, tune, tuned_compression, tuned_plan
 from edgekron.exporters.tuning.network import variants
 from edgekron.exporters.tuning.results import DENSE
-from edgekron.exporters.verify import cases, compare, open_version
+from edgekron.exporters.verify.compare import cases, compare, open_version
 from edgekron.graph import load
-from edgekron.plan import CompressionPlan, LayerPlan
+from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.runtimes.statistics import Interval
 
 SHAPE = (8, 12, 12)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgekron.algebra import FactorNetwork, Geometry
+from edgekron.algebra.lowering import default_forms, lower, valid_forms
 from edgekron.exporters.tuning.candidates import LIMIT, Candidate, candidates
-from edgekron.lowering import default_forms, lower, valid_forms
 
 from .conftest import KRONECKER, SAME, subject
 

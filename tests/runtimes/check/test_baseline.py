@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.baseline import Baseline, Entry, read_baseline
 from edgekron.runtimes.check.fingerprint import fingerprint, identity
-from edgekron.runtimes.errors import RuntimeFailure
 
 from .conftest import FACTS
 

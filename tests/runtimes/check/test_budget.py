@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check import KINDS, read_budget
 from edgekron.runtimes.check.units import parse, show
-from edgekron.runtimes.errors import RuntimeFailure
 
 Write = Callable[..., Path]
 

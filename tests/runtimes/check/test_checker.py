@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check import Baseline, Outcome, Verdict, check, read_budget
 from edgekron.runtimes.check.fingerprint import identity
-from edgekron.runtimes.errors import RuntimeFailure
 
 from .conftest import FACTS, Machine
 

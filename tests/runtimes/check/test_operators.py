@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.operators import count_operators
-from edgekron.runtimes.errors import RuntimeFailure
 
 
 def branch(name: str, kind: str) -> onnx.GraphProto:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes.agent.store import default_folder
 from edgekron.runtimes.devices import Target, open_device
 from edgekron.runtimes.devices.benchmark_model import BenchmarkModelDevice, parse
-from edgekron.runtimes.store import default_folder
 
 Write = Callable[..., Path]
 

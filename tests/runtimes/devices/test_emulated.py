@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekron.cli._measured import print_latency, print_memory
 from edgekron.cli.main import main
-from edgekron.runtimes import RuntimeFailure, bench, environment
+from edgekron.cli.shared.measured import print_latency, print_memory
+from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes.agent import environment
 from edgekron.runtimes.devices import open_device
 from edgekron.runtimes.devices.emulated import EmulatedDevice
 from edgekron.runtimes.devices.emulation import Installation

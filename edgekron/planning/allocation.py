@@ -1,0 +1,72 @@
+"""Chooses one candidate for each layer: the least total error within the budgets.
+
+A multiple-choice knapsack, solved to optimality (within ``GAP``) by the HiGHS mixed-integer solver of SciPy:
+
+    minimise sum over layers of weight * error,  subject to  sum of cost <= budget for each cost,  one candidate a
+    layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from edgekron.errors import UserError
+
+from .candidates import Candidate
+
+GAP = 1e-3
+#: The costs that a budget can be set on, with the name that messages use.
+COSTS = {"macs": "MACs", "parameters": "parameters"}
+
+
+def allocate(
+    choices: Mapping[str, Sequence[Candidate]],
+    weights: Mapping[str, float],
+    fixed: Mapping[str, int],
+    ratios: Mapping[str, float],
+) -> dict[str, Candidate]:
+    """The chosen candidate of each layer.
+
+    ``ratios`` maps "macs" or "parameters" to how many times fewer the whole network is to have; ``fixed`` is what the
+    rest of the network costs. The first candidate of each layer is the dense one. Raises ``UserError`` naming the
+    best ratio that can be reached.
+    """
+    names = list(choices)
+    flat = [(name, candidate) for name in names for candidate in choices[name]]
+    rows, bounds = [], []
+    for cost, ratio in ratios.items():
+        dense = fixed[cost] + sum(int(getattr(choices[name][0], cost)) for name in names)
+        least = fixed[cost] + sum(min(int(getattr(c, cost)) for c in choices[name]) for name in names)
+        if least * ratio > dense:
+            raise UserError(
+                f"{ratio:g} times fewer {COSTS[cost]} cannot be reached; "
+                f"the best that this network can is {dense / least:.2f}."
+            )
+        rows.append([getattr(candidate, cost) / dense for _, candidate in flat])
+        bounds.append((dense / ratio - fixed[cost]) / dense)
+    if not flat:
+        return {}
+    # The solver's tolerances are absolute. An output that is worse than its own mean is lost: how much worse does not
+    # matter, and must not drown the differences between good candidates.
+    objective = np.array([weights[name] * min(candidate.error, 1.0) for name, candidate in flat])
+    objective /= max(float(objective.max()), 1e-30)
+    one_each = np.array([[float(name == owner) for owner, _ in flat] for name in names])
+    constraints = [LinearConstraint(one_each, 1.0, 1.0)]
+    if rows:
+        constraints.append(LinearConstraint(np.array(rows), -np.inf, np.array(bounds)))
+    solution = milp(
+        objective,
+        constraints=constraints,
+        integrality=np.ones(len(flat)),
+        bounds=Bounds(0.0, 1.0),
+        options={"mip_rel_gap": GAP, "time_limit": 30.0},
+    )
+    if solution.x is None and solution.status == 1:
+        raise UserError("no choice of ranks was found in time; ask for a smaller ratio, or for one of the two only.")
+    if solution.x is None:
+        wanted = " and ".join(f"{ratio:g} times fewer {COSTS[cost]}" for cost, ratio in ratios.items())
+        raise UserError(f"{wanted} cannot be reached together; ask for less of one of them.")
+    return {name: candidate for (name, candidate), taken in zip(flat, solution.x, strict=True) if taken > 0.5}

@@ -1,0 +1,171 @@
+"""TBD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from edgekron.algebra.lowering import default_forms
+from edgekron.errors import UserError
+from edgekron.fitting.calibration import Sample, Walk, sample
+from edgekron.fitting.fit import Fitter, _factorized, _kernel
+from edgekron.fitting.output_error import OutputError
+from edgekron.graph import Factorized, Hub, Layer
+from edgekron.graph.cost import cost
+from edgekron.memory import give_back
+from edgekron.processes import ALONE, Processes, Progress
+
+from .allocation import allocate
+from .candidates import Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
+from .plan import TARGETS, CompressionPlan, LayerPlan
+from .ranks import RankRule
+
+#: Calibration images on which a layer's weight in the allocation is measured.
+PROBE_IMAGES = 256
+
+
+def make_plan(
+    hub: Hub,
+    *,
+    model: str,
+    ratios: Mapping[str, float],
+    data: Sequence[np.ndarray] = (),
+    method: str = "kronecker",
+    rule: RankRule | ErrorBound | None = None,
+    fill: int = 1,
+    processes: Processes = ALONE,
+    progress: Progress = lambda what, done, total: None,
+) -> CompressionPlan:
+    """Chooses a structure and a rank for each layer; see ``compress``."""
+    layers = _original_layers(hub)
+    free = [layer for layer in layers if layer.frozen_reason is None]
+    wanted = max(ratios.values(), default=1.0)
+    choices: dict[str, list[Candidate]] = {}
+    weights: dict[str, float] = {}
+    if data:
+        with Walk(hub, data, processes) as walk:
+            at_output = OutputError(hub, walk, PROBE_IMAGES) if rule is None else None
+            for index, layer in enumerate(free):
+                progress("survey", index, len(free))
+                walk.advance(layer)
+                kernel = _kernel(layer)
+                taken = sample(layer, kernel, walk, walk, seed=index)
+                choices[layer.name] = _choices(layer, kernel, taken, method, rule, fill)
+                if at_output is not None:
+                    weights[layer.name] = _sensitivity(
+                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted
+                    )
+                # One layer's moments at a time: they can be larger than the network.
+                del taken
+                give_back()
+    else:
+        for index, layer in enumerate(free):
+            progress("survey", index, len(free))
+            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule, fill)
+            weights[layer.name] = 1.0
+    progress("survey", len(free), len(free))
+    fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
+    fixed["parameters"] = sum(cost(layer)["parameters"] for layer in layers if layer.frozen_reason is not None)
+    if rule is None:
+        chosen = allocate(choices, weights, fixed, ratios)
+    else:
+        chosen = {name: options[-1] for name, options in choices.items()}
+    plan = CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method, rule) for layer in layers})
+    return processes.agreed(
+        plan, lambda ours: ours.to_toml().encode(), lambda told: CompressionPlan.from_toml(told.decode())
+    )
+
+
+def _choices(
+    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule | ErrorBound | None, fill: int
+) -> list[Candidate]:
+    """All candidates; or the dense one and, if it is another, the rule's choice."""
+    if rule is None:
+        return candidates(layer, kernel, taken, method, fill=fill)
+    if isinstance(rule, ErrorBound):
+        return rule.choices(candidates(layer, kernel, taken, method, fill=fill))
+    options = [dense_candidate(layer), by_rule(layer, kernel, taken, method, rule)]
+    return options if options[1].template is not None else options[:1]
+
+
+def _sensitivity(
+    hub: Hub,
+    layer: Layer,
+    kernel: Tensor,
+    taken: Sample,
+    options: Sequence[Candidate],
+    at_output: OutputError,
+    wanted: float,
+) -> float:
+    """Relative squared error at the network's output for each unit of relative squared error in this layer."""
+    found, error = _probe(layer, kernel, taken, options, wanted)
+    probe = at_output.processes.agreed(
+        found,
+        lambda ours: b"" if ours is None else ours.to_bytes(),
+        lambda told: Factorized.from_bytes(told) if told else None,
+    )
+    if probe is None:
+        return 1.0
+    trial = hub.copy()
+    trial.factorize(layer.name, probe)
+    return at_output(trial) / max(error, 1e-12)
+
+
+def _probe(
+    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float
+) -> tuple[Factorized | None, float]:
+    """The layer as the candidate nearest to the ratio ``wanted``, with its error; None where none makes an error."""
+    dense = options[0]
+    compressed = [c for c in options if c.template is not None and c.error > 0]
+    if not compressed:
+        return None, 0.0
+    probe = min(compressed, key=lambda c: abs(math.log(dense.macs / c.macs / wanted)))
+    template = probe.template
+    if template is None:
+        raise AssertionError("filtered above")
+    fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
+    bias = taken.moments.bias(fit.kernel()).float().numpy()
+    forms = {"onnx": ("expand",)} if probe.expanded else {}
+    return _factorized(layer, fit, probe.order, forms, bias), fit.error
+
+
+def _line(
+    layer: Layer,
+    chosen: Mapping[str, Candidate],
+    choices: Mapping[str, Sequence[Candidate]],
+    method: str,
+    rule: RankRule | ErrorBound | None,
+) -> LayerPlan:
+    if layer.frozen_reason is not None:
+        return LayerPlan(reason=layer.frozen_reason)
+    candidate = chosen[layer.name]
+    if candidate.template is None:
+        if len(choices[layer.name]) > 1:
+            return LayerPlan(reason="the budget is better spent on other layers")
+        if next(structures(layer, method), None) is None:
+            return LayerPlan(reason=f"there is no {method} structure of its kernel")
+        if rule is not None:
+            return LayerPlan(reason=f"no {method} structure that {rule.name} allows saves anything")
+        return LayerPlan(reason=f"no {method} structure has fewer MACs")
+    network = candidate.template.network(*candidate.ranks)
+    if candidate.expanded:
+        times = network.macs(candidate.order, layer.input_size, layer.geometry) / layer.dense_macs
+        note = f"contracting the factors costs {times:.1f} times the dense MACs: expanded when the file is loaded"
+        forms: dict[str, tuple[str, ...]] = dict.fromkeys(TARGETS, ("expand",))
+    else:
+        note = candidate.template.note
+        stages = network.stages(candidate.order, layer.geometry)
+        forms = {target: default_forms(stages, target) for target in TARGETS}
+    shape = str(candidate.template)
+    return LayerPlan(candidate.method, shape, candidate.ranks, candidate.order, forms, note)
+
+
+def _original_layers(hub: Hub) -> list[Layer]:
+    """The layers of a hub that nobody has compressed yet; raises ``UserError`` for another."""
+    layers = hub.layers()
+    if any(layer.factorized for layer in layers):
+        raise UserError("this network is compressed already; compress the original with other ratios or another plan.")
+    return layers

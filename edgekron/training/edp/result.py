@@ -1,0 +1,93 @@
+"""EDP's pruning and merging: from the trained module to a compressed folder.
+
+Channels that are dead go, with all that depends on them. A block stays a pair, which is the structure ``channel-svd``,
+only where it has fewer MACs than the one layer that it multiplies out to; ``edgekron tune`` judges by time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekron.algebra.lowering import default_forms
+from edgekron.compression.compressor import Compression
+from edgekron.compression.report import dense_row, report_of
+from edgekron.graph import Factorized, Hub, Layer
+from edgekron.graph.cost import cost
+from edgekron.modules.graph_module import GraphModule
+from edgekron.modules.node_modules import array
+from edgekron.planning.plan import TARGETS, CompressionPlan, LayerPlan
+from edgekron.pruning import LEARNT, Pruning, Structure, pruned_plan, pruned_rows, remove
+from edgekron.structures import KroneckerShape
+
+from .aware import CompressedAware
+from .blocks import Block, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What plans and reports call the pair of a block.
+PAIR = "channel-svd"
+
+
+def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: str) -> Compression:
+    """The network that ``aware`` has made of ``module``, pruned and merged; ``original`` is the hub it began with."""
+    aware.silence()
+    trained, dead = module.to_hub(), aware.dead()
+    hub = remove(trained, {name: places for name, places in dead.items() if places})
+    structure = Structure(trained)
+    gone = {int(structure.group(name).units[place]) for name, places in dead.items() for place in places}  # type: ignore[union-attr]
+    lines: dict[str, LayerPlan] = {}
+    for layer in hub.layers():
+        lines[layer.name] = LayerPlan(reason="one layer is cheaper than a pair")
+        if layer.name not in aware.layers:
+            lines[layer.name] = LayerPlan(reason=layer.frozen_reason or "it is transposed, in groups, or too small")
+            continue
+        pair = merged(_left(aware.block(layer.name), structure, layer.name, gone))
+        if isinstance(pair, Block):
+            lines[layer.name] = _factorize(hub, layer, pair)
+    widths = {group.name: len(group.units) for group in structure.groups}
+    kept = {name: (widths[name] - len(places), LEARNT) for name, places in dead.items() if places}
+    pruning = Pruning(hub, kept)
+    plan = pruned_plan(original, pruning, model, CompressionPlan(model, lines))
+    return Compression(hub, plan, report_of(_rows(original, hub, plan, pruning), 0))
+
+
+def _left(block: Block, structure: Structure, name: str, gone: set[int]) -> Block:
+    """The block without the inputs and outputs that are gone."""
+    inputs, outputs = structure.channels.layers[name]
+    basis, coefficients = block.basis, block.coefficients
+    if inputs is not None:
+        basis = basis[:, structure.alive(inputs, gone)]
+    if outputs is not None:
+        coefficients = coefficients[structure.alive(outputs, gone)]
+    return Block(basis, coefficients)
+
+
+def _factorize(hub: Hub, layer: Layer, pair: Block) -> LayerPlan:
+    """Puts a pair in place of a layer; gives its line."""
+    f, c, h, w = layer.kernel_shape
+    rank = len(pair.basis)
+    shape = KroneckerShape((f, 1), (1, c), (1, h), (1, w))
+    network = shape.network(rank)
+    sides = (array(pair.coefficients.mT), array(pair.basis))
+    tensors = tuple(np.reshape(side, network.factor_shape(i)) for i, side in enumerate(sides))
+    order = network.best_order(layer.input_size, layer.geometry)
+    factorized = Factorized(layer.name, layer.kind, network, tensors, layer.bias, order, layer.geometry)
+    hub.factorize(layer.name, factorized)
+    stages = network.stages(order, layer.geometry)
+    forms = {target: default_forms(stages, target) for target in TARGETS}
+    return LayerPlan(PAIR, str(shape), (rank,), order, forms, shape.note)
+
+
+def _rows(original: Hub, hub: Hub, plan: CompressionPlan, pruning: Pruning) -> dict[str, dict[str, Any]]:
+    before: Mapping[str, Layer] = {layer.name: layer for layer in original.layers()}
+    after = {layer.name: layer for layer in hub.layers()}
+    rows = {name: dense_row(layer, plan.layers[name].reason) for name, layer in before.items()}
+    pruned_rows(rows, before, after, pruning)
+    for name, line in plan.layers.items():
+        if line.method != "dense":
+            facts = {"method": line.method, "shape": line.shape, "rank": line.ranks[0], "reason": line.reason}
+            rows[name] |= facts | {"compressed": cost(after[name])}
+    return rows

@@ -1,0 +1,66 @@
+"""Which version each version of a chain came from, and what changed between them.
+
+A version came from the earlier one that it is most like: of the same plan, else of no plan at all; among these the one
+that differs in the fewest of precision and format; among these the last. What is quantized is an end: nothing comes
+from it unless there is nothing else. So the order of a chain hardly matters, and files of several formats and types
+may stand in one chain: each quantized file is compared with the float file of its own format where that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .versions import Version
+
+#: What can change from one version to the next.
+DECOMPOSITION, CONVERSION, QUANTIZATION = "decomposition", "conversion", "quantization"
+KINDS = (DECOMPOSITION, CONVERSION, QUANTIZATION)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A version and what it is called in tables and messages."""
+
+    title: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Link:
+    """``child`` is compared with ``parent``, both by their place in the chain; ``kinds`` is what changed, of KINDS."""
+
+    parent: int
+    child: int
+    kinds: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """What changed, in words."""
+        return " and ".join(self.kinds)
+
+
+def links(chain: Sequence[Named]) -> list[Link]:
+    """One link for every version but the first."""
+    versions = [entry.version for entry in chain]
+    found = []
+    for child in range(1, len(versions)):
+        parents = [i for i in range(child) if versions[i].precision == "float32"] or [0]
+        parent = min(parents, key=lambda i: (*_distance(versions[i], versions[child]), -i))
+        found.append(Link(parent, child, _kinds(versions[parent], versions[child])))
+    return found
+
+
+def _distance(parent: Version, child: Version) -> tuple[int, int]:
+    plans = 0 if parent.plan == child.plan else 1 if parent.plan is None else 2
+    return plans, (parent.precision != child.precision) + (parent.kind != child.kind)
+
+
+def _kinds(parent: Version, child: Version) -> tuple[str, ...]:
+    changed = {
+        DECOMPOSITION: parent.plan != child.plan,
+        CONVERSION: parent.kind != child.kind,
+        QUANTIZATION: parent.precision != child.precision,
+    }
+    # Two files that differ in nothing that is known were at least written apart.
+    return tuple(kind for kind in KINDS if changed[kind]) or (CONVERSION,)

@@ -1,0 +1,61 @@
+"""Tiny networks and images that training is tested on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekron.compression.compressor import compress
+from edgekron.graph import Hub, load
+from edgekron.training import Examples, from_arrays
+
+SHAPE = (1, 8, 8)
+CLASSES = 3
+
+
+class Tiny(nn.Module):
+    """Three convolutions with normalisations, a residual sum, a pool and a classifier."""
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.block = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.down = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.classifier = nn.Linear(12, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(x + self.norm2(self.block(x)))
+        return self.classifier(torch.relu(self.down(x)).mean((2, 3)))
+
+
+def tiny(classes: int = CLASSES, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Tiny(classes)
+        for norm in (model.norm, model.norm2):
+            norm.running_mean.uniform_(-0.2, 0.2)
+            norm.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def hub(classes: int = CLASSES) -> Hub:
+    return load(tiny(classes), input_shape=SHAPE)
+
+
+def compressed(method: str = "kronecker", ratio: float = 1.5) -> Hub:
+    return compress(hub(), model="tiny", ratios={"macs": ratio}, method=method).hub
+
+
+def images(count: int = 48, seed: int = 0) -> Examples:
+    """Stripes in three directions and noise: learnt in a few steps."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    pictures = rng.normal(0, 0.5, (count, *SHAPE)).astype(np.float32)
+    wave = np.tile([1.0, -1.0], 4).astype(np.float32)
+    for picture, label in zip(pictures, labels, strict=True):
+        picture[0] += (wave[None, :], wave[:, None], np.outer(wave, wave))[label]
+    return from_arrays("stripes", pictures, labels)
