@@ -26,6 +26,13 @@ from .errors import UserError
 
 T = TypeVar("T")
 
+#: Called with the name of the work, how many steps of it are finished, and of how many.
+Progress = Callable[[str, int, int], None]
+
+
+def silent(work: str, done: int, total: int) -> None:
+    """The ``Progress`` that shows nothing."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -130,7 +137,3 @@ def joined(*, gpus: bool = True) -> Iterator[Processes]:
 
 
 _VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-
-
-#: Called with what is being done, how many steps are finished, and of how many.
-Progress = Callable[[str, int, int], None]

@@ -23,7 +23,7 @@ from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph.axes import open_sizes, remembered_axes
 from edgekron.graph.factorized import is_factorized, read_node
-from edgekron.graph.hub import PLAN_KEY
+from edgekron.graph.identity import IDENTITY_KEY
 from edgekron.graph.nodes import OPSET, replace_node
 from edgekron.graph.opsets import convert_opset
 from edgekron.graph.passes import infer_shapes
@@ -80,7 +80,7 @@ def export_onnx(
         source = f"the network {model.graph.name}" if model.graph.name else "the network"
         proto = ir.serde.serialize_model(convert_opset(simplified, opset, source, f"use opset {OPSET}"))
     _name_axes(proto, model)
-    _sign(proto, opset, model.metadata_props)
+    _sign(proto, opset, {**model.metadata_props, IDENTITY_KEY: hub.identity.to_text()})
     onnx.checker.check_model(proto, full_check=True)
     if path is not None:
         write_file(path, proto.SerializeToString(), force)
@@ -209,7 +209,7 @@ def _name_axes(proto: onnx.ModelProto, model: ir.Model) -> None:
 def _sign(proto: onnx.ModelProto, opset: int, props: Mapping[str, str]) -> None:
     """Replaces what other tools wrote about themselves, and asks for the oldest format that has the opset.
 
-    Of ``props``, the hub's metadata, the source's own are kept, and the hash of the plan.
+    Of ``props``, the hub's metadata, the source's own are kept, and the identity of the network.
     """
     for thing in (proto.graph, *proto.graph.node):
         thing.doc_string = ""
@@ -217,5 +217,5 @@ def _sign(proto: onnx.ModelProto, opset: int, props: Mapping[str, str]) -> None:
     version = metadata.version("edgekron")
     proto.producer_name, proto.producer_version, proto.doc_string = "edgekron", version, ""
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
-    kept = {key: value for key, value in props.items() if not key.startswith(_OWN) or key == PLAN_KEY}
+    kept = {key: value for key, value in props.items() if not key.startswith(_OWN) or key == IDENTITY_KEY}
     onnx.helper.set_model_props(proto, kept | {"edgekron.version": version, "edgekron.opset": str(opset)})

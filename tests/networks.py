@@ -1,11 +1,14 @@
-"""Tiny networks and images that training is tested on."""
+"""Tiny networks and images that many tests share."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from edgekron.compression import artifact
 from edgekron.compression.compressor import compress
 from edgekron.graph import Hub, load
 from edgekron.training import Examples, from_arrays
@@ -59,3 +62,13 @@ def images(count: int = 48, seed: int = 0) -> Examples:
     for picture, label in zip(pictures, labels, strict=True):
         picture[0] += (wave[None, :], wave[:, None], np.outer(wave, wave))[label]
     return from_arrays("stripes", pictures, labels)
+
+
+def factors(folder: Path) -> dict[str, np.ndarray]:
+    """The factors and biases of a compressed folder, by layer."""
+    found = {}
+    for layer in artifact.read_hub(folder).layers():
+        if layer.factorized is not None:
+            tensors = [*layer.factorized.tensors, *([] if layer.factorized.bias is None else [layer.factorized.bias])]
+            found |= {f"{layer.name}.{i}": tensor for i, tensor in enumerate(tensors)}
+    return found

@@ -198,7 +198,7 @@ def test_all_get_one_network(hub, data, method, tolerance):
     assert len(layers) >= 2
     for one, wanted in zip(layers, factorized(alone.hub), strict=True):
         assert one.metadata() == wanted.metadata()
-        errors = [made.report["layers"][one.layer]["error"] for made in (first, alone)]
+        errors = [made.report.layers[one.layer].error for made in (first, alone)]
         assert errors[0] == pytest.approx(errors[1], rel=0.01)
         # The kernel and not its factors: their signs are free.
         off = np.linalg.norm(one.kernel() - wanted.kernel()) / np.linalg.norm(wanted.kernel())

@@ -89,7 +89,7 @@ def open_chain(texts: Sequence[str], arguments: argparse.Namespace) -> tuple[lis
         elif module is not None:
             dense = source
         if module is not None:
-            shown = TorchVersion(module, source.hub, source.hub.plan_hash)
+            shown = TorchVersion(module, source.hub)
             versions.append(Named(f"{source.name} (torch)", shown))
         hubs.append(source.hub)
         if folder or module is None or not before_folder:

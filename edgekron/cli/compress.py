@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .shared.options import add_data, add_model, calibration, open_source
 from .shared.output import count, print_json, print_table, progress_bars, say
@@ -13,10 +13,14 @@ from .shared.pruning import add_pruning, pruning_settings
 from .shared.tuning import add_tuning, check_tuning, print_tuning, register_fill, run_tuning
 
 if TYPE_CHECKING:
+    from edgekron.compression.report import CompressionReport
     from edgekron.exporters.tuning import Tuning
+    from edgekron.graph import Hub
     from edgekron.planning.candidates import ErrorBound
     from edgekron.planning.plan import CompressionPlan
     from edgekron.planning.ranks import RankRule
+
+    from .shared.output import Steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compresses, writes the folder, and prints what each layer became; processes of ``torchrun`` share the images."""
     from edgekron.compression import artifact
-    from edgekron.compression.compressor import apply_plan, compress
+    from edgekron.compression.compressor import CompressionOptions, Draft, apply_plan, draft
     from edgekron.errors import UserError
     from edgekron.files import refuse_existing
     from edgekron.planning.plan import CompressionPlan
@@ -78,50 +82,58 @@ def run(arguments: argparse.Namespace) -> int:
             )
         source = open_source(arguments.model, arguments)
         data = calibration(arguments, source.hub.input_shape)
-        tunings: list[Tuning] = []
         with progress_bars(shown=processes.first) as progress:
-
-            def revise(plan: CompressionPlan) -> CompressionPlan:
-                if not arguments.tune:
-                    return plan
-                from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
-
-                subjects = subjects_of_plan(source.hub, plan, fitted=bool(data))
-                tunings.append(run_tuning(source.hub, subjects, arguments, progress))
-                return tuned_plan(plan, tunings[0], subjects)
-
-            if plan is not None:
-                result = apply_plan(
-                    source.hub, revise(plan), data=data, pruning=pruning, processes=processes, progress=progress
-                )
-            else:
-                result = compress(
+            if plan is None:
+                options = CompressionOptions(rule, register_fill(arguments) if arguments.tune else 1, pruning)
+                drafted = draft(
                     source.hub,
                     model=source.name,
                     ratios=ratios,
                     data=data,
                     method=arguments.method or "kronecker",
-                    rule=rule,
-                    fill=register_fill(arguments) if arguments.tune else 1,
-                    revise=revise,
-                    pruning=pruning,
+                    options=options,
                     processes=processes,
                     progress=progress,
                 )
-        for tuning in tunings:
-            result.report["tuning"] = tuning.to_json()
+            else:
+                drafted = Draft(plan)
+            plan, tuning = _tuned(arguments, source.hub, drafted.plan, progress, fitted=bool(data))
+            result = apply_plan(
+                source.hub,
+                plan,
+                pruned=drafted.pruned,
+                data=data,
+                pruning=pruning,
+                processes=processes,
+                progress=progress,
+            )
+        if tuning is not None:
+            result = replace(result, report=replace(result.report, tuning=tuning.to_json()))
         if processes.first:
             artifact.write(result, arguments.output, force=arguments.force)
-            _print(arguments, result.report, tunings)
+            _print(arguments, result.report, tuning)
         processes.wait()
     return 0
 
 
-def _print(arguments: argparse.Namespace, report: dict[str, Any], tunings: Sequence[Tuning]) -> None:
+def _tuned(
+    arguments: argparse.Namespace, hub: Hub, plan: CompressionPlan, progress: Steps, *, fitted: bool
+) -> tuple[CompressionPlan, Tuning | None]:
+    """The plan with the forms that ``--tune`` chooses, and its measurements; without it the same plan."""
+    from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
+
+    if not arguments.tune:
+        return plan, None
+    subjects = subjects_of_plan(hub, plan, fitted=fitted)
+    tuning = run_tuning(hub, subjects, arguments, progress)
+    return tuned_plan(plan, tuning, subjects), tuning
+
+
+def _print(arguments: argparse.Namespace, report: CompressionReport, tuning: Tuning | None) -> None:
     if arguments.json:
-        print_json(report)
+        print_json(report.to_json())
         return
-    for tuning in tunings:
+    if tuning is not None:
         print_tuning(tuning)
     print_layers(report)
     say(f"written to {arguments.output}")
@@ -144,23 +156,24 @@ def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:
     return rules[0] if rules else None
 
 
-def print_layers(report: dict[str, Any]) -> None:
+def print_layers(report: CompressionReport) -> None:
     """The report's layers as a table."""
+    from edgekron.compression.report import DEFINITIONS
+    from edgekron.planning.plan import plain
+
     rows = []
-    for name, row in report["layers"].items():
-        dense, now = row["dense"], row.get("compressed", row["dense"])
-        saved = f"{dense['macs'] / now['macs']:.2f}" if now["macs"] else ""
-        detail = row["reason"]
-        if "shape" in row:
-            kept = f"{row['channels']['outputs'][0]} channels, " if "channels" in row else ""
-            detail = f"{kept}{row['shape']}, rank {row['rank']}"
-        error = f"{100 * row['error']:.2f}" if "error" in row else ""
-        rows.append([name, row["method"], detail, count(now["macs"]), saved, f"{now['parameters']:,}", error])
-    totals = report["totals"]
+    for name, row in report.layers.items():
+        saved = f"{row.dense.macs / row.now.macs:.2f}" if row.now.macs else ""
+        detail = row.reason
+        if row.shape:
+            kept = f"{row.channels.outputs[0]} channels, " if row.channels else ""
+            detail = f"{kept}{row.shape}, rank {plain(row.rank)}"
+        error = "" if row.error is None else f"{100 * row.error:.2f}"
+        rows.append([name, row.method, detail, count(row.now.macs), saved, f"{row.now.parameters:,}", error])
     print_table(
         "Compressed layers",
         ["<layer", "<method", "<structure", "MACs", "x fewer", "parameters", "error %"],
         rows,
-        caption=f"{totals['macs']['ratio']:.2f}x fewer MACs, {totals['parameters']['ratio']:.2f}x fewer parameters; "
-        f"error: {report['definitions']['error']}",
+        caption=f"{report.macs.ratio:.2f}x fewer MACs, {report.parameters.ratio:.2f}x fewer parameters; "
+        f"error: {DEFINITIONS['error']}",
     )

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.models import datasets
     from edgekron.models.datasets import calibration_batches
     from edgekron.report import render
-    from edgekron.report.gather import Effort, Subject, gather
+    from edgekron.report.gather import ReportEffort, ReportSubject, gather
 
     from .shared.findings import show
 
@@ -63,10 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         artifact.write(result, folder / "compressed")
         findings = gather(
-            Subject(arguments.model, dense, result.hub, result.report),
+            ReportSubject(arguments.model, dense, result.hub, result.report),
             folder,
-            Effort(datasets.load(_TEST), arguments.seconds),
-            about=f"Compressed without training, fitted to {result.report['calibration_images']:,} calibration images. "
+            ReportEffort(datasets.load(_TEST), arguments.seconds),
+            about=f"Compressed without training, fitted to {result.report.calibration_images:,} calibration images. "
             "Every number on this page was measured in one run of the command below.",
             command=f"edgekron demo --model {arguments.model} --ratio {arguments.ratio:g} "
             f"--params {arguments.params:g} --seconds {arguments.seconds:g}",

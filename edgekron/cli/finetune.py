@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from .shared.options import add_data, add_factory, image_set, open_source
 from .shared.output import Steps, print_json, progress_bars, say
 
 if TYPE_CHECKING:
+    from edgekron.compression.report import CompressionReport
     from edgekron.training import Processes
 
 _AUGMENTATIONS = ("crop", "flip", "erase")
@@ -126,8 +126,8 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     import torch
 
     from edgekron.compression import artifact
-    from edgekron.compression import resaved as folder
     from edgekron.compression.compressor import Compression
+    from edgekron.compression.report import CompressionReport
     from edgekron.errors import UserError
     from edgekron.planning.plan import CompressionPlan
     from edgekron.training import Examples
@@ -138,9 +138,9 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
         torch.manual_seed(arguments.seed)
         source = open_source(arguments.folder, arguments)
         # Nothing is compressed yet.
-        compression = Compression(source.hub, CompressionPlan(source.name, {}), {})
+        compression = Compression(source.hub, CompressionPlan(source.name, {}), CompressionReport({}, 0))
     else:
-        compression = folder.read(arguments.folder)
+        compression = artifact.read_compressed(arguments.folder)
     hub = compression.hub
     network = hashlib.sha256(hub.proto().SerializeToString(deterministic=True)).hexdigest()
     images = image_set(arguments, hub.input_shape)
@@ -175,7 +175,7 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
         facts["transfer"] = arguments.transfer if arguments.teacher else None
         log = training.log() if processes.first else None
     if processes.first:
-        result = folder.with_hub(compression, hub, facts)
+        result = artifact.with_hub(compression, hub, facts)
         artifact.write(result, arguments.output, training=log, force=arguments.force)
         shutil.rmtree(state, ignore_errors=True)
         _print(arguments, facts, compression.report)
@@ -183,7 +183,7 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     return 0
 
 
-def _print(arguments: argparse.Namespace, facts: dict[str, Any], report: Mapping[str, Any]) -> None:
+def _print(arguments: argparse.Namespace, facts: dict[str, Any], report: CompressionReport) -> None:
     if arguments.json:
         print_json(facts)
         return
@@ -200,9 +200,10 @@ def _print(arguments: argparse.Namespace, facts: dict[str, Any], report: Mapping
                 f"{facts['best_epoch']}"
             )
         if "edp" in facts:
-            ratios = (f"{report['totals'][unit]['ratio']:.2f}x fewer {unit}" for unit in ("macs", "parameters"))
-            rows = report["layers"].values()
-            pairs, pruned = (sum(key in row for row in rows) for key in ("rank", "channels"))
+            totals = {"macs": report.macs, "parameters": report.parameters}
+            ratios = (f"{total.ratio:.2f}x fewer {unit}" for unit, total in totals.items())
+            pairs = sum(bool(row.rank) for row in report.layers.values())
+            pruned = sum(row.channels is not None for row in report.layers.values())
             taken = facts["taken_at_once"]
             say(
                 f"learnt: {' and '.join(ratios)}; {pairs} layers are pairs, {pruned} have fewer channels; "

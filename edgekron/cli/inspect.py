@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .shared.options import add_model, open_source
@@ -62,7 +63,7 @@ def _row(layer: Layer) -> dict[str, Any]:
         "groups": layer.groups,
         "stride": list(layer.geometry.stride),
         "output": list(layer.output_size),
-        **cost(layer),
+        **asdict(cost(layer)),
         "factors": network.factors if network else None,
         "ranks": {axis: size for axis, size in network.sizes.items() if axis[0] == "r"} if network else None,
         "frozen": layer.frozen_reason,

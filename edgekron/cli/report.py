@@ -39,30 +39,29 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.files import refuse_existing, write_file
     from edgekron.models import datasets
     from edgekron.report import render
-    from edgekron.report.gather import Effort, Subject, gather
+    from edgekron.report.gather import ReportEffort, ReportSubject, gather
 
     from .shared.findings import show
 
     refuse_existing(arguments.output, arguments.force)
     if not arguments.seconds > 0 or arguments.threads < 1:
         raise UserError("--seconds must be above 0 and --threads at least 1.")
-    compressed = artifact.read_hub(arguments.folder)
-    facts = artifact.read_report(arguments.folder)
-    model = artifact.read_plan(arguments.folder).model
+    found = artifact.read(arguments.folder)
+    compressed, facts, model = found.hub, found.report, found.plan.model
     data = datasets.load(arguments.data) if arguments.data else None
     original = arguments.original or (model if model in models.NETWORKS else None)
     dense = open_source(original, arguments).hub if original else compressed.dense()
-    if [layer.name for layer in dense.layers()] != list(facts["layers"]):
+    if [layer.name for layer in dense.layers()] != list(facts.layers):
         raise UserError(f"{original} has other layers than {arguments.folder}; name the model that was compressed.")
     asked = f" --bench --seconds {arguments.seconds:g} --threads {arguments.threads}" if arguments.bench else ""
     asked += f" --data {arguments.data}" if arguments.data else ""
     with progress_bars() as progress, tempfile.TemporaryDirectory(prefix="edgekron-report-") as folder:
         findings = gather(
-            Subject(model or Path(arguments.folder).name, dense, compressed, facts, original=original is not None),
+            ReportSubject(model or Path(arguments.folder).name, dense, compressed, facts, original=original is not None),
             Path(folder),
-            Effort(data, arguments.seconds if arguments.bench else None, threads=arguments.threads),
-            about=f"Compressed with {facts['calibration_images']:,} calibration images."
-            if facts["calibration_images"]
+            ReportEffort(data, arguments.seconds if arguments.bench else None, threads=arguments.threads),
+            about=f"Compressed with {facts.calibration_images:,} calibration images."
+            if facts.calibration_images
             else "Compressed without calibration images.",
             command=f"edgekron report {arguments.folder}{asked}",
             progress=progress,

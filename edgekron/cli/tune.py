@@ -28,19 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures, writes the folder, and prints what was tried and chosen."""
     from edgekron import models
     from edgekron.compression import artifact
-    from edgekron.compression.compressor import Compression
     from edgekron.errors import UserError
     from edgekron.exporters.tuning import subjects_of_hub, tuned_compression
     from edgekron.files import refuse_existing
     from edgekron.pruning import kept_channels
 
     output = arguments.output or arguments.folder
-    hub, plan = artifact.read_hub(arguments.folder), artifact.read_plan(arguments.folder)
+    old = artifact.read(arguments.folder)
+    hub, plan = old.hub, old.plan
     refuse_existing(output, arguments.force, artifact.FILES)
-    old = Compression(hub, plan, artifact.read_report(arguments.folder))
     # Where channels are gone, or weights were trained, the network before it has no kernels for this one.
     changed = "has fewer channels than" if kept_channels(hub.model) else ""
-    changed = changed or ("was trained since it was made of" if old.report.get("training") else "")
+    changed = changed or ("was trained since it was made of" if old.report.training else "")
     if changed and arguments.original:
         raise UserError(f"{arguments.folder} {changed} {arguments.original}; leave --original out.")
     name = arguments.original or (plan.model if plan.model in models.NETWORKS and not changed else None)
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = tuned_compression(old, tuning, subjects, original)
     artifact.write(result, output, force=arguments.force)
     if arguments.json:
-        print_json(result.report)
+        print_json(result.report.to_json())
     else:
         print_tuning(tuning)
         say(f"written to {output}")

@@ -1,54 +1,43 @@
 """The folder that ``edgekron compress`` writes: everything later commands need, nothing pickled.
 
 hub.onnx              the network, each factorized layer one node; runs in ONNX Runtime as it is
-plan.toml             what was chosen for each layer; edit it and apply it again with --plan
-factors.safetensors   the factors and biases by layer, for torch: "LAYER.factor0", ..., "LAYER.bias"
-report.json           costs, errors and choices by layer
+plan.toml             the choice for each layer; edit it and apply it again with --plan
+report.json           costs, errors and choices by layer, and the identity of the network in hub.onnx
 training.jsonl        after training: its log, one JSON object for each epoch
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import safetensors.numpy
 
 from edgekron.errors import UserError
 from edgekron.files import new_folder
 from edgekron.graph import Hub
+from edgekron.graph.hub import kept_channels
 from edgekron.planning.plan import CompressionPlan
 
 from .compressor import Compression
+from .report import CompressionReport
 
-HUB, PLAN, FACTORS, REPORT = "hub.onnx", "plan.toml", "factors.safetensors", "report.json"
-TRAINING = "training.jsonl"
-FILES = frozenset((HUB, PLAN, FACTORS, REPORT, TRAINING))
+HUB, PLAN, REPORT, TRAINING = "hub.onnx", "plan.toml", "report.json", "training.jsonl"
+#: All that a folder of ours may hold, so that it can be replaced; the last was written by EdgeKron 0.1.
+FILES = frozenset((HUB, PLAN, REPORT, TRAINING, "factors.safetensors"))
 
 
 def write(compression: Compression, folder: str | Path, *, training: str | None = None, force: bool = False) -> None:
     """Writes the folder, with the log ``training`` if there is one, whole or not at all.
 
-    Raises ``UserError`` when it exists and ``force`` is not set.
+    Raises ``UserError`` when the folder exists and ``force`` is not set.
     """
-    factors: dict[str, np.ndarray] = {}
-    for layer in compression.hub.layers():
-        if layer.factorized is None:
-            continue
-        tensors = {f"factor{i}": t for i, t in enumerate(layer.factorized.tensors)}
-        if layer.factorized.bias is not None:
-            tensors["bias"] = layer.factorized.bias
-        factors |= {f"{layer.name}.{key}": np.ascontiguousarray(value) for key, value in tensors.items()}
-    plan = compression.plan.to_toml()
-    compression.hub.plan_hash = hashlib.sha256(plan.encode()).hexdigest()
+    report = replace(compression.report, identity=compression.hub.identity.digest)
     with new_folder(folder, force, replaces=FILES) as path:
         compression.hub.save(path / HUB)
-        (path / PLAN).write_text(plan)
-        (path / FACTORS).write_bytes(safetensors.numpy.save(factors))
-        (path / REPORT).write_text(json.dumps(compression.report, indent=2) + "\n")
+        (path / PLAN).write_text(compression.plan.to_toml())
+        (path / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n")
         if training is not None:
             (path / TRAINING).write_text(training)
 
@@ -56,6 +45,28 @@ def write(compression: Compression, folder: str | Path, *, training: str | None 
 def is_artifact(path: str | Path) -> bool:
     """Whether ``path`` is a folder that ``write`` made."""
     return (Path(path) / HUB).is_file() and (Path(path) / PLAN).is_file()
+
+
+def read(folder: str | Path) -> Compression:
+    """What a folder holds.
+
+    Raises ``UserError`` when the folder is none of ours, damaged, or its hub is not the network of its report.
+    """
+    found = Compression(read_hub(folder), read_plan(folder), read_report(folder))
+    # Folders of EdgeKron 0.1 do not say it.
+    if found.report.identity not in ("", found.hub.identity.digest):
+        raise UserError(
+            f"{Path(folder) / HUB} is not the network that {REPORT} beside it is of; compress the model again."
+        )
+    return found
+
+
+def read_compressed(folder: str | Path) -> Compression:
+    """``read``, for work that only compressed networks have. Raises ``UserError`` also when nothing is compressed."""
+    found = read(folder)
+    if not any(layer.factorized for layer in found.hub.layers()) and not kept_channels(found.hub.model):
+        raise UserError(f"{folder} has no factorized or pruned layer; compress the network first.")
+    return found
 
 
 def read_hub(folder: str | Path) -> Hub:
@@ -70,13 +81,25 @@ def read_plan(folder: str | Path) -> CompressionPlan:
     return CompressionPlan.read(Path(folder) / PLAN)
 
 
-def read_report(folder: str | Path) -> dict[str, Any]:
+def read_report(folder: str | Path) -> CompressionReport:
     """The report of a folder. Raises ``UserError`` when it cannot be read."""
     path = Path(folder) / REPORT
     try:
-        report: Any = json.loads(path.read_text())
+        report: object = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); compress the model again.") from None
-    if not isinstance(report, dict) or not {"layers", "totals", "calibration_images"} <= set(report):
-        raise UserError(f"{path} is not a report that 'edgekron compress' wrote; compress the model again.")
-    return dict(report)
+    return CompressionReport.from_json(report if isinstance(report, Mapping) else {}, str(path))
+
+
+def with_hub(compression: Compression, hub: Hub, facts: Mapping[str, Any]) -> Compression:
+    """The same plan with other weights; ``facts`` are added to what the report says of training, one entry a run.
+
+    The errors of layers were of the weights before, so they are left out.
+    """
+    report = replace(
+        compression.report,
+        layers={name: row.without_errors() for name, row in compression.report.layers.items()},
+        training=(*compression.report.training, dict(facts)),
+        identity=hub.identity.digest,
+    )
+    return Compression(hub, compression.plan, report)

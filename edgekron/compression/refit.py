@@ -1,10 +1,16 @@
-"""TBD."""
+"""The fit of one layer of a plan, where the layers before it are compressed already.
+
+The layer is fitted to the original outputs from the original inputs, from the inputs that the compressed network gives
+it, and from these with a lean towards the original kernel. The fit with the least error on held-out images stays, with
+its bias corrected.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -21,19 +27,33 @@ from edgekron.structures.cp import LIMIT, degeneracy
 
 log = logging.getLogger(__name__)
 
-
 #: How far a fit to the compressed network's inputs leans towards the original kernel; the best on held-out images is
 #: kept.
 LEANS = (0.0, 0.03)
-
-
+#: Steps of L-BFGS in a layer, in a wide one, and how many times as many where the closed form is no optimum.
 ITERATIONS, WIDE_ITERATIONS, FARTHER = 40, 25, 3
 
 
-def _fit_layer(
-    layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int
-) -> tuple[Fit, np.ndarray, dict[str, Any]]:
-    """The fit with the least error on held-out images, its bias, and what is reported of it."""
+@dataclass(frozen=True)
+class Refit:
+    """The chosen fit of a layer with its bias [F]; the name and the held-out error of each try."""
+
+    fit: Fit
+    bias: np.ndarray
+    name: str
+    tried: Mapping[str, float]
+
+    @property
+    def error(self) -> float:
+        """The error of the chosen fit."""
+        return self.tried[self.name]
+
+
+def refit(layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int) -> Refit:
+    """Fits ``layer`` as its ``line`` says, with inputs from the walks through the original and the other network.
+
+    ``first`` says that both networks give the layer the same inputs; ``seed`` draws the patches.
+    """
     kernel, template, ranks = _kernel(layer), template_of(layer, line), ranks_of(layer, line)
     taken = sample(layer, kernel, reference, reference, seed)
     tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
@@ -48,9 +68,8 @@ def _fit_layer(
     errors = [taken.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
     best = min(range(len(tries)), key=errors.__getitem__)
     tried = {name: error for (name, _), error in zip(tries, errors, strict=True)}
-    facts = {"error": errors[best], "fit": tries[best][0], "tried": tried}
-    log.debug("%s: %s", layer.name, facts)
-    return tries[best][1], biases[best].float().numpy(), facts
+    log.debug("%s: %s of %s", layer.name, tries[best][0], tried)
+    return Refit(tries[best][1], biases[best].float().numpy(), tries[best][0], tried)
 
 
 def iterations(template: Structure) -> int:
@@ -66,13 +85,14 @@ def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) ->
     del kernel
     closed = fitter.closed_form(*ranks)
     fit = fitter.refined(closed, iterations(template))
-    if isinstance(template, CP) and _degeneracy(fit) > max(LIMIT, _degeneracy(closed)):
-        log.warning("CP of %s: refined, its terms would cancel (%.1f); left unrefined", template, _degeneracy(fit))
+    if isinstance(template, CP) and fit_degeneracy(fit) > max(LIMIT, fit_degeneracy(closed)):
+        log.warning("CP of %s: refined, its terms would cancel (%.1f); left unrefined", template, fit_degeneracy(fit))
         fit = closed
     del fitter
     give_back()
     return fit
 
 
-def _degeneracy(fit: Fit) -> float:
+def fit_degeneracy(fit: Fit) -> float:
+    """How far the terms of a fit of CP cancel: root of their summed squared norms over the norm of the kernel."""
     return degeneracy([tensor.mT for tensor in fit.tensors], fit.kernel())

@@ -1,26 +1,31 @@
-"""TBD."""
+"""What a layer of a hub costs as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from edgekron.algebra.lowering import WHOLE
 
-if TYPE_CHECKING:
-    from edgekron.graph import Layer
+from .layers import Layer
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates for one image, and stored weights without the bias."""
 
-def cost(layer: Layer) -> dict[str, int]:
-    """MACs for one image and number of weights of a layer as it is in the hub."""
-    if layer.factorized is not None:
-        network = layer.factorized.network
-        macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)
-        if is_whole(layer.factorized.forms):
-            macs = layer.dense_macs
-        return {"macs": macs, "parameters": network.parameters}
-    return {"macs": layer.dense_macs, "parameters": layer.dense_parameters}
+    macs: int
+    parameters: int
+
+
+def cost(layer: Layer) -> Cost:
+    """The cost of a layer, factorized or dense."""
+    if layer.factorized is None:
+        return Cost(layer.dense_macs, layer.dense_parameters)
+    network = layer.factorized.network
+    if is_whole(layer.factorized.forms):
+        return Cost(layer.dense_macs, network.parameters)
+    return Cost(network.macs(layer.factorized.order, layer.input_size, layer.geometry), network.parameters)
 
 
 def is_whole(forms: Mapping[str, tuple[str, ...]]) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DOMAIN = "edgekron"
 METADATA_KEY = "edgekron"
+#: What a layer is exported to, each with forms of its own.
+TARGETS = ("onnx", "tflite")
 
 Kind = Literal["conv", "linear"]
 

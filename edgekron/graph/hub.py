@@ -15,6 +15,7 @@ from edgekron.files import write_file
 from .extract import extract
 from .factorized import Factorized, is_factorized, read_node
 from .from_onnx import FORMAT, MARK, deserialize, is_hub, read_onnx
+from .identity import IDENTITY_KEY, KEPT_KEY, Identity, identity_of
 from .layers import Layer, describe, layer_names
 from .nodes import replace_by_dense, replace_by_factorized
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx
-
-#: The metadata in which a hub, and the files made of it, carry the hash of the plan.
-PLAN_KEY = "edgekron.planning.plan"
 
 
 class Hub:
@@ -60,7 +58,8 @@ class Hub:
         write_file(path, self.proto().SerializeToString(), force)
 
     def proto(self) -> onnx.ModelProto:
-        """The hub as an ``onnx.ModelProto`` of its own."""
+        """The hub as an ``onnx.ModelProto`` of its own, with its identity."""
+        self.model.metadata_props[IDENTITY_KEY] = self.identity.to_text()
         return ir.serde.serialize_model(self.model)
 
     def copy(self) -> Hub:
@@ -68,13 +67,9 @@ class Hub:
         return Hub(self.model.clone())
 
     @property
-    def plan_hash(self) -> str | None:
-        """SHA-256 of the plan that compressed the network, written into exported files; None where there is none."""
-        return self.model.metadata_props.get(PLAN_KEY)
-
-    @plan_hash.setter
-    def plan_hash(self, digest: str) -> None:
-        self.model.metadata_props[PLAN_KEY] = digest
+    def identity(self) -> Identity:
+        """What the network is now, computed from its structure and values; see ``edgekron.graph.identity``."""
+        return identity_of(self.model)
 
     @property
     def input_name(self) -> str:
@@ -154,10 +149,6 @@ class Hub:
         Raises ``UserError`` for a name that the graph lacks, or when the outputs need more than these inputs.
         """
         return extract(self.model, inputs, outputs)
-
-
-#: The metadata in which a hub says how many output channels its pruned layers kept, of how many.
-KEPT_KEY = "edgekron.kept"
 
 
 def kept_channels(model: ir.Model) -> dict[str, list[int]]:

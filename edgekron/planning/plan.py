@@ -39,9 +39,9 @@ import tomlkit
 
 from edgekron.algebra.lowering import FORMS, WHOLE
 from edgekron.errors import UserError
+from edgekron.graph.factorized import TARGETS
 
 VERSION = 1
-TARGETS = ("onnx", "tflite")
 _KEYS = frozenset(("method", "shape", "rank", "order", "forms", "reason", "measured", "channels", "criterion"))
 
 

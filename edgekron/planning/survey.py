@@ -1,9 +1,16 @@
-"""TBD."""
+"""The survey: from a hub and ratios, or a rule for ranks, to a plan.
+
+One walk through the network. Each layer's inputs give its moments, the moments give the error of every candidate, and a
+probe (the layer alone replaced by a candidate near the wanted ratio) gives how much of an error in this layer arrives
+at the network's output. The candidates that meet the ratios with the least total error at the output become the plan.
+Without data, errors are those of the kernels, and every layer counts alike.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -15,16 +22,31 @@ from edgekron.fitting.fit import Fitter, _factorized, _kernel
 from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
+from edgekron.graph.factorized import TARGETS
 from edgekron.memory import give_back
-from edgekron.processes import ALONE, Processes, Progress
+from edgekron.processes import ALONE, Processes, Progress, silent
 
 from .allocation import allocate
 from .candidates import Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
-from .plan import TARGETS, CompressionPlan, LayerPlan
+from .plan import CompressionPlan, LayerPlan
 from .ranks import RankRule
 
 #: Calibration images on which a layer's weight in the allocation is measured.
 PROBE_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How ranks are chosen: by a ``rule`` for each layer in place of ratios for the network, and to suit a runtime that
+    computes ``fill`` output channels at a time: ranks are preferred that pad little of it.
+    """
+
+    rule: RankRule | ErrorBound | None = None
+    fill: int = 1
+
+
+#: Ranks by the ratios alone.
+DEFAULTS = PlanOptions()
 
 
 def make_plan(
@@ -34,26 +56,29 @@ def make_plan(
     ratios: Mapping[str, float],
     data: Sequence[np.ndarray] = (),
     method: str = "kronecker",
-    rule: RankRule | ErrorBound | None = None,
-    fill: int = 1,
+    options: PlanOptions = DEFAULTS,
     processes: Processes = ALONE,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> CompressionPlan:
-    """Chooses a structure and a rank for each layer; see ``compress``."""
-    layers = _original_layers(hub)
+    """Chooses a structure of the family ``method`` and its ranks for each layer, so that the network named ``model``
+    has at least ``ratios`` fewer MACs or parameters, or the ranks of ``options.rule``.
+
+    Raises ``UserError`` when the ratios cannot be reached, or the hub is compressed already.
+    """
+    layers = original_layers(hub)
     free = [layer for layer in layers if layer.frozen_reason is None]
     wanted = max(ratios.values(), default=1.0)
     choices: dict[str, list[Candidate]] = {}
     weights: dict[str, float] = {}
     if data:
         with Walk(hub, data, processes) as walk:
-            at_output = OutputError(hub, walk, PROBE_IMAGES) if rule is None else None
+            at_output = OutputError(hub, walk, PROBE_IMAGES) if options.rule is None else None
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = _kernel(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
-                choices[layer.name] = _choices(layer, kernel, taken, method, rule, fill)
+                choices[layer.name] = _choices(layer, kernel, taken, method, options)
                 if at_output is not None:
                     weights[layer.name] = _sensitivity(
                         hub, layer, kernel, taken, choices[layer.name], at_output, wanted
@@ -64,31 +89,33 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule, fill)
+            choices[layer.name] = _choices(layer, _kernel(layer), None, method, options)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
-    fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
-    fixed["parameters"] = sum(cost(layer)["parameters"] for layer in layers if layer.frozen_reason is not None)
-    if rule is None:
+    frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
+    fixed = {"macs": sum(one.macs for one in frozen), "parameters": sum(one.parameters for one in frozen)}
+    if options.rule is None:
         chosen = allocate(choices, weights, fixed, ratios)
     else:
-        chosen = {name: options[-1] for name, options in choices.items()}
-    plan = CompressionPlan(model, {layer.name: _line(layer, chosen, choices, method, rule) for layer in layers})
+        chosen = {name: candidates[-1] for name, candidates in choices.items()}
+    lines = {layer.name: _line(layer, chosen, choices, method, options.rule) for layer in layers}
     return processes.agreed(
-        plan, lambda ours: ours.to_toml().encode(), lambda told: CompressionPlan.from_toml(told.decode())
+        CompressionPlan(model, lines),
+        lambda ours: ours.to_toml().encode(),
+        lambda told: CompressionPlan.from_toml(told.decode()),
     )
 
 
 def _choices(
-    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, rule: RankRule | ErrorBound | None, fill: int
+    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, options: PlanOptions
 ) -> list[Candidate]:
     """All candidates; or the dense one and, if it is another, the rule's choice."""
-    if rule is None:
-        return candidates(layer, kernel, taken, method, fill=fill)
-    if isinstance(rule, ErrorBound):
-        return rule.choices(candidates(layer, kernel, taken, method, fill=fill))
-    options = [dense_candidate(layer), by_rule(layer, kernel, taken, method, rule)]
-    return options if options[1].template is not None else options[:1]
+    if options.rule is None:
+        return candidates(layer, kernel, taken, method, fill=options.fill)
+    if isinstance(options.rule, ErrorBound):
+        return options.rule.choices(candidates(layer, kernel, taken, method, fill=options.fill))
+    found = [dense_candidate(layer), by_rule(layer, kernel, taken, method, options.rule)]
+    return found if found[1].template is not None else found[:1]
 
 
 def _sensitivity(
@@ -163,7 +190,7 @@ def _line(
     return LayerPlan(candidate.method, shape, candidate.ranks, candidate.order, forms, note)
 
 
-def _original_layers(hub: Hub) -> list[Layer]:
+def original_layers(hub: Hub) -> list[Layer]:
     """The layers of a hub that nobody has compressed yet; raises ``UserError`` for another."""
     layers = hub.layers()
     if any(layer.factorized for layer in layers):

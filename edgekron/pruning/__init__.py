@@ -12,7 +12,7 @@ from edgekron.graph.hub import kept_channels
 
 from .groups import Group, Structure
 from .orders import CRITERIA
-from .planned import pruned_plan, pruned_rows
+from .planned import pruned_plan
 from .pruner import LEARNT, Pruning, Settings, criterion_of, prune, prune_as
 from .removal import remove
 
@@ -28,6 +28,5 @@ __all__ = [
     "prune",
     "prune_as",
     "pruned_plan",
-    "pruned_rows",
     "remove",
 ]

@@ -1,17 +1,16 @@
-"""Pruned layers in plans and reports."""
+"""Pruned layers in plans."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 
 from .groups import Structure
 
 if TYPE_CHECKING:
-    from edgekron.graph import Hub, Layer
+    from edgekron.graph import Hub
 
     from .pruner import Pruning
 
@@ -42,28 +41,3 @@ def _reason(structure: Structure, name: str) -> str:
     if group.reason is not None:
         return f"not pruned: it {group.reason}" if group.name == name else f"not pruned: it is tied to {group.name}"
     return _WHOLE if group.name == name else f"its channels are tied to those of {group.name}"
-
-
-def pruned_rows(
-    rows: Mapping[str, dict[str, Any]], before: Mapping[str, Layer], after: Mapping[str, Layer], pruning: Pruning
-) -> None:
-    """Adds to the report's rows what pruning did: the channels left, the cost, and the error after the repair."""
-    for name, row in rows.items():
-        old, new = before[name], after[name]
-        if name in pruning.kept:
-            row["method"] = pruning.kept[name][1]
-        if new.dense_parameters < old.dense_parameters or new.dense_macs < old.dense_macs:
-            row["channels"] = {
-                "outputs": _counts(new, old, 0),
-                "inputs": _counts(new, old, 1),
-            }
-            row["compressed"] = {"macs": new.dense_macs, "parameters": new.dense_parameters}
-            outputs, inputs = row["channels"].values()
-            row["reason"] = f"makes {outputs[0]} of {outputs[1]} channels, reads {inputs[0]} of {inputs[1]}"
-        row.update(pruning.facts.get(name, {}))
-
-
-def _counts(new: Layer, old: Layer, axis: int) -> list[int]:
-    """[left, of] channels along an axis of the kernel."""
-    groups = (new.groups, old.groups) if axis else (1, 1)
-    return [layer.kernel_shape[axis] * count for layer, count in zip((new, old), groups, strict=True)]

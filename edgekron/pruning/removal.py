@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.errors import UserError
-from edgekron.graph.hub import KEPT_KEY, kept_channels
+from edgekron.graph.hub import kept_channels
+from edgekron.graph.identity import KEPT_KEY, REMOVED_KEY
 
 from .channels import constant
 from .groups import Structure, prunable
@@ -43,6 +45,7 @@ def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     if gone:
         _cut(channels, gone)
         _remember(result, structure, gone)
+        _note(result, removed)
     return result
 
 
@@ -80,3 +83,10 @@ def _remember(hub: Hub, structure: Structure, gone: set[int]) -> None:
         if left < len(group.units):
             counts |= {name: [left, counts.get(name, [0, len(group.units)])[1]] for name in group.layers}
     hub.model.metadata_props[KEPT_KEY] = json.dumps(counts)
+
+
+def _note(hub: Hub, removed: Mapping[str, Sequence[int]]) -> None:
+    """A hash of what was removed, now and before: of two networks with as many channels it tells which have the same."""
+    places = {name: sorted(map(int, removed[name])) for name in sorted(removed) if len(removed[name])}
+    before = hub.model.metadata_props.get(REMOVED_KEY, "")
+    hub.model.metadata_props[REMOVED_KEY] = hashlib.sha256(f"{before} {json.dumps(places)}".encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -11,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekron.errors import UserError
+from edgekron.planning.plan import plain
 from edgekron.report import Findings, LayerFindings, Measured, RuntimeFindings
 
 if TYPE_CHECKING:
+    from edgekron.compression.report import CompressionReport, LayerReport
     from edgekron.graph import Hub
     from edgekron.models.datasets import ImageSet
+    from edgekron.processes import Progress
 
 #: An exported file must be this close to the network it was exported from.
 TOLERANCE = 1e-4
@@ -31,12 +33,11 @@ _BATCH = 100
 #: Points of a latency's distribution that are kept: every percent.
 _QUANTILES = 101
 
-Progress = Callable[[str, int, int | None], None]
 Files = dict[str, tuple[Path, Path]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportSubject:
     """A network before and after; ``report`` is the compressor's.
 
     ``original`` is False where the dense network is only the compressed one with its kernels expanded: as costly as the
@@ -46,12 +47,12 @@ class Subject:
     model: str
     dense: Hub
     compressed: Hub
-    report: Mapping[str, Any]
+    report: CompressionReport
     original: bool = True
 
 
 @dataclass(frozen=True)
-class Effort:
+class ReportEffort:
     """What to measure: top-1 on ``data``, and latency for ``seconds`` a file; None leaves it out."""
 
     data: ImageSet | None = None
@@ -60,7 +61,7 @@ class Effort:
     threads: int = 1
 
 
-def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, command: str, progress: Progress) -> Findings:
+def gather(subject: ReportSubject, folder: Path, effort: ReportEffort, *, about: str, command: str, progress: Progress) -> Findings:
     """Exports dense and compressed files into ``folder`` and finds out everything about them.
 
     A format that cannot hold the network is left out with a note, as long as the other one can. Raises ``UserError``
@@ -104,7 +105,7 @@ def gather(subject: Subject, folder: Path, effort: Effort, *, about: str, comman
         runtimes=tuple(runtimes),
         layers=tuple(
             _layer(name, row, None if seconds is None else (seconds[0][name], seconds[1][name]))
-            for name, row in subject.report["layers"].items()
+            for name, row in subject.report.layers.items()
         ),
         environment=environment.describe(),
         versions={name: metadata.version(name) for name in _PACKAGES},
@@ -122,7 +123,7 @@ def _check(path: Path, relative: float) -> tuple[str, bool]:
     return what, relative <= TOLERANCE
 
 
-def export_pair(subject: Subject, ending: str, folder: Path, names: tuple[str, str]) -> tuple[Path, Path]:
+def export_pair(subject: ReportSubject, ending: str, folder: Path, names: tuple[str, str]) -> tuple[Path, Path]:
     """The dense and the compressed file of one format ("onnx" or "tflite"), named ``names`` without their ending."""
     from edgekron.exporters.onnx import export_onnx
     from edgekron.exporters.tflite import export_tflite
@@ -134,7 +135,7 @@ def export_pair(subject: Subject, ending: str, folder: Path, names: tuple[str, s
     return dense, compressed
 
 
-def _export(subject: Subject, folder: Path, progress: Progress) -> tuple[Files, list[str]]:
+def _export(subject: ReportSubject, folder: Path, progress: Progress) -> tuple[Files, list[str]]:
     files: Files = {}
     refused: list[UserError] = []
     for index, (key, (ending, _, _)) in enumerate(RUNTIMES.items()):
@@ -155,7 +156,7 @@ def _export(subject: Subject, folder: Path, progress: Progress) -> tuple[Files, 
     return files, notes
 
 
-def _verify(subject: Subject, files: Files, data: ImageSet | None, progress: Progress) -> dict[Path, float]:
+def _verify(subject: ReportSubject, files: Files, data: ImageSet | None, progress: Progress) -> dict[Path, float]:
     """The largest relative error of each file against its hub."""
     from edgekron.exporters.verify.compare import cases, compare, open_version
 
@@ -173,7 +174,7 @@ def _verify(subject: Subject, files: Files, data: ImageSet | None, progress: Pro
     return worst
 
 
-def _evaluate(subject: Subject, files: Files, effort: Effort, progress: Progress) -> dict[Path, float]:
+def _evaluate(subject: ReportSubject, files: Files, effort: ReportEffort, progress: Progress) -> dict[Path, float]:
     """Top-1 in percent by file; a dense network that is not the original has none of its own to show."""
     from edgekron.runtimes import top1
     from edgekron.runtimes.agent.environment import allowed_cores
@@ -196,7 +197,7 @@ def _show(progress: Progress, what: str, total: int, done: int) -> None:
 
 
 def _bench(
-    pair: tuple[Path, Path], effort: Effort, title: str, notes: list[str], progress: Progress
+    pair: tuple[Path, Path], effort: ReportEffort, title: str, notes: list[str], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
     """Latency, memory and cold start of both files, and how many times as fast the second is."""
     import numpy as np
@@ -226,24 +227,21 @@ def _bench(
     return rows, {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _layer(name: str, row: Mapping[str, Any], seconds: tuple[float, float] | None) -> LayerFindings:
+def _layer(name: str, row: LayerReport, seconds: tuple[float, float] | None) -> LayerFindings:
     """A layer of the compressor's report in words."""
-    dense, now = row["dense"], row.get("compressed", row["dense"])
-    became, why = "stays dense", row["reason"]
-    if row["method"] != "dense" and "shape" not in row:
-        became, why = f"pruned by {row['method']}", row["reason"]
-    elif row["method"] != "dense":
-        became = f"{row['method']} {row['shape']}, rank {row['rank']}"
-        why = why or f"fitted to {row['fit']}"
+    became, why = "stays dense", row.reason
+    if row.method != "dense" and not row.shape:
+        became = f"pruned by {row.method}"
+    elif row.method != "dense":
+        became = f"{row.method} {row.shape}, rank {plain(row.rank)}"
+        why = why or f"fitted to {row.fit}"
     return LayerFindings(
         name=name,
-        kernel="x".join(map(str, row["kernel"])) if row["kernel"] else "",
+        kernel="x".join(map(str, row.kernel or ())),
         became=became,
         why=why,
-        macs=(dense["macs"], now["macs"]),
-        parameters=(dense["parameters"], now["parameters"]),
-        error=row.get("error"),
+        macs=(row.dense.macs, row.now.macs),
+        parameters=(row.dense.parameters, row.now.parameters),
+        error=row.error,
         seconds=seconds,
     )
-
-

@@ -42,7 +42,7 @@ def export_tflite(
     translation, and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
     """
     program = convert(hub.model, batch=batch, forms=forms, layout=layout)
-    data = pack(program, plan=hub.plan_hash)
+    data = pack(program, identity=hub.identity)
     if path is not None:
         write_file(path, data, force)
     return data

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .writer import PLAN_METADATA
+from edgekron.graph.identity import Identity
+
+from .writer import IDENTITY_METADATA
 
 _CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
@@ -89,12 +91,12 @@ def read(data: bytes) -> Contents:
     return Contents(schema.ModelT.InitFromPackedBuf(data, 0), data)
 
 
-def plan_of(data: bytes) -> str | None:
-    """The hash of the plan of the compressed network in a file; None where it states none.
+def identity_of(data: bytes) -> Identity | None:
+    """The identity of the network in a file; None where the file states none.
 
     Raises ``ValueError`` when the file is none of TFLite.
     """
     model = read(data).model
-    found = (model.buffers[m.buffer].data for m in model.metadata or [] if m.name == PLAN_METADATA.encode())
+    found = (model.buffers[m.buffer].data for m in model.metadata or [] if m.name == IDENTITY_METADATA.encode())
     text = next(found, None)
-    return None if text is None else bytes(text).decode()
+    return None if text is None else Identity.from_text(bytes(text).decode())

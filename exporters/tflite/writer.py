@@ -15,12 +15,14 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgekron.graph.identity import Identity
+
 from .program import Operator, Program, Tensor, type_name
 from .versions import version
 
 SIGNATURE = "serving_default"
 #: Names of the metadata: which EdgeKron wrote the file, and the SHA-256 of the plan of a compressed network.
-METADATA, PLAN_METADATA = "edgekron_version", "edgekron_plan"
+METADATA, IDENTITY_METADATA = "edgekron_version", "edgekron_identity"
 _ALIGNMENT = 16
 #: Bytes of a file beside its weights: a guess, from which a builder's room grows where it must.
 _PER_BUFFER, _BESIDE = 1024, 65_536
@@ -150,8 +152,8 @@ class _Tables:
         return unique
 
 
-def pack(program: Program, description: str = "", plan: str | None = None) -> bytes:
-    """The bytes of the TFLite file of ``program``; ``plan`` is the hash of the plan that made the network."""
+def pack(program: Program, description: str = "", identity: Identity | None = None) -> bytes:
+    """The bytes of the TFLite file of ``program``; ``identity`` is that of the network."""
     tables = _Tables()
     graph = schema.SubGraphT()
     graph.name = "main"
@@ -161,7 +163,7 @@ def pack(program: Program, description: str = "", plan: str | None = None) -> by
     graph.operators = [_operator(tables, operator) for operator in program.operators]
     graph.tensors = tables.tensors
 
-    said = {METADATA: package_version("edgekron"), **({PLAN_METADATA: plan} if plan else {})}
+    said = {METADATA: package_version("edgekron"), **({IDENTITY_METADATA: identity.to_text()} if identity else {})}
     model = schema.ModelT()
     model.version = _SCHEMA_VERSION
     model.description = description

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekron.algebra.lowering import default_forms
 from edgekron.compression.compressor import Compression
-from edgekron.compression.report import totals
+from edgekron.compression.report import LayerReport
 from edgekron.graph.cost import cost
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 
@@ -42,13 +42,12 @@ def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject],
     """
     hub = old.hub.copy()
     plan = tuned_plan(old.plan, tuning, subjects)
-    rows: dict[str, Any] = {name: dict(row) for name, row in old.report["layers"].items()}
+    rows = dict(old.report.layers)
     for subject in subjects:
         name, choice = subject.name, tuning.choices[subject.name]
         if choice.dense and original is not None:
             hub.restore(name, original.layer(name))
-            kept = {key: rows[name][key] for key in ("kernel", "dense")}
-            rows[name] = kept | {"method": "dense", "reason": plan.layers[name].reason}
+            rows[name] = LayerReport(rows[name].kernel, rows[name].dense, reason=plan.layers[name].reason)
             continue
         forms = _forms(subject, choice)
         layer = hub.layer(name)
@@ -61,8 +60,8 @@ def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject],
             plan = CompressionPlan(
                 plan.model, {**plan.layers, name: replace(line, order=choice.order, forms=forms, measured=measured)}
             )
-        rows[name]["compressed"] = cost(hub.layer(name))
-    report = {**old.report, "layers": rows, "totals": totals(rows), "tuning": tuning.to_json()}
+        rows[name] = replace(rows[name], compressed=cost(hub.layer(name)))
+    report = replace(old.report, layers=rows, tuning=tuning.to_json(), identity=hub.identity.digest)
     return Compression(hub, plan, report)
 
 

@@ -162,7 +162,8 @@ def compare(
     if len(reference.outputs) != len(candidate.outputs):
         counts = len(reference.outputs), len(candidate.outputs)
         raise UserError(f"the reference has {counts[0]} outputs and the candidate {counts[1]}; they must match.")
-    rescaled = reference.plan is not None and reference.precision != candidate.precision
+    factorized = reference.identity is not None and bool(reference.identity.structure)
+    rescaled = factorized and reference.precision != candidate.precision
     inner = [n for n in reference.inner if not (rescaled and _between_factors(n, reference.outputs + reference.inner))]
     ends: list[Difference] = []
     layers: dict[str, Difference] = {}

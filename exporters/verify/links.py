@@ -1,9 +1,10 @@
-"""Which version each version of a chain came from, and what changed between them.
+"""The version that each version of a chain came from, and the changes between the two.
 
-A version came from the earlier one that it is most like: of the same plan, else of no plan at all; among these the one
-that differs in the fewest of precision and format; among these the last. What is quantized is an end: nothing comes
-from it unless there is nothing else. So the order of a chain hardly matters, and files of several formats and types
-may stand in one chain: each quantized file is compared with the float file of its own format where that is given.
+A version came from the earlier one that it is most like: of the same network, else of the same structure in other forms
+or with other values, else of the original network; among several the one that differs in the fewest of precision and
+format, and among these the last. A quantized version is an end: nothing comes from it unless there is nothing else. So
+the order of a chain hardly matters, and files of several formats and types may stand in one chain: each quantized file
+is compared with the float file of its own format where that is given.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekron.graph.identity import DECOMPOSITION, PRUNING, TRAINING, TUNING, Identity, changes
+
 from .versions import Version
 
-#: What can change from one version to the next.
-DECOMPOSITION, CONVERSION, QUANTIZATION = "decomposition", "conversion", "quantization"
-KINDS = (DECOMPOSITION, CONVERSION, QUANTIZATION)
+#: The changes of a file beside those of the network in it.
+CONVERSION, QUANTIZATION = "conversion", "quantization"
+#: All that can change from one version to the next.
+KINDS = (DECOMPOSITION, PRUNING, TRAINING, TUNING, CONVERSION, QUANTIZATION)
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,16 @@ def links(chain: Sequence[Named]) -> list[Link]:
 
 
 def _distance(parent: Version, child: Version) -> tuple[int, int]:
-    plans = 0 if parent.plan == child.plan else 1 if parent.plan is None else 2
-    return plans, (parent.precision != child.precision) + (parent.kind != child.kind)
+    changed = changes(parent.identity, child.identity)
+    if DECOMPOSITION in changed or PRUNING in changed:
+        networks = 3 if (parent.identity or Identity()).original else 4
+    else:
+        networks = 2 if TRAINING in changed else 1 if TUNING in changed else 0
+    return networks, (parent.precision != child.precision) + (parent.kind != child.kind)
 
 
 def _kinds(parent: Version, child: Version) -> tuple[str, ...]:
-    changed = {
-        DECOMPOSITION: parent.plan != child.plan,
-        CONVERSION: parent.kind != child.kind,
-        QUANTIZATION: parent.precision != child.precision,
-    }
+    found = list(changes(parent.identity, child.identity))
+    found += [CONVERSION] * (parent.kind != child.kind) + [QUANTIZATION] * (parent.precision != child.precision)
     # Two files that differ in nothing that is known were at least written apart.
-    return tuple(kind for kind in KINDS if changed[kind]) or (CONVERSION,)
+    return tuple(found) or (CONVERSION,)

@@ -60,12 +60,13 @@ def _names(versions: Sequence[Named], hubs: Sequence[Hub]) -> Names:
 
     from edgekron.exporters.verify import Names
     from edgekron.exporters.verify.versions import OnnxVersion
+    from edgekron.graph.identity import Identity
     from edgekron.graph.layers import layer_names
 
     graphs = [hub.model.graph for hub in hubs]
     if not hubs:
         files = [entry.version for entry in versions if isinstance(entry.version, OnnxVersion)]
-        plain = [file for file in files if file.kind == "hub"] or [file for file in files if file.plan is None]
+        plain = [file for file in files if file.kind == "hub"] or [file for file in files if (file.identity or Identity()).original]
         graphs = [ir.serde.deserialize_model(file.proto).graph for file in plain[:1]]
     values = [str(value.name) for graph in graphs for node in graph for value in node.outputs]
     layers = {str(node.outputs[0].name): name for graph in graphs for node, name in layer_names(graph).items()}

@@ -47,12 +47,12 @@ class _Place:
 
 
 class TorchVersion:
-    """``module``, whose hub is ``hub``, in evaluation mode; ``plan`` is that of a factorized one."""
+    """``module``, whose hub is ``hub``, in evaluation mode."""
 
     kind, precision = "torch", "float32"
 
-    def __init__(self, module: nn.Module, hub: Hub, plan: str | None = None) -> None:
-        self.plan, self.input_shape = plan, hub.input_shape
+    def __init__(self, module: nn.Module, hub: Hub) -> None:
+        self.identity, self.input_shape = hub.identity, hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
         self._module = module.eval()
         self._places = list(_places(module, hub))

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from edgekron.errors import UserError
-from edgekron.exporters.tflite.read import plan_of
+from edgekron.exporters.tflite.read import identity_of
 from edgekron.graph import Hub
 from edgekron.graph.from_onnx import MARK
-from edgekron.graph.hub import PLAN_KEY
+from edgekron.graph.identity import IDENTITY_KEY, Identity
 from edgekron.runtimes.agent import backends
 from edgekron.runtimes.agent.backends import litert
 from edgekron.runtimes.agent.backends.onnxruntime import scales_of
@@ -34,7 +34,7 @@ class Version(Protocol):
     """A runnable version: its input [C, H, W], the values it can show, and a run for NCHW images.
 
     ``precision`` is that of its coarsest weights or activations: "float32", "float16" or "int8"; ``kind`` is "torch",
-    "hub", "onnx" or "tflite"; ``plan`` is the hash of the plan that it was compressed by, None for a dense network.
+    "hub", "onnx" or "tflite"; ``identity`` is that of the network, None where the file states none.
     """
 
     input_shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Version(Protocol):
     inner: list[str]
     precision: str
     kind: str
-    plan: str | None
+    identity: Identity | None
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
         """The outputs, computed as users compute them."""
@@ -83,7 +83,7 @@ class OnnxVersion:
 
         self.proto = proto
         props = {entry.key: entry.value for entry in proto.metadata_props}
-        self.kind, self.plan = "hub" if MARK in props else "onnx", props.get(PLAN_KEY)
+        self.kind, self.identity = "hub" if MARK in props else "onnx", Identity.from_text(props.get(IDENTITY_KEY))
         self.outputs = [o.name for o in proto.graph.output]
         self._input = proto.graph.input[0].name
         self._dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
@@ -188,7 +188,7 @@ class _TfliteVersion:
 
     def __init__(self, path: Path, inner: bool) -> None:
         self._session = backends.load(path)
-        self.plan = plan_of(path.read_bytes())
+        self.identity = identity_of(path.read_bytes())
         module = litert.import_runtime()
         self._inner = module.Interpreter(
             model_path=str(path),

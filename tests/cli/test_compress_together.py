@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekron.compression.artifact import FACTORS, HUB, PLAN, REPORT, read_hub
+from edgekron.compression.artifact import HUB, PLAN, REPORT, read_hub
 from edgekron.graph import load
 from edgekron.processes import Processes
 
@@ -78,7 +78,7 @@ def test_two_processes_give_the_result_of_one(files, run, tmp_path):
     reports = [json.loads(said), json.loads(outputs[0][0])]
     assert not outputs[1][0]
     assert [path.name for path in two.parent.iterdir()] == ["two"]
-    assert {path.name for path in two.iterdir()} == {HUB, PLAN, FACTORS, REPORT}
+    assert {path.name for path in two.iterdir()} == {HUB, PLAN, REPORT}
     assert json.loads((two / REPORT).read_text()) == reports[1]
     assert (two / PLAN).read_text() == (one / PLAN).read_text()
     assert reports[0]["totals"] == reports[1]["totals"]

@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-import safetensors.numpy
 import torch
 from torch import nn
 
 from edgekron.graph import load
+from tests.networks import factors
 
 CLASSES = 3
 
@@ -78,7 +78,7 @@ def test_a_folder_made_from_an_onnx_file_is_trained(files, folder, run, tmp_path
     top1 = facts["held_out_top1"]
     assert top1["after"] > top1["before"] + 20
     assert {p.name for p in out.iterdir()} == {
-        "hub.onnx", "plan.toml", "factors.safetensors", "report.json", "training.jsonl"
+        "hub.onnx", "plan.toml", "report.json", "training.jsonl"
     }  # fmt: skip
     assert (out / "plan.toml").read_text() == (folder / "plan.toml").read_text()
     assert not Path(f"{out}.training").exists()
@@ -87,9 +87,7 @@ def test_a_folder_made_from_an_onnx_file_is_trained(files, folder, run, tmp_path
     assert max(line["top1"] for line in log) == top1["after"]
     assert json.loads((out / "report.json").read_text())["training"][0]["held_out_top1"] == top1
     # The file that is written does what the log says, in the runtime.
-    assert set(safetensors.numpy.load_file(out / "factors.safetensors")) == set(
-        safetensors.numpy.load_file(folder / "factors.safetensors")
-    )
+    assert set(factors(out)) == set(factors(folder))
     data = np.load(files / "data.npz")
     x = ((data["images"] / np.float32(255) - np.float32(0.2860)) / np.float32(0.3530))[:, None].astype(np.float32)
     session = onnxruntime.InferenceSession(out / "hub.onnx", providers=["CPUExecutionProvider"])
@@ -119,7 +117,7 @@ def test_rounds_reach_the_plan_gradually(files, folder, run, tmp_path):
     assert len(json.loads(said)["rounds"]) == 2
     log = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     assert [(line["round"], line["epoch"]) for line in log] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    before, after = (safetensors.numpy.load_file(path / "factors.safetensors") for path in (folder, out))
+    before, after = (factors(path) for path in (folder, out))
     assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
 
 
@@ -213,5 +211,5 @@ def test_killed_and_run_again_it_gives_the_same(files, folder, run, tmp_path):
     process.wait()
     assert not killed.exists()
     assert run(*words(files, folder, killed, *more, epochs=40))[0] == 0
-    one, two = (safetensors.numpy.load_file(path / "factors.safetensors") for path in (whole, killed))
+    one, two = (factors(path) for path in (whole, killed))
     assert all(np.array_equal(one[name], two[name]) for name in one)

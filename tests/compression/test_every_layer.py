@@ -172,7 +172,7 @@ def test_layers_used_twice_stay_as_they_are(tmp_path: Path) -> None:
         other = name.removesuffix("_2") if name.endswith("_2") else f"{name}_2"
         assert reason == f"shares its weights with {other}"
     result = compress(hub, model="twice", ratios={"parameters": 1.05})
-    assert result.report["layers"]["last"]["method"] == "kronecker"
+    assert result.report.layers["last"].method == "kronecker"
     x = torch.randn(2, 8, 6, 5)
     with torch.no_grad():
         expect({"dense": nn.Identity}, (module(x),), outputs(hub, x))
@@ -222,5 +222,5 @@ def test_calibrated_fit_of_a_transposed_convolution_is_one_of_its_outputs() -> N
     images = np.random.default_rng(0).standard_normal((32, 16, 6, 7)).astype(np.float32)
     images[:, [1, 2, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15]] = 0
     plan = compress(hub, model="up", ratios={"macs": 1.7}).plan
-    errors = [apply_plan(hub, plan, data=data).report["layers"]["0"]["error"] for data in ([], [images])]
+    errors = [apply_plan(hub, plan, data=data).report.layers["0"].error for data in ([], [images])]
     assert errors[1] < 0.2 * errors[0]

@@ -15,6 +15,7 @@ from torch import nn
 from edgekron import models
 from edgekron.compression import artifact
 from edgekron.compression.compressor import apply_plan, compress, split_method
+from edgekron.compression.report import CompressionReport
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
@@ -184,13 +185,13 @@ def test_prune_then_factorize_in_one_plan_to_both_formats(data: list[np.ndarray]
     export_onnx(load(gated(), input_shape=(1, 28, 28)), tmp_path / "dense.onnx")
     source = load(tmp_path / "dense.onnx")
     made = compress(source, model="gated", ratios={"macs": 3.0}, data=data, method="qsfm+low-rank")
-    totals = made.report["totals"]["macs"]
-    assert totals["ratio"] >= 3.0
-    rows = made.report["layers"]
-    assert {"qsfm-ssim", "low-rank"} <= {row["method"] for row in rows.values()}
-    both = [row for row in rows.values() if "shape" in row and "channels" in row]
+    totals = made.report.macs
+    assert totals.ratio >= 3.0
+    rows = made.report.layers
+    assert {"qsfm-ssim", "low-rank"} <= {row.method for row in rows.values()}
+    both = [row for row in rows.values() if row.shape and row.channels]
     assert both
-    json.dumps(made.report)
+    assert CompressionReport.from_json(json.loads(json.dumps(made.report.to_json()))) == made.report
     # The plan says it all.
     plan = CompressionPlan.from_toml(made.plan.to_toml())
     assert plan == made.plan

@@ -120,7 +120,7 @@ def chain_json(chain: Chain) -> dict[str, Any]:
                 "title": entry.title,
                 "kind": entry.version.kind,
                 "precision": entry.version.precision,
-                "plan": entry.version.plan,
+                "identity": None if entry.version.identity is None else entry.version.identity.digest,
             }
             for entry in chain.versions
         ],

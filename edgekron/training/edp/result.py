@@ -6,19 +6,21 @@ only where it has fewer MACs than the one layer that it multiplies out to; ``edg
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekron.algebra.lowering import default_forms
 from edgekron.compression.compressor import Compression
-from edgekron.compression.report import dense_row, report_of
+from edgekron.compression.report import CompressionReport, LayerReport, dense_row, with_pruning
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
+from edgekron.graph.factorized import TARGETS
 from edgekron.modules.graph_module import GraphModule
 from edgekron.modules.node_modules import array
-from edgekron.planning.plan import TARGETS, CompressionPlan, LayerPlan
-from edgekron.pruning import LEARNT, Pruning, Structure, pruned_plan, pruned_rows, remove
+from edgekron.planning.plan import CompressionPlan, LayerPlan
+from edgekron.pruning import LEARNT, Pruning, Structure, pruned_plan, remove
 from edgekron.structures import KroneckerShape
 
 from .aware import CompressedAware
@@ -51,7 +53,8 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     kept = {name: (widths[name] - len(places), LEARNT) for name, places in dead.items() if places}
     pruning = Pruning(hub, kept)
     plan = pruned_plan(original, pruning, model, CompressionPlan(model, lines))
-    return Compression(hub, plan, report_of(_rows(original, hub, plan, pruning), 0))
+    report = CompressionReport(_rows(original, hub, plan, pruning), 0, identity=hub.identity.digest)
+    return Compression(hub, plan, report)
 
 
 def _left(block: Block, structure: Structure, name: str, gone: set[int]) -> Block:
@@ -81,13 +84,19 @@ def _factorize(hub: Hub, layer: Layer, pair: Block) -> LayerPlan:
     return LayerPlan(PAIR, str(shape), (rank,), order, forms, shape.note)
 
 
-def _rows(original: Hub, hub: Hub, plan: CompressionPlan, pruning: Pruning) -> dict[str, dict[str, Any]]:
+def _rows(original: Hub, hub: Hub, plan: CompressionPlan, pruning: Pruning) -> dict[str, LayerReport]:
     before: Mapping[str, Layer] = {layer.name: layer for layer in original.layers()}
     after = {layer.name: layer for layer in hub.layers()}
-    rows = {name: dense_row(layer, plan.layers[name].reason) for name, layer in before.items()}
-    pruned_rows(rows, before, after, pruning)
+    dense = {name: dense_row(layer, plan.layers[name].reason) for name, layer in before.items()}
+    rows = with_pruning(dense, before, after, pruning)
     for name, line in plan.layers.items():
         if line.method != "dense":
-            facts = {"method": line.method, "shape": line.shape, "rank": line.ranks[0], "reason": line.reason}
-            rows[name] |= facts | {"compressed": cost(after[name])}
+            rows[name] = replace(
+                rows[name],
+                method=line.method,
+                shape=line.shape,
+                rank=line.ranks,
+                reason=line.reason,
+                compressed=cost(after[name]),
+            )
     return rows

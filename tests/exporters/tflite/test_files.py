@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import Contents, read
 from edgekron.graph import Hub, load
+from edgekron.graph.identity import Identity
 from edgekron.models.sixconv import SixConv
 
 
@@ -58,13 +58,13 @@ def test_an_unknown_layout_is_refused(hub: Hub) -> None:
         export_tflite(hub, layout="chwn")
 
 
-def test_the_plan_of_a_compressed_network_is_in_its_files(folder: Path) -> None:
+def test_the_identity_of_a_compressed_network_is_in_its_files(folder: Path) -> None:
     hub = artifact.read_hub(folder)
-    digest = hashlib.sha256((folder / artifact.PLAN).read_bytes()).hexdigest()
     said = metadata(read(export_tflite(hub)))
-    assert said.keys() == {"edgekron_version", "edgekron_plan"}
-    assert said["edgekron_plan"] == digest
-    assert {p.key: p.value for p in export_onnx(hub).metadata_props}["edgekron.planning.plan"] == digest
+    assert said.keys() == {"edgekron_version", "edgekron_identity"}
+    assert Identity.from_text(said["edgekron_identity"]) == hub.identity
+    props = {p.key: p.value for p in export_onnx(hub).metadata_props}
+    assert Identity.from_text(props["edgekron.identity"]) == hub.identity
 
 
 def test_files_are_the_same_twice_and_little_larger_than_their_weights(hub: Hub, folder: Path) -> None:

@@ -102,15 +102,15 @@ def test_a_finished_compression_is_tuned(hub, plan, tmp_path):
     new = tuned_compression(old, tuning, subjects, hub)
     assert np.array_equal(new.hub.layer("conv2").kernel, hub.layer("conv2").kernel)
     assert np.array_equal(new.hub.layer("conv2").bias, hub.layer("conv2").bias)
-    assert new.report["layers"]["conv2"]["method"] == new.plan.layers["conv2"].method == "dense"
-    assert new.report["totals"]["macs"]["ratio"] < old.report["totals"]["macs"]["ratio"]
-    assert new.report["tuning"]["layers"]["conv2"]["forms"] == {"onnx": ["dense"], "tflite": ["dense"]}
+    assert new.report.layers["conv2"].method == new.plan.layers["conv2"].method == "dense"
+    assert new.report.macs.ratio < old.report.macs.ratio
+    assert new.report.tuning["layers"]["conv2"]["forms"] == {"onnx": ["dense"], "tflite": ["dense"]}
     assert_files_equal(new.hub, tmp_path)
     without = tuned_compression(old, tuning, subjects, None)
     assert np.array_equal(without.hub.layer("conv2").kernel, old.hub.layer("conv2").kernel)
     assert without.plan.layers["conv2"].method == "kronecker"
     assert without.plan.layers["conv2"].forms == {"onnx": DENSE, "tflite": DENSE}
-    assert without.report["layers"]["conv2"]["compressed"]["macs"] == hub.layer("conv2").dense_macs
+    assert without.report.layers["conv2"].compressed.macs == hub.layer("conv2").dense_macs
 
 
 @pytest.mark.usefixtures("short")

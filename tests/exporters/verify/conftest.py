@@ -52,9 +52,7 @@ class Family:
         """Versions by title: "torch", "factorized torch", "dense hub", "hub" and names of files."""
         special = {
             "torch": lambda: TorchVersion(self.module, self.dense),
-            "factorized torch": lambda: TorchVersion(
-                factorize_module(self.module, self.small), self.small, self.small.plan_hash
-            ),
+            "factorized torch": lambda: TorchVersion(factorize_module(self.module, self.small), self.small),
             "dense hub": lambda: open_version(self.dense),
             "hub": lambda: open_version(self.small),
         }

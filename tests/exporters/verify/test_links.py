@@ -7,21 +7,35 @@ from types import SimpleNamespace
 import pytest
 
 from edgekron.exporters.verify import Named, links
+from edgekron.graph.identity import Identity
 
-#: kind, plan, precision of versions by a letter or two.
+DENSE = Identity(values="w")
+SMALL = Identity("structure", "", "fitted", "forms")
+OTHER = Identity("other structure", "", "others", "other forms")
+TRAINED = Identity("structure", "", "trained", "forms")
+TUNED = Identity("structure", "", "fitted", "faster forms")
+PRUNED = Identity("", "kept", "few", "")
+#: kind, identity, precision of versions by a letter or two.
 VERSIONS = {
-    "t": ("torch", None, "float32"),
-    "ft": ("torch", "p", "float32"),
-    "dh": ("hub", None, "float32"),
-    "h": ("hub", "p", "float32"),
-    "do": ("onnx", None, "float32"),
-    "o": ("onnx", "p", "float32"),
-    "l": ("tflite", "p", "float32"),
-    "o8": ("onnx", "p", "int8"),
-    "l8": ("tflite", "p", "int8"),
-    "l16": ("tflite", "p", "float16"),
-    "qt": ("torch", "q", "float32"),
-    "qh": ("hub", "q", "float32"),
+    "t": ("torch", DENSE, "float32"),
+    "ft": ("torch", SMALL, "float32"),
+    "dh": ("hub", DENSE, "float32"),
+    "h": ("hub", SMALL, "float32"),
+    "do": ("onnx", None, "float32"),  # not written by us
+    "o": ("onnx", SMALL, "float32"),
+    "l": ("tflite", SMALL, "float32"),
+    "o8": ("onnx", SMALL, "int8"),
+    "l8": ("tflite", SMALL, "int8"),
+    "l16": ("tflite", SMALL, "float16"),
+    "qt": ("torch", OTHER, "float32"),
+    "qh": ("hub", OTHER, "float32"),
+    "trained": ("hub", TRAINED, "float32"),
+    "to": ("onnx", TRAINED, "float32"),
+    "tuned": ("hub", TUNED, "float32"),
+    "uo": ("onnx", TUNED, "float32"),
+    "both": ("hub", Identity("structure", "", "trained", "faster forms"), "float32"),
+    "pruned": ("hub", PRUNED, "float32"),
+    "po": ("onnx", PRUNED, "float32"),
 }
 D, C, Q = "decomposition", "conversion", "quantization"
 
@@ -40,6 +54,15 @@ D, C, Q = "decomposition", "conversion", "quantization"
         # What is left out is told as one step.
         ("t o l8", [("t", f"{D} and {C}"), ("o", f"{C} and {Q}")]),
         ("t l8", [("t", f"{D} and {C} and {Q}")]),
+        # Each change by its name, and files with the folder that they were written from.
+        ("dh h trained to", [("dh", D), ("h", "training"), ("trained", C)]),
+        ("dh h tuned uo o", [("dh", D), ("h", "tuning"), ("tuned", C), ("h", C)]),
+        ("h both", [("h", "training and tuning")]),
+        ("h trained both", [("h", "training"), ("trained", "tuning")]),
+        ("dh pruned po", [("dh", "pruning"), ("pruned", C)]),
+        ("do pruned h", [("do", f"pruning and {C}"), ("do", f"{D} and {C}")]),
+        ("pruned h", [("pruned", f"{D} and pruning")]),
+        ("h uo", [("h", f"tuning and {C}")]),
         # Backwards, and twice the same.
         ("h t", [("h", f"{D} and {C}")]),
         ("l8 l", [("l8", Q)]),
@@ -49,7 +72,7 @@ D, C, Q = "decomposition", "conversion", "quantization"
 def test_each_version_has_a_parent(chain: str, expected: list[tuple[str, str]]) -> None:
     letters = chain.split()
     versions = [
-        Named(letter, SimpleNamespace(**dict(zip(("kind", "plan", "precision"), VERSIONS[letter], strict=True))))
+        Named(letter, SimpleNamespace(**dict(zip(("kind", "identity", "precision"), VERSIONS[letter], strict=True))))
         for letter in letters
     ]
     assert [(letters[link.parent], link.kind) for link in links(versions)] == expected

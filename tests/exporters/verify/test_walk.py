@@ -62,11 +62,12 @@ def test_three_kinds_of_error_are_kept_apart(family: Family) -> None:
     assert said.endswith(").")
 
 
-def test_every_version_knows_its_plan(family: Family) -> None:
+def test_every_version_knows_its_network(family: Family) -> None:
     files = "out.onnx", "out.tflite", "int8.onnx", "int8.tflite"
     small = family.named("factorized torch", "hub", *files)
-    assert {entry.version.plan for entry in small} == {family.small.plan_hash}
-    assert [entry.version.plan for entry in family.named("torch", "dense hub", "dense.onnx")] == [None] * 3
+    assert {entry.version.identity for entry in small} == {family.small.identity}
+    dense = family.named("torch", "dense hub", "dense.onnx")
+    assert {entry.version.identity for entry in dense} == {family.dense.identity}
     assert [entry.version.precision for entry in small] == ["float32"] * 4 + ["int8"] * 2
 
 

@@ -140,15 +140,15 @@ def test_the_budget_is_met_and_nothing_is_lost_by_what_is_removed(network, ratio
     # The penalty did it, and not the end of its time.
     assert aware.forced <= 0.3 * sum(len(layer.basis) for layer in aware.layers.values())
     for unit, ratio in ratios.items():
-        found = made.report["totals"][unit]
-        assert ratio <= found["ratio"]
+        found = getattr(made.report, unit)
+        assert ratio <= found.ratio
         layers = made.hub.layers()
         stored = sum(
             layer.factorized.network.parameters if layer.factorized else layer.dense_parameters for layer in layers
         )
-        assert unit == "macs" or found["compressed"] == stored
+        assert unit == "macs" or found.compressed == stored
     # Not much more than was asked for goes, by the cost that was hardest to bring down.
-    assert min(made.report["totals"][unit]["ratio"] / ratio for unit, ratio in ratios.items()) < 1.6
+    assert min(getattr(made.report, unit).ratio / ratio for unit, ratio in ratios.items()) < 1.6
     x = images(64, seed=5).fetch(np.arange(64))
     whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(made.hub, x)
     assert np.abs(left - whole).max() < 5e-6 * np.abs(whole).max()
@@ -163,7 +163,7 @@ def test_the_budget_is_met_where_channels_may_not_go_alone():
     """A reader of one half does not shrink as the group does, and each half keeps a channel."""
     _, made, _, aware = learnt(halves(), {"macs": 3.0})
     assert "down" in aware.dead()
-    assert 3.0 <= made.report["totals"]["macs"]["ratio"] < 3.6
+    assert 3.0 <= made.report.macs.ratio < 3.6
 
 
 def test_channels_that_make_something_of_nothing_stay():
@@ -393,7 +393,7 @@ def test_what_the_penalty_has_not_taken_is_taken_at_once(monkeypatch):
     monkeypatch.setattr(stage, "RANGE", 0.0)
     _, made, outcome, aware = learnt(hub(), {"macs": 3.0})
     assert aware.forced > 0
-    assert made.report["totals"]["macs"]["ratio"] >= 3.0
+    assert made.report.macs.ratio >= 3.0
     assert outcome.best.top1 > outcome.before.top1 + 20
 
 
