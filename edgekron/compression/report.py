@@ -84,8 +84,8 @@ class LayerReport:
         """What ``to_json`` gave. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for other data."""
         given = dict(data)
         given["kernel"] = None if given["kernel"] is None else tuple(map(int, given["kernel"]))
-        for name in ("dense", "compressed"):
-            given[name] = _cost(given[name]) if name in given else None
+        given["dense"] = _cost(given["dense"])
+        given["compressed"] = _cost(given["compressed"]) if "compressed" in given else None
         rank = given.get("rank", ())
         given["rank"] = tuple(map(int, rank)) if isinstance(rank, list | tuple) else (int(rank),)
         if "channels" in given:

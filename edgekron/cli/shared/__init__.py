@@ -1,1 +1,1 @@
-"""TBD."""
+"""What several commands share: options, output, tables."""

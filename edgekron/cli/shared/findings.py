@@ -1,4 +1,4 @@
-"""TBD."""
+"""The findings of a report page as tables, for ``demo`` and ``report``."""
 
 from __future__ import annotations
 

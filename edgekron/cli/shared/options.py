@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgekron.errors import UserError
-from edgekron.models.datasets import Batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +94,8 @@ def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequen
         if given := [name for name in ("fit", "pixels", "channels") if getattr(arguments, name) is not None]:
             raise UserError(f"--{given[0]} says how to take the images of --data; give --data too.")
         return []
+    from edgekron.models.datasets import Batches
+
     return Batches(image_set(arguments, shape))
 
 
