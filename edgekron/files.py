@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written: to a temporary name beside the target, then renamed."""
+"""Writing of files so that no file is ever half-written: under a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def write_file(path: str | Path, data: bytes | str, force: bool = False) -> None
 
 @contextmanager
 def new_folder(path: str | Path, force: bool = False, *, replaces: Collection[str] = ()) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
+    """A temporary folder that becomes ``path`` when the block ends well, and vanishes when the block fails.
 
-    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new one is whole, but
-    only if it holds nothing else than entries named in ``replaces``: what the user put there is not ours to delete.
+    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new folder is whole,
+    but only if the old folder holds nothing else than entries named in ``replaces``: files of the user are not ours to
+    delete.
     """
     target = Path(path)
     refuse_existing(target, force, replaces)

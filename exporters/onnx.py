@@ -1,7 +1,8 @@
 """From the hub to a standard ONNX file: only operators of the default domain, each factor stored once.
 
-Each factorized node becomes the steps of ``edgekron.algebra.lowering.lower`` (see ``onnx_steps``); other nodes are the hub's.
-The result is simplified by onnxsim, whose constant folding is kept from multiplying repeated factors out, and checked.
+Each factorized node becomes the steps of ``edgekron.algebra.lowering.lower`` (see ``onnx_steps``); other nodes are the
+hub's. The result is simplified by onnxsim, whose constant folding is kept from multiplying repeated factors out, and
+checked.
 
 The batch is dynamic, unless the network came from an ONNX file with a fixed one. A height and width that such a file
 left open stay open where no layer's form depends on them, see ``size_bound``. The file's metadata is kept.

@@ -1,7 +1,7 @@
 """Latency and memory of model files on a device, measured so that two files can be compared.
 
-``edgekron.runtimes.agent.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the runtime's
-own copies included. The warm inferences are the steady state of a busy application, the paced ones that of an
+``edgekron.runtimes.agent.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the
+runtime's own copies included. The warm inferences are the steady state of a busy application, the paced ones that of an
 application that waits in between; the first inference, the load and the start of the process are reported beside them.
 """
 

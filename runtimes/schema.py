@@ -72,7 +72,8 @@ _MEASURED = {
 #: How far a process under a limit of memory can come, see ``edgekron.runtimes.agent.proof``.
 STAGES = ("start", "load", "run", "done")
 
-#: The answer to each command of ``edgekron.runtimes.agent.main`` and each request of ``edgekron.runtimes.agent.requests``.
+#: The answer to each command of ``edgekron.runtimes.agent.main`` and each request of
+#: ``edgekron.runtimes.agent.requests``.
 ANSWERS: dict[str, Any] = {
     "describe": {
         "facts": _FACTS,

@@ -1,1 +1,3 @@
-"""Commands, one file each. They alone speak to the user; torch and runtimes wait until a command needs them."""
+"""The commands, one file each. Commands alone speak to the user; torch and runtimes are imported when a command needs
+them.
+"""

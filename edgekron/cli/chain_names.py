@@ -18,7 +18,6 @@ from .shared.options import calibration, open_source
 from .shared.output import print_json, progress_bars, say
 
 if TYPE_CHECKING:
-
     from edgekron.exporters.verify import Named
     from edgekron.graph import Hub
     from edgekron.models.sources import Source
@@ -97,16 +96,8 @@ def open_chain(texts: Sequence[str], arguments: argparse.Namespace) -> tuple[lis
     return _titled(versions), hubs, said
 
 
-
-
 def _same_layers(folder: str, source: Source, hubs: Sequence[Hub]) -> None:
     """Raises ``UserError`` when a folder is of another network than the hubs before it."""
     names = [layer.name for layer in source.hub.layers()]
     if hubs and names != [layer.name for layer in hubs[0].layers()]:
         raise UserError(f"{folder} has other layers than the reference; name the model that was compressed.")
-
-
-
-
-
-

@@ -1,4 +1,4 @@
-"""``edgekron compress``: a trained model to a folder with its factorized graph, plan, factors and report."""
+"""``edgekron compress``: a trained model to a folder with its factorized graph, plan and report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, where to, how much, by what method, on which images."""
+    """The model, the folder to write, the amount, the method, and the images."""
     add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _tuned(
     arguments: argparse.Namespace, hub: Hub, plan: CompressionPlan, progress: Steps, *, fitted: bool
 ) -> tuple[CompressionPlan, Tuning | None]:
-    """The plan with the forms that ``--tune`` chooses, and its measurements; without it the same plan."""
+    """The plan with the forms that ``--tune`` chooses, and the measurements; without it the plan as it is."""
     from edgekron.exporters.tuning import subjects_of_plan, tuned_plan
 
     if not arguments.tune:
@@ -140,7 +140,7 @@ def _print(arguments: argparse.Namespace, report: CompressionReport, tuning: Tun
 
 
 def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:
-    """The one rule that is asked for. Raises ``UserError`` for several, or a share that is none."""
+    """The rule for ranks that the options ask for. Raises ``UserError`` for several rules, or a share outside 0 to 1."""
     from edgekron.errors import UserError
     from edgekron.planning.candidates import ErrorBound
     from edgekron.planning.ranks import Energy, Evbmf

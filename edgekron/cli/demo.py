@@ -17,7 +17,7 @@ _FILES = frozenset(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which network, how much smaller, and where to write."""
+    """The network, the ratios, and the folder to write."""
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="folder to write (default: demo)")
     parser.add_argument("--model", default="sixconv", help="a bundled trained network (default: sixconv)")
     parser.add_argument("--ratio", type=float, default=4.0, metavar="R", help="R times fewer MACs (default: 4)")
@@ -27,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compresses, exports, verifies, evaluates, measures; exit code 1 when a file is not what it should be.
+    """Compresses, exports, verifies, evaluates, measures; exit code 1 when an exported file differs too much from its
+    network.
 
-    The folder appears whole at the end, or not at all when something cannot be done. A check that does not hold is no
-    such thing: the folder is there to show it.
+    The folder appears whole at the end, or not at all when a step fails. When a check does not hold, the folder is
+    written all the same, to show the check.
     """
     from edgekron import graph, models
     from edgekron.compression import artifact

@@ -1,4 +1,4 @@
-"""``edgekron inspect``: the layers of a model, their cost, and what can be factorized."""
+"""``edgekron inspect``: the layers of a model, their costs, and the reason of each layer that cannot be factorized."""
 
 from __future__ import annotations
 

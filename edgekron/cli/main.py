@@ -1,4 +1,6 @@
-"""``edgekron``: finds the command, runs it, and turns errors that are the user's to mend into one line, exit code 2."""
+"""``edgekron``: runs the command that the user names, and turns an error that the user can mend into one line, exit
+code 2.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Imports a command's module, and with it its options, when that command is parsed and not before."""
+    """Imports the module of a command, which has the command's options, only when the command is parsed."""
 
     command: str | None = None
 
@@ -92,7 +94,7 @@ def _fail(sentence: str) -> int:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What the user can mend, as one sentence; None for a bug, whose traceback is wanted."""
+    """The sentence of an error that the user can mend; None for a bug, whose traceback is wanted."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".", maxsplit=1)[0]
         if package in ("", "edgekron"):

@@ -9,7 +9,7 @@ from .shared.output import print_json, progress_bars, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, what to compare it with, and what to measure."""
+    """The folder, the original network, and the measurements to make."""
     parser.add_argument("folder", metavar="DIR", help="a folder written by compress")
     parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="page to write (report.html)")
     parser.add_argument(
@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     asked += f" --data {arguments.data}" if arguments.data else ""
     with progress_bars() as progress, tempfile.TemporaryDirectory(prefix="edgekron-report-") as folder:
         findings = gather(
-            ReportSubject(model or Path(arguments.folder).name, dense, compressed, facts, original=original is not None),
+            ReportSubject(
+                model or Path(arguments.folder).name, dense, compressed, facts, original=original is not None
+            ),
             Path(folder),
             ReportEffort(data, arguments.seconds if arguments.bench else None, threads=arguments.threads),
             about=f"Compressed with {facts.calibration_images:,} calibration images."

@@ -1,7 +1,7 @@
 """Fits factors to a layer's outputs instead of its weights.
 
-With the moments of ``edgekron.fitting.moments``, the error of a kernel K is a quadratic form in K, and K is multilinear in the
-factors. Every fit has the same three parts, whatever the structure:
+With the moments of ``edgekron.fitting.moments``, the error of a kernel K is a quadratic form in K, and K is multilinear
+in the factors. Every fit has the same three parts, whatever the structure:
 
 1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own
    input axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius

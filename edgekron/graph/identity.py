@@ -70,7 +70,11 @@ class Identity:
         except ValueError:
             return None
         known = set(cls.__dataclass_fields__)
-        if not isinstance(found, dict) or not set(found) <= known or not all(isinstance(v, str) for v in found.values()):
+        if (
+            not isinstance(found, dict)
+            or not set(found) <= known
+            or not all(isinstance(v, str) for v in found.values())
+        ):
             return None
         return cls(**found)
 

@@ -1,8 +1,8 @@
 """Factorized layers: ordinary trainable modules whose parameters are the factors of a ``FactorNetwork``.
 
 ``FactorizedConv2d``, ``FactorizedConvTranspose2d``, their one-dimensional kin and ``FactorizedLinear`` are drop-in
-replacements of the layers of ``nn``; they run the same steps as the exported files (see ``edgekron.algebra.lowering``) and
-never build the dense kernel, except for a form ``dense``.
+replacements of the layers of ``nn``; they run the same steps as the exported files (see ``edgekron.algebra.lowering``)
+and never build the dense kernel, except for a form ``dense``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What each layer could become: structures at ranks, with their cost and the error that they make.
+"""The candidates for each layer: structures at ranks, with their costs and their errors.
 
 A candidate costs what it executes: multiply-accumulates in the cheapest contraction order for one image, and stored
-values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. A family
-for storage is offered where it only stores less, too: its kernel is then expanded when the file is loaded, and costs
-the dense multiply-accumulates.
+values. Only candidates that save multiply-accumulates are offered, so a layer that cannot gain stays dense. A structure
+of a family for storage is offered also if it only stores less: its kernel is then expanded when the file is loaded, and
+costs the dense multiply-accumulates.
 
-A runtime computes the output channels of a stage some at a time, as many as its registers take, and pads what is left:
-48 outputs by blocks of 32 take as long as 64. Where the block is known (``fill``), the largest ranks that reach a
-saving are looked for among those that pad hardly more than the dense layer does, then among those that would with half
-the block, and so on.
+A runtime computes the output channels of a stage in blocks, as many at a time as its registers take, and pads the last
+block: 48 outputs by blocks of 32 take as long as 64. Where the size of a block is known (``fill``), the largest ranks
+that reach a saving are looked for among ranks that pad hardly more than the dense layer does, then among ranks that
+would do so with half the block, and so on.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ErrorBound:
         return f"an error of at most {self.error:g}"
 
     def choices(self, options: Sequence[Candidate]) -> list[Candidate]:
-        """The dense candidate, which comes first, and the chosen one if it is another."""
+        """The dense candidate first, then the chosen candidate if another was chosen."""
         within = [c for c in options if c.error <= self.error]
         best = min(within, key=lambda c: (c.macs, c.parameters))
         return [options[0]] if best is options[0] else [options[0], best]

@@ -1,6 +1,7 @@
-"""What a line of a plan means for a layer: structure, ranks and factors, or one sentence that says why it cannot be.
+"""From a line of a plan to the structure, ranks and factors of a layer, or to one sentence that says why the line is
+wrong.
 
-A plan is a text that people edit, and may be given to another model than the one it was made for.
+People edit plans, and may apply a plan to another model than the one that it was made for.
 """
 
 from __future__ import annotations

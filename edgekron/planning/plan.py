@@ -1,4 +1,5 @@
-"""The compression plan: which layer gets which structure, rank, order and forms. TOML, to be read and edited by hand.
+"""The compression plan: the structure, ranks, order and forms of each layer, as a TOML text to read and to edit by
+hand.
 
     version = 1
     model = "sixconv"
@@ -22,7 +23,7 @@
     method = "dense"
     reason = "no structure has fewer MACs"
 
-Channels are removed first, and the structures are those of the layers that are left. A layer that the plan does not
+Channels are removed first; the structures are those of the pruned layers. A layer that the plan does not
 name stays dense.
 """
 
@@ -119,7 +120,7 @@ class CompressionPlan:
             raise UserError(f"the plan {path} cannot be read ({error}).") from None
 
     def check_layers(self, known: Iterable[str]) -> None:
-        """Raises ``UserError`` for a layer that the network does not have, with the nearest name it has."""
+        """Raises ``UserError`` for a layer that the network lacks, with the nearest name of a layer of the network."""
         names = list(known)
         missing = [layer for layer in self.layers if layer not in names]
         if len(missing) > 1:

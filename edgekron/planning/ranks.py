@@ -1,10 +1,10 @@
 """Which ranks are worth a try, and rules that choose them from a spectrum.
 
-Runtimes compute channels in tiles, so ranks are rounded down to what runs well: here, and nowhere else.
+Runtimes compute channels in tiles, so ranks are rounded down to numbers that run well; this module alone rounds them.
 
 A structure with several ranks has a path: at every threshold, each rank is the smallest whose unfolding leaves out at
-most that much energy. The total error of Tucker and of tensor trains is at most the sum of the tails (De Lathauwer;
-Oseledets), so equal tails share it evenly.
+most as much energy as the threshold says. The total error of Tucker and of tensor trains is at most the sum of the
+tails (De Lathauwer; Oseledets), so equal tails share the error evenly.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rounded(rank: float) -> int:
 
 
 def raised(rank: int, full: int) -> int:
-    """The next number not below ``rank`` that runs well, at most ``full``, which stays as it is."""
+    """The next number not below ``rank`` that runs well, at most ``full``; ``full`` itself is not rounded."""
     return next((wider for wider in range(rank, full) if rounded(wider) == wider), full)
 
 
@@ -69,11 +69,11 @@ class RankRule(Protocol):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that it can choose ranks for."""
+        """The methods whose ranks the rule can choose."""
         ...
 
     def ranks(self, spectra: Sequence[Spectrum]) -> Ranks:
-        """One rank for each spectrum; 0 where there is nothing to keep."""
+        """One rank for each spectrum; 0 for a spectrum with nothing to keep."""
         ...
 
 
@@ -120,7 +120,9 @@ class Evbmf:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those with one structure for a kernel: it chooses a rank and cannot tell which structure loses less."""
+        """Methods with one structure for a kernel: the rule chooses ranks and cannot tell which of two structures loses
+        less.
+        """
         return ("low-rank", "channel-svd", "tucker", "tt")
 
     def ranks(self, spectra: Sequence[Spectrum]) -> Ranks:

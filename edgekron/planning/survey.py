@@ -1,9 +1,9 @@
 """The survey: from a hub and ratios, or a rule for ranks, to a plan.
 
-One walk through the network. Each layer's inputs give its moments, the moments give the error of every candidate, and a
-probe (the layer alone replaced by a candidate near the wanted ratio) gives how much of an error in this layer arrives
-at the network's output. The candidates that meet the ratios with the least total error at the output become the plan.
-Without data, errors are those of the kernels, and every layer counts alike.
+The survey is one walk through the network. The inputs of each layer give its moments, and the moments give the error of
+every candidate. A probe replaces the layer alone by a candidate near the wanted ratio: it gives how much of an error in
+this layer arrives at the network's output. The candidates that meet the ratios with the least total error at the output
+become the plan. Without data, errors are those of the kernels, and every layer counts alike.
 """
 
 from __future__ import annotations
@@ -106,10 +106,8 @@ def make_plan(
     )
 
 
-def _choices(
-    layer: Layer, kernel: Tensor, taken: Sample | None, method: str, options: PlanOptions
-) -> list[Candidate]:
-    """All candidates; or the dense one and, if it is another, the rule's choice."""
+def _choices(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, options: PlanOptions) -> list[Candidate]:
+    """All candidates; with a rule, the dense candidate and the rule's choice, if the two differ."""
     if options.rule is None:
         return candidates(layer, kernel, taken, method, fill=options.fill)
     if isinstance(options.rule, ErrorBound):

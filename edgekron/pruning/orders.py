@@ -42,8 +42,6 @@ DATA_FREE = frozenset(("l1", "random"))
 SIMILARITY_IMAGES = 64
 
 
-
-
 def find_orders(
     hub: Hub,
     structure: Structure,
@@ -91,8 +89,6 @@ def _first(data: Sequence[np.ndarray], images: int) -> Iterator[np.ndarray]:
             return
         yield batch[:images]
         images -= len(batch)
-
-
 
 
 def _by_score(group: Group, scores: np.ndarray) -> Order:

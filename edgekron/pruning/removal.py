@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .channels import Channels
 
 
-
 def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     """A copy of ``hub`` without the output channels ``removed`` of each layer, and without those tied to them.
 
@@ -47,8 +46,6 @@ def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
         _remember(result, structure, gone)
         _note(result, removed)
     return result
-
-
 
 
 def _cut(channels: Channels, gone: set[int]) -> None:
@@ -86,7 +83,7 @@ def _remember(hub: Hub, structure: Structure, gone: set[int]) -> None:
 
 
 def _note(hub: Hub, removed: Mapping[str, Sequence[int]]) -> None:
-    """A hash of what was removed, now and before: of two networks with as many channels it tells which have the same."""
+    """Notes a hash of all channels removed so far: two networks with as many channels may have kept others."""
     places = {name: sorted(map(int, removed[name])) for name in sorted(removed) if len(removed[name])}
     before = hub.model.metadata_props.get(REMOVED_KEY, "")
     hub.model.metadata_props[REMOVED_KEY] = hashlib.sha256(f"{before} {json.dumps(places)}".encode()).hexdigest()[:16]

@@ -153,7 +153,7 @@ def by_layer(names: Sequence[str], before: Sequence[float], after: Sequence[floa
 
 
 def errors(names: Sequence[str], percent: Sequence[float | None]) -> str:
-    """One bar a layer with its error in percent; a layer that stays dense says so."""
+    """One bar for each layer with its error in percent; a layer that stays dense is labelled so."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 0.9 + 0.28 * len(names)), layout="constrained")
         axes = figure.subplots()

@@ -1,6 +1,6 @@
-"""What was found out about a dense network and its compressed version: plain data, to JSON and to a page.
+"""The findings about a dense network and its compressed version: plain data, to JSON and to a page.
 
-Times are in seconds, memory in bytes, accuracies in percent. What was not measured is None.
+Times are in seconds, memory in bytes, accuracies in percent. A figure that was not measured is None.
 """
 
 from __future__ import annotations

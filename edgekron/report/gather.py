@@ -1,4 +1,4 @@
-"""From a dense and a compressed network to everything that a page says of them: export, verify, evaluate, measure."""
+"""From a dense and a compressed network to the findings of a page: export, verify, evaluate, measure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Files = dict[str, tuple[Path, Path]]
 class ReportSubject:
     """A network before and after; ``report`` is the compressor's.
 
-    ``original`` is False where the dense network is only the compressed one with its kernels expanded: as costly as the
+    ``original`` is False if the dense network is only the compressed network with expanded kernels: as costly as the
     original, but not as accurate.
     """
 
@@ -53,7 +53,7 @@ class ReportSubject:
 
 @dataclass(frozen=True)
 class ReportEffort:
-    """What to measure: top-1 on ``data``, and latency for ``seconds`` a file; None leaves it out."""
+    """The measurements to make: top-1 on ``data``, latency for ``seconds`` a file; None leaves a measurement out."""
 
     data: ImageSet | None = None
     seconds: float | None = None
@@ -61,11 +61,13 @@ class ReportEffort:
     threads: int = 1
 
 
-def gather(subject: ReportSubject, folder: Path, effort: ReportEffort, *, about: str, command: str, progress: Progress) -> Findings:
-    """Exports dense and compressed files into ``folder`` and finds out everything about them.
+def gather(
+    subject: ReportSubject, folder: Path, effort: ReportEffort, *, about: str, command: str, progress: Progress
+) -> Findings:
+    """Exports dense and compressed files into ``folder`` and measures them.
 
-    A format that cannot hold the network is left out with a note, as long as the other one can. Raises ``UserError``
-    when none can, and what runtimes raise.
+    A format that cannot hold the network is left out with a note, as long as the other format can. Raises ``UserError``
+    when neither can, and the errors of runtimes.
     """
     import onnx
 

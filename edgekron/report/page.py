@@ -73,7 +73,7 @@ def _captions(findings: Findings) -> dict[str, str]:
 
 
 def _headlines(findings: Findings) -> list[tuple[str, str]]:
-    """The few numbers that matter most, each with what it is."""
+    """The few numbers that matter most, each with its name."""
     first = findings.runtimes[0]
     lines = [
         (f"{first.mac_ratio:.2f}x", "fewer multiply-accumulates"),

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edgekron.models.sources import Source
 
 
-
 def _factorized(dense: Source, small: Source, said: list[str]) -> nn.Module | None:
     """The dense module with the factors of a folder; None, and why, where a factorized layer is no module of it."""
     from edgekron.modules.factorize import factorize_module
@@ -66,7 +65,9 @@ def _names(versions: Sequence[Named], hubs: Sequence[Hub]) -> Names:
     graphs = [hub.model.graph for hub in hubs]
     if not hubs:
         files = [entry.version for entry in versions if isinstance(entry.version, OnnxVersion)]
-        plain = [file for file in files if file.kind == "hub"] or [file for file in files if (file.identity or Identity()).original]
+        plain = [file for file in files if file.kind == "hub"] or [
+            file for file in files if (file.identity or Identity()).original
+        ]
         graphs = [ir.serde.deserialize_model(file.proto).graph for file in plain[:1]]
     values = [str(value.name) for graph in graphs for node in graph for value in node.outputs]
     layers = {str(node.outputs[0].name): name for graph in graphs for node, name in layer_names(graph).items()}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .compare import Difference
 
 
-
 _NO_SCORES = "no output is a list of scores [N, classes]; leave --agreement out, or give --sqnr."
 
 

@@ -1,4 +1,5 @@
-"""The near end of a worker (``edgekron.runtimes.agent.worker``): requests and answers over the pipes of one child process.
+"""The near end of a worker (``edgekron.runtimes.agent.worker``): requests and answers over the pipes of one child
+process.
 
 The child is any command that ends up running a worker with its standard input and output connected: the Python of the
 machine that measures, or one inside an emulator.

@@ -1,11 +1,11 @@
 """The measurement of several files against each other, as it runs on the device.
 
-Each file lives in a fresh process (``edgekron.runtimes.agent.worker``) pinned to the same cores; all processes but one wait
-on their pipe. After a warm-up that lasts until the median no longer moves, the files take turns: in every round each
-has one turn, in a new random order. A turn starts with a few inferences that are not counted (they bring the caches
-back), then times back-to-back inferences on one input of seeded random normal numbers. Then, if a pace is given, each
-file runs at that fixed rate, asleep in between, as an application that waits for its camera does: caches and clocks
-fall in the pauses, and these times are the longer ones.
+Each file lives in a fresh process (``edgekron.runtimes.agent.worker``) pinned to the same cores; all processes but one
+wait on their pipe. After a warm-up that lasts until the median no longer moves, the files take turns: in every round
+each has one turn, in a new random order. A turn starts with a few inferences that are not counted (they bring the
+caches back), then times back-to-back inferences on one input of seeded random normal numbers. Then, if a pace is given,
+each file runs at that fixed rate, asleep in between, as an application that waits for its camera does: caches and
+clocks fall in the pauses, and these times are the longer ones.
 
 The state of the machine is read before, after every round, and at the end.
 """

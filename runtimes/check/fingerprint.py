@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-#: Facts of ``edgekron.runtimes.agent.environment.describe`` that make a machine what it is. The kernel, Python and the cores
-#: that a process may use change under the same machine and are left out.
+#: Facts of ``edgekron.runtimes.agent.environment.describe`` that make a machine what it is. The kernel, Python and the
+#: cores that a process may use change under the same machine and are left out.
 _IDENTITY = ("processor", "board", "machine", "virtual", "features", "cores", "system", "governor")
 #: Two boots of one machine differ by what the kernel reserves.
 _GRAIN = 2**28

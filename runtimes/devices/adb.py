@@ -35,8 +35,6 @@ _REASONS = (
 _GONE = re.compile(r"device offline|closed|protocol fault|device still|not found|cannot connect to daemon")
 
 
-
-
 class AdbTransport:
     """Commands through ``adb shell``, which the phone's shell parses."""
 

@@ -74,5 +74,3 @@ class Target:
     ssh_config: str | None = None
     adb: str | None = None
     benchmark_model: str | None = None
-
-

@@ -89,7 +89,9 @@ def test_as_many_channels_are_not_the_same_channels(dense: Hub) -> None:
     assert one == remove(hub(), {"down": [0]}).identity
 
 
-def test_the_same_network_through_memory_files_and_a_folder(compression: Compression, small: Hub, tmp_path: Path) -> None:
+def test_the_same_network_through_memory_files_and_a_folder(
+    compression: Compression, small: Hub, tmp_path: Path
+) -> None:
     small.save(tmp_path / "hub.onnx")
     artifact.write(compression, tmp_path / "folder")
     found = [small.copy(), Hub.open(tmp_path / "hub.onnx"), artifact.read_hub(tmp_path / "folder")]

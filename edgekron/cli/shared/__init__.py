@@ -1,1 +1,1 @@
-"""What several commands share: options, output, tables."""
+"""Options, output and tables that several commands share."""

@@ -20,11 +20,3 @@ def check_bounds(arguments: argparse.Namespace) -> None:
     """Raises ``UserError`` for bounds that cannot be judged."""
     if (arguments.sqnr is not None or arguments.agreement is not None) and not arguments.data:
         raise UserError("--sqnr and --agreement are judged on real images; give --data.")
-
-
-
-
-
-
-
-

@@ -7,7 +7,7 @@ from edgekron.report.gather import RUNTIMES
 
 
 def show(findings: Findings) -> None:
-    """Prints one row a file, then what did not hold and what to know about the measurement."""
+    """Prints one row for each file, then the checks that did not hold, and the notes."""
     from edgekron.cli.shared.output import print_table, say
     from edgekron.report.page import milliseconds
 

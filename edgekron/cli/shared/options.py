@@ -1,4 +1,4 @@
-"""What MODEL and DATA stand for on the command line."""
+"""The options MODEL and DATA: the network and the images that a command works on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
-    """The positional MODEL and the options that some kinds of it need."""
+    """The positional MODEL, and the options that some kinds of models need."""
     parser.add_argument(
         name,
         metavar=name.upper(),
@@ -52,7 +52,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def add_data(parser: argparse.ArgumentParser, images: int | None = 2048, use: str = "calibration") -> None:
-    """The options that say which images are used, and what the network takes their pixels for."""
+    """The options that name the images, and say how images become inputs of the network."""
     from edgekron.models.images import FITS
     from edgekron.models.pixels import ORDERS, RANGES
 
@@ -132,5 +132,3 @@ def image_set(arguments: argparse.Namespace, shape: tuple[int, ...]) -> ImageSet
 def _check_images(arguments: argparse.Namespace) -> None:
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images {arguments.images} must be at least 1.")
-
-

@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 class Steps:
-    """Progress bars by what is being done; called as ``steps(what, done, total)``, with a ``note`` that may change."""
+    """One progress bar for each kind of work, called as ``steps(work, done, total)``, with a changing ``note``."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -29,9 +29,9 @@ def add_pruning(parser: argparse.ArgumentParser) -> None:
 
 
 def pruning_settings(arguments: argparse.Namespace, plan: CompressionPlan | None) -> Settings | None:
-    """The settings that are asked for; None where nothing is pruned.
+    """The settings that the options ask for; None if nothing is pruned.
 
-    Raises ``UserError`` for options of pruning where there is none, and for --tune where there is.
+    Raises ``UserError`` for options of pruning if nothing is pruned, and for --tune if something is.
     """
     from edgekron.compression.compressor import split_method
     from edgekron.pruning import Settings

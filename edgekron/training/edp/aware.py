@@ -1,8 +1,8 @@
 """EDP's one training stage: low rank and sparse channels learnt together, down to a budget.
 
-Source: Ruan et al., *EDP* (IEEE TNNLS 2021), whose blocks and proximal steps are in ``edgekron.training.edp.blocks``; what its
-text leaves open is decided here. Each layer without groups gets a block (``aware_kernel``). After every step on the
-loss comes the proximal step of
+Source: Ruan et al., *EDP* (IEEE TNNLS 2021), whose blocks and proximal steps are in ``edgekron.training.edp.blocks``;
+what its text leaves open is decided here. Each layer without groups gets a block (``aware_kernel``). After every step
+on the loss comes the proximal step of
 
     strength * sum over columns and channels g of share(g) * log size(g)
 
