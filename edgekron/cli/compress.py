@@ -140,7 +140,7 @@ def _print(arguments: argparse.Namespace, report: CompressionReport, tuning: Tun
 
 
 def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:
-    """The rule for ranks that the options ask for. Raises ``UserError`` for several rules, or a share outside 0 to 1."""
+    """The rule for ranks that the options ask for. Raises ``UserError`` for several, or a share outside 0 to 1."""
     from edgekron.errors import UserError
     from edgekron.planning.candidates import ErrorBound
     from edgekron.planning.ranks import Energy, Evbmf
