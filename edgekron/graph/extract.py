@@ -30,7 +30,11 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> o
     order = [node for node in model.graph if node in nodes]
     graph = onnx.GraphProto(name="part")
     graph.node.extend(ir.serde.serialize_node(node) for node in order)
-    graph.initializer.extend(ir.serde.serialize_tensor(v.const_value) for v in initializers.values() if v.const_value)
+    for name, value in initializers.items():
+        if value.const_value is not None:
+            # A tensor that was the attribute of a Constant has another name than its value, or none.
+            graph.initializer.append(ir.serde.serialize_tensor(value.const_value))
+            graph.initializer[-1].name = name
     graph.input.extend(ir.serde.serialize_value(values[name]) for name in inputs)
     graph.output.extend(ir.serde.serialize_value(values[name]) for name in outputs)
     proto = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
