@@ -157,7 +157,7 @@ def _export(subject: Subject, folder: Path, progress: Progress) -> tuple[Files, 
 
 def _verify(subject: Subject, files: Files, data: ImageSet | None, progress: Progress) -> dict[Path, float]:
     """The largest relative error of each file against its hub."""
-    from edgekron.exporters.verify.compare import cases, compare, open_version
+    from edgekron.exporters.verify import cases, compare, open_version
 
     images = next(iter(data.subset(_VERIFIED_IMAGES).batches(_VERIFIED_IMAGES)))[0] if data else None
     worst: dict[Path, float] = {}

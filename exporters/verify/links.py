@@ -1,9 +1,12 @@
 """Which version each version of a chain came from, and what changed between them.
 
-A version came from the earlier one that it is most like: of the same plan, else of no plan at all; among these the one
-that differs in the fewest of precision and format; among these the last. What is quantized is an end: nothing comes
-from it unless there is nothing else. So the order of a chain hardly matters, and files of several formats and types
-may stand in one chain: each quantized file is compared with the float file of its own format where that is given.
+No file says which file it was made from, so each version is linked to the earlier version that is most like it. A
+quantized version is no choice as long as there is an earlier version in float32. Versions of the same compression
+come first, then dense versions, then versions of another compression; among equals comes the one that differs from the
+version in the fewest of precision and format; among equals the latest.
+
+The order of a chain therefore hardly matters, and files of several formats and types may stand in one chain: each
+quantized file is compared with the float file of its own format where the chain has that file.
 """
 
 from __future__ import annotations
