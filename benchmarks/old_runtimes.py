@@ -27,7 +27,7 @@ import numpy as np
 from edgekron import graph, models
 from edgekron.compression.compressor import compress
 from edgekron.exporters.quantize import DTYPES, Quantization, export
-from edgekron.exporters.verify.compare import difference
+from edgekron.exporters.verify import difference
 from edgekron.files import write_file
 from edgekron.models import datasets
 from edgekron.runtimes.agent import backends

@@ -26,7 +26,7 @@ from edgekron.compression.compressor import compress
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.quantize import DTYPES, Quantization, export
 from edgekron.exporters.tflite import export_tflite
-from edgekron.exporters.verify.compare import difference
+from edgekron.exporters.verify import difference
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.runtimes import bench, top1

@@ -36,7 +36,7 @@ from sweep_report import write_report
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekron.exporters.verify.compare import Difference
+    from edgekron.exporters.verify import Difference
     from edgekron.graph import Hub
 
 HERE = Path(__file__).parent
@@ -272,7 +272,7 @@ def _rounding(module: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
     import onnxruntime
     import torch
 
-    from edgekron.exporters.verify.compare import cases, difference
+    from edgekron.exporters.verify import cases, difference
 
     example = torch.zeros(1, *shape)
     # Traced first, for torch.onnx.export prints the modules that it traces, and there are some that cannot be printed.
@@ -313,7 +313,7 @@ def _against_module(module: nn.Module, hub: Hub, side: int) -> dict[str, Any]:
     """The dense graph in ONNX Runtime beside the torch module."""
     import torch
 
-    from edgekron.exporters.verify.compare import cases, difference, open_version
+    from edgekron.exporters.verify import cases, difference, open_version
 
     version, ends = open_version(hub, inner=False), []
     for case, x in cases((3, side, side), None):
@@ -376,7 +376,7 @@ def _uniform_plan(hub: Hub, name: str) -> Any:
 
 
 def _against_hub(hub: Hub, path: Path, module: nn.Module) -> dict[str, Any]:
-    from edgekron.exporters.verify.compare import cases, compare, open_version
+    from edgekron.exporters.verify import cases, compare, open_version
 
     reference = open_version(hub, inner=False)
     ends, _ = compare(reference, open_version(path, inner=False), cases(reference.input_shape, None), {})

@@ -1,23 +1,18 @@
-"""``edgekron verify``: how far a candidate is from a reference, end to end and by layer; or a whole chain of them."""
+"""``edgekron verify``: how far the versions of a network are apart, step by step, end to end and by layer."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from edgekron.errors import UserError
 
-from edgekron.exporters.verify.verdict import judge
-
-from .chain_names import run_chain
-from .shared.bounds import add_bounds, check_bounds
+from .shared.chain import show_chain
 from .shared.options import add_data, add_factory, calibration, open_source
-from .shared.output import print_json, print_table, say
+from .shared.output import print_json, progress_bars, say
 
 if TYPE_CHECKING:
-    from edgekron.exporters.verify.compare import Difference
-    from edgekron.graph import Hub
+    from edgekron.exporters.verify import ComparisonVerdict, VersionChain
 
 #: Real images to compare on unless the user says how many.
 _IMAGES = 64
@@ -32,78 +27,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CANDIDATE",
         nargs="+",
         help="the same; several are a chain, such as DIR out.onnx out.tflite out-int8.tflite: each version is compared "
-        "with the one it came from, and the errors of decomposition, conversion and quantization are told apart; then "
-        "--tolerance is for conversions, --sqnr and --agreement for quantizations and for the last version",
+        "with the one it came from, and the errors of each kind of change, such as decomposition, conversion and "
+        "quantization, are told apart; then --tolerance is for conversions, --sqnr and --agreement for quantizations "
+        "and for the last version",
     )
-    add_bounds(parser)
+    parser.add_argument("--tolerance", type=float, metavar="X", help="exit code 1 if a relative error exceeds X")
+    parser.add_argument("--sqnr", type=float, metavar="DB", help="exit code 1 if an output's SQNR on DATA is below DB")
+    parser.add_argument(
+        "--agreement", type=float, metavar="P", help="exit code 1 if less than P %% of DATA gets the same class"
+    )
     add_factory(parser)
     add_data(parser, _IMAGES)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the tables and the verdict; exit code 1 when a bound is not kept."""
-    from edgekron.exporters.verify.compare import cases, common_shape, compare, open_version
+    import numpy as np
 
-    check_bounds(arguments)
+    from edgekron.exporters import verify
+
+    bounds = verify.Bounds(arguments.tolerance, arguments.sqnr, arguments.agreement)
+    if (bounds.sqnr is not None or bounds.agreement is not None) and not arguments.data:
+        raise UserError("--sqnr and --agreement are judged on real images; give --data.")
     texts = [arguments.reference, *arguments.candidates]
-    if len(texts) > 2:
-        return run_chain(texts, arguments)
-    sources = [_source(text, arguments) for text in texts]
-    reference, candidate = (open_version(source) for source in sources)
-    shape = common_shape(reference, candidate)
+    opening = verify.open_versions(texts, lambda text: open_source(text, arguments))
+    verify.check_bounds(verify.links(opening.versions), bounds)
+    shape = verify.common_shape(opening.versions)
     batches = calibration(arguments, shape)
     images = np.concatenate(list(batches)) if batches else None
-    names: dict[str, str] = {}
-    for source in sources:
-        if not isinstance(source, Path):
-            names |= _names(source)
-    # Real images are the last case, and the only one that integers were made for: others lie beyond their ranges.
-    inputs = list(cases(shape, images))
-    if images is not None and candidate.precision == "int8":
-        del inputs[:-1]
-    ends, layers = compare(reference, candidate, inputs, names)
-    verdict = judge(ends, ends[-1].case if arguments.data else None, candidate.precision, arguments)
-    if arguments.json:
-        print_json(
-            {
-                "reference": arguments.reference,
-                "candidate": texts[1],
-                "outputs": [row.to_json() for row in ends],
-                "layers": [row.to_json() for row in layers],
-                **verdict.to_json(),
-            }
+    with progress_bars() as progress:
+        chain = verify.walk(
+            opening.versions,
+            list(verify.cases(shape, images)),
+            opening.names,
+            images=images is not None,
+            progress=lambda done, total: progress("images", done, total),
         )
-        return 0 if verdict.passed else 1
-    _table("Outputs", [(row.case, row) for row in ends])
-    if layers:
-        _table("Values that both know by name, each on the input where it differs most", [(d.name, d) for d in layers])
-    for line in verdict.lines():
-        say(line)
+    verdict = verify.judge(chain, bounds)
+    sentence, notes = verify.conclusion(chain), [*opening.notes, *verify.notes(chain)]
+    if arguments.json:
+        told = {"conclusion": sentence, "notes": notes}
+        pair = _pair_json(texts, chain, verdict) if chain.pair else {}
+        print_json({**chain.to_json(), **told, **verdict.to_json(), **pair})
+    else:
+        show_chain(chain)
+        for line in (sentence, *notes, *verdict.lines()):
+            say(line)
     return 0 if verdict.passed else 1
 
 
-def _source(text: str, arguments: argparse.Namespace) -> Hub | Path:
-    """Files are run as they are; everything else is loaded into a hub."""
-    path = Path(text)
-    if path.suffix in (".onnx", ".tflite"):
-        return path
-    return open_source(text, arguments).hub
-
-
-def _names(hub: Hub) -> dict[str, str]:
-    """What values are called: a layer's output by its layer, also behind the one activation that a runtime may fuse."""
-    names: dict[str, str] = {}
-    for layer in hub.layers():
-        names[layer.output] = layer.name
-        readers = [user for user, _ in layer.node.outputs[0].uses()]
-        if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
-            names[str(readers[0].outputs[0].name)] = f"{layer.name}, {readers[0].op_type}"
-    return names
-
-
-def _table(title: str, rows: list[tuple[str, Difference]]) -> None:
-    print_table(
-        title,
-        ["<value", "max abs", "relative", "SQNR dB", "cosine"],
-        [[name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.7f}"] for name, d in rows],
-    )
+def _pair_json(texts: list[str], chain: VersionChain, verdict: ComparisonVerdict) -> dict[str, object]:
+    """One comparison as plain data; its bounds are by measure, as all are of one step."""
+    (step,) = chain.steps
+    error, *real = (measure.to_json() for measure in verdict.measures)
+    return {
+        "reference": texts[0],
+        "candidate": texts[1],
+        "outputs": [row.to_json() for row in step.outputs],
+        "layers": [row.to_json() for row in step.within],
+        "precision": chain.versions[1].version.precision,
+        **{str(measure["measure"]): measure["value"] for measure in (error, *real)},
+        "tolerance": error["bound"],
+        "bounds": {str(measure["measure"]): measure["bound"] for measure in real},
+    }

@@ -160,7 +160,7 @@ def _export(subject: ReportSubject, folder: Path, progress: Progress) -> tuple[F
 
 def _verify(subject: ReportSubject, files: Files, data: ImageSet | None, progress: Progress) -> dict[Path, float]:
     """The largest relative error of each file against its hub."""
-    from edgekron.exporters.verify.compare import cases, compare, open_version
+    from edgekron.exporters.verify import cases, compare, open_version
 
     images = next(iter(data.subset(_VERIFIED_IMAGES).batches(_VERIFIED_IMAGES)))[0] if data else None
     worst: dict[Path, float] = {}

@@ -1,38 +1,100 @@
-"""The outputs of every version against those of the version that it came from, and against the first of the chain."""
+"""The outputs of every version against those of the version that it came from, and against the first of the chain.
+
+A version is run as users run it, in pieces that fit in memory. Of a chain of two, the values within are compared on
+every case too: exporters keep the names of layers' outputs, so that most values are known to both by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgekron.errors import UserError
 
-from .compare import AT_ONCE, Difference, common_shape, difference
-from .links import QUANTIZATION, Link, Named
+from .compare import Difference, Sums
+from .inputs import common_shape
+from .links import Link, Named
+from .names import Values
+from .versions import Version
+
+#: Images whose values are all in memory at once: those of a detector take a hundred megabytes each.
+_AT_ONCE = 4
+
+#: What the exporter to ONNX appends to a layer's name for a value within the layer: LAYER.0.Conv.
+_STAGE = re.compile(r"\.\d+\.[A-Z][A-Za-z]*$")
 
 
 @dataclass(frozen=True)
 class Ends:
-    """One version's outputs: ``rows`` for every case and output, ``since`` the first version on the last case."""
+    """One version against its parent: ``rows`` for every case and output, and in a chain of two ``within``, for every
+    value that both know by name, on the case on which the value differs most.
 
-    rows: Sequence[Difference]
-    since: Sequence[Difference]
+    ``since`` compares the outputs with the first version of the chain, on the main case.
+    """
+
+    rows: list[Difference] = field(default_factory=list)
+    since: list[Difference] = field(default_factory=list)
+    within: dict[str, Difference] = field(default_factory=dict)
 
 
-def check_ends(versions: Sequence[Named]) -> None:
-    """Raises ``UserError`` for versions whose inputs or outputs do not match."""
-    first = versions[0]
-    for other in versions[1:]:
-        try:
-            common_shape(first.version, other.version)
-        except UserError:
-            shapes = list(first.version.input_shape), list(other.version.input_shape)
-            raise UserError(
-                f"{first.title} takes {shapes[0]} and {other.title} {shapes[1]}; give versions of one network, and "
-                "one that knows the size of its input."
-            ) from None
+def compare(
+    reference: Version, candidate: Version, inputs: Iterable[tuple[str, np.ndarray]], titles: Mapping[str, str]
+) -> tuple[list[Difference], list[Difference]]:
+    """(end to end: one row a case and output, by layer: one row a value, on the case on which it differs most).
+
+    ``titles`` maps values to the names that they have in the rows, such as a layer's output to the layer. Raises
+    ``UserError`` when the inputs or outputs of the versions do not match, or an input does not fit them.
+    """
+    versions = [Named("the reference", reference), Named("the candidate", candidate)]
+    (ends,) = compare_ends(versions, [Link(0, 1, ())], list(inputs), main=0, images=False)
+    return ends.rows, [replace(row, name=titles.get(name, name)) for name, row in ends.within.items()]
+
+
+def compare_ends(
+    versions: Sequence[Named],
+    found: Sequence[Link],
+    inputs: Sequence[tuple[str, np.ndarray]],
+    *,
+    main: int,
+    images: bool,
+) -> list[Ends]:
+    """One ``Ends`` for each link; ``main`` is the index of the main case among ``inputs``.
+
+    With ``images`` the main case is of real images, and the only case for a version in int8, which saturates beyond
+    the ranges that it was made for. Raises ``UserError`` when inputs or outputs do not match.
+    """
+    shape = common_shape(versions)
+    _check_outputs(versions)
+    ends = [Ends() for _ in found]
+    shared = _shared(*(entry.version for entry in versions)) if len(versions) == 2 else []
+    for index, (case, x) in enumerate(inputs):
+        if x.shape[1:] != shape:
+            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(shape)}.")
+        fits = [not images or index == main or versions[link.child].version.precision != "int8" for link in found]
+        wanted = {(link.parent, link.child) for link, fit in zip(found, fits, strict=True) if fit}
+        if index == main:
+            wanted |= {(0, link.child) for link in found}
+        if not wanted:
+            continue
+        rows, within = _compare_case(versions, wanted, case, x, shared)
+        for link, fit, end in zip(found, fits, ends, strict=True):
+            if fit:
+                end.rows.extend(rows[link.parent, link.child])
+            if index == main:
+                end.since.extend(rows[0, link.child])
+            for name, row in within.items():
+                if name not in end.within or row.relative > end.within[name].relative:
+                    end.within[name] = row
+    return ends
+
+
+def _check_outputs(versions: Sequence[Named]) -> None:
+    """Raises ``UserError`` for versions with another number of outputs than the first."""
+    first, *others = versions
+    for other in others:
         counts = len(first.version.outputs), len(other.version.outputs)
         if counts[0] != counts[1]:
             raise UserError(
@@ -40,41 +102,73 @@ def check_ends(versions: Sequence[Named]) -> None:
             )
 
 
-def compare_ends(
-    versions: Sequence[Named], found: Sequence[Link], inputs: Sequence[tuple[str, np.ndarray]], *, images: bool
-) -> list[Ends]:
-    """One ``Ends`` for each link.
+def _shared(reference: Version, candidate: Version) -> list[str]:
+    """The values of the reference that may be compared by name.
 
-    With ``images`` the last of ``inputs`` is of real images, and the only case for a step to smaller types: what lies
-    beyond the ranges that such a file was made for saturates. Raises ``UserError`` for outputs that do not match.
+    Values between the factors of a layer are left out where the files are of two precisions: the scale between factors
+    is free, and a quantized file has another one.
     """
-    rows: list[list[Difference]] = [[] for _ in found]
-    since: list[list[Difference]] = [[] for _ in found]
-    for index, (case, x) in enumerate(inputs):
-        last = index == len(inputs) - 1
-        values = [_outputs(entry, x) for entry in versions]
-        for i, link in enumerate(found):
-            if last or not images or QUANTIZATION not in link.kinds:
-                rows[i] += _differences(versions, link.parent, link.child, case, values)
-            if last:
-                since[i] += _differences(versions, 0, link.child, case, values)
-    return [Ends(*pair) for pair in zip(rows, since, strict=True)]
+    factorized = reference.identity is not None and bool(reference.identity.structure)
+    if not factorized or reference.precision == candidate.precision:
+        return reference.inner
+    known = {*reference.outputs, *reference.inner}
+    return [name for name in reference.inner if not _between_factors(name, known)]
 
 
-def _outputs(entry: Named, x: np.ndarray) -> list[np.ndarray]:
-    pieces = [entry.version.run(x[start : start + AT_ONCE]) for start in range(0, len(x), AT_ONCE)]
-    return [np.concatenate([piece[name] for piece in pieces]) for name in entry.version.outputs]
+def _between_factors(name: str, known: Collection[str]) -> bool:
+    """Whether an exporter gave this name to a value within a factorized layer: LAYER.0.Conv in ONNX, VALUE/0 in TFLite
+    beside the layer's own VALUE.
+    """
+    return _STAGE.search(name) is not None or ("/" in name and name.rpartition("/")[0] in known)
 
 
-def _differences(
-    versions: Sequence[Named], parent: int, child: int, case: str, values: Sequence[Sequence[np.ndarray]]
-) -> list[Difference]:
-    rows = []
-    for name, old, new in zip(versions[0].version.outputs, values[parent], values[child], strict=True):
-        if old.shape != new.shape:
+def _compare_case(
+    versions: Sequence[Named],
+    pairs: Collection[tuple[int, int]],
+    case: str,
+    x: np.ndarray,
+    shared: Sequence[str],
+) -> tuple[dict[tuple[int, int], list[Difference]], dict[str, Difference]]:
+    """(for each pair of versions the rows of the outputs in order, the rows of the values ``shared`` that both show).
+
+    Rows of outputs have the names of the first version. ``shared`` is for a chain of two.
+    """
+    outputs = versions[0].version.outputs
+    ends = {pair: [Sums() for _ in outputs] for pair in pairs}
+    within: dict[str, Sums] = {}
+    used = {index for pair in pairs for index in pair}
+    for start in range(0, len(x), _AT_ONCE):
+        piece = x[start : start + _AT_ONCE]
+        values = {index: _run(versions[index].version, piece, bool(shared)) for index in used}
+        for (parent, child), sums in ends.items():
+            _add_outputs(sums, versions, (parent, child), (values[parent], values[child]))
+        for name in shared:
+            old, new = values[0].get(name), values[1].get(name)
+            if old is not None and new is not None and old.shape == new.shape:
+                within.setdefault(name, Sums()).add(old, new)
+    rows = {
+        pair: [total.difference(name, case) for total, name in zip(sums, outputs, strict=True)]
+        for pair, sums in ends.items()
+    }
+    return rows, {name: sums.difference(name, case) for name, sums in within.items()}
+
+
+def _run(version: Version, x: np.ndarray, look: bool) -> Values:
+    """The outputs as users compute them; to ``look`` the values within too, as each follows from those before it."""
+    return {**version.look(x), **version.run(x)} if look else version.run(x)
+
+
+def _add_outputs(
+    sums: Sequence[Sums], versions: Sequence[Named], pair: tuple[int, int], values: tuple[Values, Values]
+) -> None:
+    parent, child = (versions[index] for index in pair)
+    for total, name, old, new in zip(
+        sums, versions[0].version.outputs, parent.version.outputs, child.version.outputs, strict=True
+    ):
+        a, b = values[0][old], values[1][new]
+        if a.shape != b.shape:
             raise UserError(
-                f"output {name} has shape {list(old.shape)} in {versions[parent].title} and {list(new.shape)} in "
-                f"{versions[child].title}; give versions of one network."
+                f"output {name} has shape {list(a.shape)} in {parent.title} and {list(b.shape)} in {child.title}; give "
+                "versions of one network."
             )
-        rows.append(difference(name, case, old, new))
-    return rows
+        total.add(a, b)

@@ -1,44 +1,31 @@
-"""The errors of one step within the network, gathered piece by piece: what enters at each value, and what is there.
+"""The errors of one step within the network, gathered piece by piece: the error that enters at each value, and the
+error that has accumulated up to it.
 
-See ``parts`` for what enters. Where the version before cannot run its parts alone, as a TFLite file, the nearest one
-before it that can takes its place: it differs from it by conversion alone.
+``parts`` says how the error that enters is found: the version before runs the parts of its graph alone. A TFLite file
+cannot run its parts, so the nearest version before the file that can takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .compare import Sums
 from .links import Link, Named
+from .names import Names, Values
 from .parts import Parts
-from .sums import Sums
 from .torch_version import TorchVersion
 from .versions import OnnxVersion, Version
-
-Values = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What to look at: ``values`` are those that mean the same in every version, ``layers`` the layer of each of them
-    that is a layer's output, in the order of the network.
-
-    Values within a factorized layer are not among them: the scale between two factors is free, and a quantized file has
-    another one.
-    """
-
-    values: frozenset[str]
-    layers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or what lies between two layers, in one step. ``layer`` is None where the part holds no layer.
+    """A layer, or the operators between two layers, in one step. ``layer`` is None where the part holds no layer.
 
-    ``name`` is what it is called, ``value`` its result. Both errors are relative and in the mean square; ``entered``
-    is None where nothing before it can run the part alone.
+    ``name`` is for readers, ``value`` is the part's result. Both errors are relative and in the mean square;
+    ``entered`` is None where no version before can run the part alone.
     """
 
     name: str
@@ -49,7 +36,9 @@ class Part:
 
 
 def judges(versions: Sequence[Named], found: Sequence[Link]) -> list[int | None]:
-    """For each link the version whose parts are run again: the parent, or what the parent came from."""
+    """For each link the index of the version whose parts are run again: the parent, or the nearest version that the
+    parent came from and that can run its parts; None where there is none.
+    """
     parent = {link.child: link.parent for link in found}
     result: list[int | None] = []
     for link in found:
@@ -69,7 +58,7 @@ class Gauge:
     """Gathers the errors of the step from ``parent`` to ``child``, of which ``judge`` runs the parts again."""
 
     def __init__(self, link: Link, judge: int | None, versions: Sequence[Named], names: Names) -> None:
-        self._link, self._judge, self._names, self._layers = link, judge, names, names.layers
+        self._link, self._judge, self._names = link, judge, names
         self._version = None if judge is None else versions[judge].version
         self._redo: Parts | TorchVersion | None = None
         self._accumulated: dict[str, Sums] = {}
@@ -114,8 +103,8 @@ class Gauge:
     def _name(self, value: str) -> tuple[str | None, str]:
         """(the layer, what the part is called): the last layer in the part that makes the value."""
         if not isinstance(self._redo, Parts) or value not in self._redo.between:
-            layer = self._layers.get(value)
+            layer = self._names.layers.get(value)
             return layer, layer or value
-        inside = [self._layers[name] for name in self._redo.between[value] if name in self._layers]
+        inside = [self._names.layers[name] for name in self._redo.between[value] if name in self._names.layers]
         layer = inside[0] if len(inside) == 1 else None
         return layer, " + ".join(inside) or f"{self._redo.operators[value]} {value}"

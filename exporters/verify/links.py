@@ -1,10 +1,12 @@
 """The version that each version of a chain came from, and the changes between the two.
 
-A version came from the earlier one that it is most like: of the same network, else of the same structure in other forms
-or with other values, else of the original network; among several the one that differs in the fewest of precision and
-format, and among these the last. A quantized version is an end: nothing comes from it unless there is nothing else. So
-the order of a chain hardly matters, and files of several formats and types may stand in one chain: each quantized file
-is compared with the float file of its own format where that is given.
+No file says which file it was made from, so each version is linked to the earlier version that is most like it. A
+quantized version is no choice as long as there is an earlier version in float32. Versions of the same network come
+first, then versions with other forms, with other values, the original network, and networks of another structure; among
+equals comes the version that differs in the fewest of precision and format; among equals the latest.
+
+The order of a chain therefore hardly matters, and files of several formats and types may stand in one chain: each
+quantized file is compared with the float file of its own format where the chain has that file.
 """
 
 from __future__ import annotations

@@ -1,74 +1,64 @@
-"""TBD."""
+"""Which values of a network are compared across its versions, and the layers that make them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from edgekron.errors import UserError
+import numpy as np
+import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from torch import nn
+from edgekron.graph import Hub
+from edgekron.graph.layers import layer_names
 
-    from edgekron.exporters.verify import Named, Names
-    from edgekron.graph import Hub
-    from edgekron.models.sources import Source
+from .links import Named
+from .versions import OnnxVersion
 
+#: Values of a version by name.
+Values = Mapping[str, np.ndarray]
 
-def _factorized(dense: Source, small: Source, said: list[str]) -> nn.Module | None:
-    """The dense module with the factors of a folder; None, and why, where a factorized layer is no module of it."""
-    from edgekron.modules.factorize import factorize_module
-
-    if dense.module is None:
-        return None
-    try:
-        return factorize_module(dense.module, small.hub)
-    except UserError as error:
-        said.append(f"there is no torch version of {small.name}, so that its hub was compared: {error}")
-        return None
+#: Activations that a runtime may run in one kernel with the layer before.
+_FUSED = ("Relu", "Clip")
 
 
-def _titled(versions: Sequence[Named]) -> list[Named]:
-    """The same with short titles: a file by its name, unless two have the same."""
-    from edgekron.exporters.verify import Named
+@dataclass(frozen=True)
+class Names:
+    """``values`` mean the same in every version; ``layers`` maps those that a layer gives out to the layer, in the
+    order of the network; ``titles`` maps values to words for readers, where there are better ones than their names.
 
-    short = [Path(entry.title).name if "/" in entry.title else entry.title for entry in versions]
-    return [
-        Named(name if short.count(name) == 1 else entry.title, entry.version)
-        for name, entry in zip(short, versions, strict=True)
-    ]
-
-
-def _shape(versions: Sequence[Named]) -> tuple[int, ...]:
-    """The input [C, H, W]: a size that one version leaves open is that of another."""
-    shapes = [entry.version.input_shape for entry in versions]
-    full = next((shape for shape in shapes if all(n > 0 for n in shape)), None)
-    if full is None:
-        raise UserError(
-            "the size of the input is open in every version; give the folder that compress wrote, which knows one."
-        )
-    return full
-
-
-def _names(versions: Sequence[Named], hubs: Sequence[Hub]) -> Names:
-    """The values of the hubs, in which a factorized layer is one node; without one, those of the first .onnx file that
-    is not compressed: of another it is not known which values are within a layer.
+    Values within a factorized layer are not among ``values``: the scale between two factors is free, and a quantized
+    file has another one.
     """
-    import onnx_ir as ir
 
-    from edgekron.exporters.verify import Names
-    from edgekron.exporters.verify.versions import OnnxVersion
-    from edgekron.graph.identity import Identity
-    from edgekron.graph.layers import layer_names
+    values: frozenset[str]
+    layers: Mapping[str, str]
+    titles: Mapping[str, str] = field(default_factory=dict)
 
+
+def names_of(versions: Sequence[Named], hubs: Sequence[Hub]) -> Names:
+    """The values of the hubs, in which a factorized layer is one node.
+
+    Without a hub they are those of the first .onnx file that is not compressed: the graph of a compressed file does
+    not say which of its values are within a layer.
+    """
     graphs = [hub.model.graph for hub in hubs]
     if not hubs:
         files = [entry.version for entry in versions if isinstance(entry.version, OnnxVersion)]
-        plain = [file for file in files if file.kind == "hub"] or [
-            file for file in files if (file.identity or Identity()).original
-        ]
+        plain = [file for file in files if file.kind == "hub"] or [file for file in files if _original(file)]
         graphs = [ir.serde.deserialize_model(file.proto).graph for file in plain[:1]]
-    values = [str(value.name) for graph in graphs for node in graph for value in node.outputs]
+    values = frozenset(str(value.name) for graph in graphs for node in graph for value in node.outputs)
     layers = {str(node.outputs[0].name): name for graph in graphs for node, name in layer_names(graph).items()}
-    return Names(frozenset(values), layers)
+    return Names(values, layers, dict(title for hub in hubs for title in _titles(hub)))
+
+
+def _original(file: OnnxVersion) -> bool:
+    return file.identity is None or file.identity.original
+
+
+def _titles(hub: Hub) -> Iterator[tuple[str, str]]:
+    """(value, title): a layer's output by the layer, and the value behind an activation that may be fused with it."""
+    for node, name in layer_names(hub.model.graph).items():
+        yield str(node.outputs[0].name), name
+        readers = [user for user, _ in node.outputs[0].uses()]
+        if len(readers) == 1 and readers[0].op_type in _FUSED:
+            yield str(readers[0].outputs[0].name), f"{name}, {readers[0].op_type}"

@@ -1,12 +1,12 @@
-"""An ONNX graph cut at given values: what each part of it makes of inputs that come from elsewhere.
+"""An ONNX graph cut at given values, whose parts run on inputs that come from another version.
 
 To say how much error *enters* at a layer, the error that reached it must be left out. So the reference is cut at every
 value v that the candidate shows, and each part between two cuts runs on the candidate's own values:
 
     entered(v) = |candidate's v - part(candidate's values before v)| / |part(...)|
 
-What came in earlier is in both and cancels; rounding of v itself counts where v is made. This needs no way to put
-values into the middle of the candidate, which no runtime of phones has.
+An error that came in earlier is in both and cancels; rounding of v itself counts where v is made. Only the reference
+takes values into the middle of its graph, as no runtime of phones could do so for the candidate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Parts:
     """The graph of ``proto`` cut at ``names``, which are values that its nodes make, and runs of all parts at once.
 
     A value that a sub-graph of control flow reads is not cut there: the part goes on to the cut before it.
-    ``between`` has, for each cut, the values that its part makes, the cut itself last; ``operators`` what makes it.
+    ``between`` has, for each cut, the values that its part makes, the cut itself last; ``operators`` has the type
+    of the node that makes the cut.
     """
 
     def __init__(self, proto: onnx.ModelProto, names: Collection[str]) -> None:
@@ -51,7 +52,7 @@ class Parts:
         self._feeds_image = self._input in known
 
     def redo(self, x: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What each part makes of ``values`` and of the network's input ``x``, by the name of the cut."""
+        """The result of each part for ``values`` and the network's input ``x``, by the name of the cut."""
         if self._session is None:
             return {}
         feed = {_GIVEN + name: values[name] for name in self._given}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ _OF_ROWS = (nn.Conv1d, nn.ConvTranspose1d, FactorizedConv1d, FactorizedConvTrans
 
 @dataclass(frozen=True)
 class _Place:
-    """A layer in the module: what runs first and last of it, and the value [N, *shape] before and behind it."""
+    """A layer in the module: its modules that run ``first`` and ``last``, and the values [N, *shape] before and behind
+    them.
+    """
 
     first: nn.Module
     last: nn.Module
@@ -70,7 +72,7 @@ class TorchVersion:
         """Inputs and outputs of the layers that run once; what has another shape in the hub is left out."""
         seen: dict[str, list[np.ndarray]] = {}
 
-        def keep(name: str, value: Any, shape: tuple[int, ...]) -> None:
+        def keep(name: str, value: object, shape: tuple[int, ...]) -> None:
             if isinstance(value, torch.Tensor):
                 # A copy: activations that work in place come next.
                 seen.setdefault(name, []).append(_like(value.numpy().copy(), shape))
@@ -86,7 +88,7 @@ class TorchVersion:
         return {name: value for name, value in once.items() if value.shape[1:] == known[name]}
 
     def redo(self, x: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What each layer makes of its own input among ``values`` (``x`` is the network's), by the output's name."""
+        """The output of each layer for the layer's input among ``values`` (``x`` is the network's), by name."""
         values, made = {**values, self.input: x}, {}
         with torch.no_grad():
             for place in self._places:
@@ -99,7 +101,7 @@ class TorchVersion:
 
 
 def _places(module: nn.Module, hub: Hub) -> Iterator[_Place]:
-    """The layers of the hub that are modules; others, such as weights that a function uses, have no place to look."""
+    """The layers of the hub that are modules. A weight that a function uses is a layer of the hub, and of no module."""
     norms = folded_norms(hub.model)
     modules = dict(module.named_modules())
     for layer in hub.layers():
@@ -115,12 +117,12 @@ def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(size for size in sizes if isinstance(size, int)) if all(isinstance(n, int) for n in sizes) else None
 
 
-def _hooks(place: _Place, keep: Callable[[str, Any, tuple[int, ...]], None]) -> Iterator[RemovableHandle]:
-    def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _hooks(place: _Place, keep: Callable[[str, object, tuple[int, ...]], None]) -> Iterator[RemovableHandle]:
+    def before(_: nn.Module, inputs: tuple[object, ...]) -> None:
         if inputs:
             keep(place.input, inputs[0], place.input_shape)
 
-    def behind(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def behind(_: nn.Module, __: tuple[object, ...], output: object) -> None:
         keep(place.output, output, place.output_shape)
 
     yield place.first.register_forward_pre_hook(before)
@@ -133,7 +135,7 @@ def _like(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return array.reshape(len(array), *shape) if without == [n for n in shape if n != 1] else array
 
 
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
+def _tensors(output: object) -> Iterator[torch.Tensor]:
     """The tensors of a module's output, in the order of its graph's outputs."""
     if isinstance(output, torch.Tensor):
         yield output

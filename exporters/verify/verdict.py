@@ -1,33 +1,42 @@
-"""TBD."""
+"""The verdict on a chain: whether the bounds that a user gave are kept, each on the steps that it is meant for."""
 
 from __future__ import annotations
 
-import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from edgekron.errors import UserError
 
-if TYPE_CHECKING:
-    from edgekron.exporters.verify import Chain, Link
+from .compare import Difference, finite
+from .links import CONVERSION, QUANTIZATION, Link
+from .walk import Step, VersionChain
 
-    from .compare import Difference
 
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of a user, None where none was given.
 
-_NO_SCORES = "no output is a list of scores [N, classes]; leave --agreement out, or give --sqnr."
+    ``tolerance`` is the largest relative error of an output; ``sqnr`` (dB) and ``agreement`` (percent of the images
+    with the same class) are the least ones on real images.
+    """
+
+    tolerance: float | None = None
+    sqnr: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number with its bound, a least one or a largest one; both None where there is none."""
+    """One number with its bound, a least one or a largest one; ``value`` is None where it is unknown, ``bound`` where
+    there is none. ``told`` says whether readers of a verdict want to see it.
+    """
 
     text: str
     key: str
     value: float | None
     bound: float | None
     least: bool
+    told: bool = True
 
     @property
     def kept(self) -> bool:
@@ -46,74 +55,20 @@ class Measure:
             return f"{shown}: within {self.bound:g}"
         return f"{shown}: {'BELOW' if self.least else 'EXCEEDS'} {self.bound:g}"
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """The measures of a comparison; ``precision`` is the candidate's.
-
-    A file in float32 is judged by its largest error, one with smaller types by SQNR and agreement on real images.
-    """
-
-    precision: str
-    measures: Sequence[Measure]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every bound is kept."""
-        return all(measure.kept for measure in self.measures)
-
-    def lines(self) -> list[str]:
-        """What to say: the measures that fit the precision, and every one with a bound."""
-        error, *real = self.measures
-        exact = self.precision == "float32"
-        shown = [m for m in real if m.bound is not None or (m.value is not None and not exact)]
-        if exact or error.bound is not None:
-            shown.insert(0, error)
-        lines = [str(measure) for measure in shown]
-        if not exact and all(measure.value is None for measure in real):
-            lines.append(
-                f"a file with {self.precision} is judged by SQNR and agreement on real images; give --data. What lies "
-                "beyond the images it was calibrated on saturates."
-            )
-        return lines
-
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; an infinite SQNR (no difference at all) is None."""
-        data: dict[str, Any] = {"precision": self.precision}
-        for measure in self.measures:
-            finite = measure.value is not None and math.isfinite(measure.value)
-            data[measure.key] = measure.value if finite else None
-        error, *real = self.measures
         return {
-            **data,
-            "tolerance": error.bound,
-            "bounds": {measure.key: measure.bound for measure in real},
-            "passed": self.passed,
+            "measure": self.key,
+            "of": self.text,
+            "value": finite(self.value),
+            "bound": self.bound,
+            "kept": self.kept,
         }
 
 
-def judge(ends: Sequence[Difference], real: str | None, precision: str, arguments: argparse.Namespace) -> Verdict:
-    """The verdict on the rows of the outputs, of which those of the case ``real`` are of real images."""
-    rows = [row for row in ends if row.case == real]
-    agreements = [100 * row.agreement for row in rows if row.agreement is not None]
-    if arguments.agreement is not None and not agreements:
-        raise UserError(_NO_SCORES)
-    worst = max(row.relative for row in ends)
-    sqnr = min((row.sqnr_db for row in rows), default=None)
-    same = min(agreements, default=None)
-    return Verdict(
-        precision,
-        [
-            Measure("worst relative error of an output {:.2e}", "worst_relative", worst, arguments.tolerance, False),
-            Measure("SQNR of an output on the images {:.1f} dB", "sqnr_db", sqnr, arguments.sqnr, True),
-            Measure("the same class for {:.2f} % of the images", "agreement", same, arguments.agreement, True),
-        ],
-    )
-
-
 @dataclass(frozen=True)
-class ChainVerdict:
-    """The bounds on a chain, each on the steps that it is meant for."""
+class ComparisonVerdict:
+    """The measures of a chain that are bounded; of a pair, of which all are of one comparison, the others too."""
 
     measures: Sequence[Measure]
 
@@ -123,57 +78,79 @@ class ChainVerdict:
         return all(measure.kept for measure in self.measures)
 
     def lines(self) -> list[str]:
-        """One line a bound and step."""
-        return [str(measure) for measure in self.measures]
+        """A line for each measure that readers want to see."""
+        return [str(measure) for measure in self.measures if measure.told]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; an infinite SQNR (no difference at all) is None."""
-        rows = [
-            {
-                "measure": measure.key,
-                "of": measure.text,
-                "value": measure.value if measure.value is not None and math.isfinite(measure.value) else None,
-                "bound": measure.bound,
-                "kept": measure.kept,
-            }
-            for measure in self.measures
-        ]
-        return {"bounds": rows, "passed": self.passed}
+    def to_json(self) -> dict[str, object]:
+        """Plain data."""
+        return {"bounds": [measure.to_json() for measure in self.measures], "passed": self.passed}
 
 
-def check_conversions(found: Sequence[Link], arguments: argparse.Namespace) -> None:
-    """Raises ``UserError`` for a tolerance that no step of a chain can be judged by."""
-    from edgekron.exporters.verify import CONVERSION
-
-    if arguments.tolerance is not None and not any(link.kinds == (CONVERSION,) for link in found):
+def check_bounds(found: Sequence[Link], bounds: Bounds) -> None:
+    """Raises ``UserError`` for a tolerance that no step of a chain can be judged by, before the chain is walked."""
+    if bounds.tolerance is not None and len(found) > 1 and not any(link.kinds == (CONVERSION,) for link in found):
         raise UserError("no step of this chain converts and does nothing else; leave --tolerance out.")
 
 
-def judge_chain(chain: Chain, arguments: argparse.Namespace) -> ChainVerdict:
-    """``--tolerance`` on every step that converts and does nothing else; ``--sqnr`` and ``--agreement`` on every step
-    that quantizes and nothing else, and on the last version against the first.
+def judge(chain: VersionChain, bounds: Bounds) -> ComparisonVerdict:
+    """The verdict on a chain.
 
-    Raises ``UserError`` for ``--agreement`` where no output is a list of scores.
+    In a chain of two all bounds are for its one step. In a longer one the tolerance is for every step that converts and
+    does nothing else; SQNR and agreement are for every step that quantizes and does nothing else, and for the last
+    version against the first. Raises ``UserError`` for a bound on agreement where no output is a list of scores.
     """
-    from edgekron.exporters.verify import CONVERSION, QUANTIZATION
+    return ComparisonVerdict(_of_pair(chain, bounds) if chain.pair else _of_chain(chain, bounds))
 
-    measures: list[Measure] = []
-    if arguments.tolerance is not None:
-        for step in (step for step in chain.steps if step.link.kinds == (CONVERSION,)):
-            worst = max(row.relative for row in step.outputs)
-            text = f"{step.title} from {step.against}, worst relative error of an output {{:.2e}}"
-            measures.append(Measure(text, "worst_relative", worst, arguments.tolerance, False))
-    quantized = [step for step in chain.steps if step.link.kinds == (QUANTIZATION,)]
-    first, last = chain.versions[0].title, chain.steps[-1]
-    pairs = [(f"{step.title} from {step.against}", step.real) for step in quantized]
-    for name, rows in (*pairs, (f"{last.title} from {first}", last.since)):
-        if arguments.sqnr is not None:
-            sqnr = min(row.sqnr_db for row in rows)
-            measures.append(Measure(f"{name}, SQNR on the images {{:.1f}} dB", "sqnr_db", sqnr, arguments.sqnr, True))
-        if arguments.agreement is not None:
-            agreements = [100 * row.agreement for row in rows if row.agreement is not None]
-            if not agreements:
-                raise UserError(_NO_SCORES)
-            text = f"{name}, the same class for {{:.2f}} % of the images"
-            measures.append(Measure(text, "agreement", min(agreements), arguments.agreement, True))
-    return ChainVerdict(measures)
+
+def _of_pair(chain: VersionChain, bounds: Bounds) -> list[Measure]:
+    """All three measures. Readers want the largest error of a file in float32, SQNR and agreement of smaller types, and
+    every measure with a bound.
+    """
+    (step,) = chain.steps
+    exact = chain.versions[1].version.precision == "float32"
+    error = _error(step, "worst relative error of an output {:.2e}", bounds, told=exact)
+    rows = step.real if chain.images else []
+    return [error, *_real(rows, ("SQNR of an output on the images", "the same class for"), bounds, told=not exact)]
+
+
+def _of_chain(chain: VersionChain, bounds: Bounds) -> list[Measure]:
+    converting = [step for step in chain.steps if step.link.kinds == (CONVERSION,)]
+    quantizing = [step for step in chain.steps if step.link.kinds == (QUANTIZATION,)]
+    errors = [
+        _error(step, f"{_pair(step)}, worst relative error of an output {{:.2e}}", bounds, told=True)
+        for step in converting
+    ]
+    last = chain.steps[-1]
+    pairs = [(_pair(step), step.real) for step in quantizing]
+    pairs.append((f"{last.title} from {chain.versions[0].title}", last.since))
+    real = [
+        measure
+        for name, rows in pairs
+        for measure in _real(rows, (f"{name}, SQNR on the images", f"{name}, the same class for"), bounds, told=True)
+    ]
+    return [measure for measure in (*errors, *real) if measure.bound is not None]
+
+
+def _pair(step: Step) -> str:
+    return f"{step.title} from {step.against}"
+
+
+def _error(step: Step, text: str, bounds: Bounds, *, told: bool) -> Measure:
+    worst = max(row.relative for row in step.outputs)
+    told = told or bounds.tolerance is not None
+    return Measure(text, "worst_relative", worst, bounds.tolerance, least=False, told=told)
+
+
+def _real(rows: Sequence[Difference], words: tuple[str, str], bounds: Bounds, *, told: bool) -> list[Measure]:
+    """SQNR and agreement over the ``rows``, which are of real images; unknown where there are none."""
+    sqnr = min((row.sqnr_db for row in rows), default=None)
+    same = min((100 * row.agreement for row in rows if row.agreement is not None), default=None)
+    if bounds.agreement is not None and same is None:
+        raise UserError("no output is a list of scores [N, classes]; leave --agreement out, or give --sqnr.")
+    return [
+        Measure(text, key, value, bound, least=True, told=bound is not None or (told and value is not None))
+        for text, key, value, bound in (
+            (f"{words[0]} {{:.1f}} dB", "sqnr_db", sqnr, bounds.sqnr),
+            (f"{words[1]} {{:.2f}} % of the images", "agreement", same, bounds.agreement),
+        )
+    ]

@@ -1,13 +1,14 @@
 """Walks a chain: every version against the one that it came from, at the outputs and at every layer.
 
-Outputs are compared on all cases, as ``exporters.verify`` does. Layers are compared on the real images where there are
-some, else on random ones, in pieces that fit in memory, by the relative error in the mean square (see ``sums``). Each
+Outputs are compared on all cases (see ``ends``). Layers are compared on the main case, which is the real images where
+there are some and else random ones, in pieces that fit in memory, by the relative error in the mean square. Each layer
 has two errors:
 
-    entered      the error that the layer itself adds: its output against what the layer of the version before makes of
-                 the same input (see ``parts``). This is what to look at: the largest one is where something goes wrong.
-    accumulated  the difference of its output from that of the version before: what entered there and in the layers
-                 before it, as far as they pass it on.
+    entered      the error that the layer itself adds: its output against the output that the layer of the version
+                 before computes from the same input (see ``parts``). The layer with the largest one is where
+                 something goes wrong.
+    accumulated  the difference of its output from that of the version before: the error that entered at the layer and
+                 at the layers before it, as far as they pass it on.
 
 A layer that was fitted to make up for the errors before it deviates on purpose: more enters there, less accumulates.
 """
@@ -15,14 +16,16 @@ A layer that was fitted to make up for the errors before it deviates on purpose:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from .compare import Difference
-from .ends import check_ends, compare_ends
-from .gauge import Gauge, Names, Part, judges
+from .compare import Difference, finite
+from .ends import compare_ends
+from .gauge import Gauge, Part, judges
+from .inputs import main_case
 from .links import Link, Named, links
+from .names import Names
 
 #: Bytes of the values of all versions that are in memory at once.
 _ROOM = 256 << 20
@@ -30,11 +33,11 @@ _ROOM = 256 << 20
 
 @dataclass(frozen=True)
 class Step:
-    """A version against the one it came from, both by title.
+    """A version against the one that it came from, both by title.
 
-    ``outputs`` are of all cases, ``real`` of the case for layers, on which ``since`` compares with the first version of
-    the chain. ``judge`` is the version whose layers were run again: the nearest before this one that can run them
-    alone.
+    ``outputs`` are of all cases, ``real`` of the main case, on which ``since`` compares with the first version of the
+    chain. ``judge`` is the version whose layers were run again: the nearest before this one that can run them alone.
+    In a chain of two, ``within`` has every value that both versions know by name, on the case on which it differs most.
     """
 
     title: str
@@ -43,6 +46,7 @@ class Step:
     outputs: Sequence[Difference]
     real: Sequence[Difference]
     since: Sequence[Difference]
+    within: Sequence[Difference]
     parts: Sequence[Part]
     judge: str | None
 
@@ -52,12 +56,25 @@ class Step:
         entered = [part for part in self.parts if part.entered]
         return max(entered, key=lambda part: part.entered or 0.0, default=None)
 
+    def to_json(self) -> dict[str, object]:
+        """Plain data; an infinite or unknown number is None."""
+        return {
+            "version": self.title,
+            "against": self.against,
+            "kinds": list(self.link.kinds),
+            "judge": self.judge,
+            "outputs": [row.to_json() for row in self.outputs],
+            "since_reference": [row.to_json() for row in self.since],
+            "worst": None if self.worst is None else _plain(self.worst),
+            "parts": [_plain(part) for part in self.parts],
+        }
+
 
 @dataclass(frozen=True)
-class Chain:
+class VersionChain:
     """All steps; ``layers`` are the names of the layers in the order of the network.
 
-    ``case`` is what the layers ran on, which are real images where ``images`` is set.
+    ``case`` is the main case, which is of real images where ``images`` is set.
     """
 
     versions: Sequence[Named]
@@ -65,6 +82,27 @@ class Chain:
     layers: Sequence[str]
     case: str
     images: bool
+
+    @property
+    def pair(self) -> bool:
+        """Whether the chain is one comparison, of a candidate with a reference."""
+        return len(self.versions) == 2
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data; an infinite or unknown number is None."""
+        return {
+            "versions": [
+                {
+                    "title": entry.title,
+                    "kind": entry.version.kind,
+                    "precision": entry.version.precision,
+                    "identity": None if entry.version.identity is None else entry.version.identity.digest,
+                }
+                for entry in self.versions
+            ],
+            "case": self.case,
+            "steps": [step.to_json() for step in self.steps],
+        }
 
 
 def walk(
@@ -74,18 +112,18 @@ def walk(
     *,
     images: bool,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Chain:
+) -> VersionChain:
     """Compares ``versions``, of which the first is the reference, on ``inputs`` [N, C, H, W] by case.
 
-    The last of ``inputs`` is the case for layers; with ``images`` it is of real ones. ``names`` says which values are
-    looked at. Raises ``UserError`` when the versions are not of one network.
+    With ``images`` the last of ``inputs`` is of real ones, and the main case; else the one of most images is.
+    ``names`` says which values are looked at. Raises ``UserError`` when the versions are not of one network.
     """
-    check_ends(versions)
     found = links(versions)
-    ends = compare_ends(versions, found, inputs, images=images)
+    main = main_case(inputs, images=images)
+    case, x = inputs[main]
+    ends = compare_ends(versions, found, inputs, main=main, images=images)
     at = judges(versions, found)
     gauges = [Gauge(link, judge, versions, names) for link, judge in zip(found, at, strict=True)]
-    case, x = inputs[-1]
     done = 0
     for piece, looks in _looks(versions, x):
         for gauge in gauges:
@@ -100,12 +138,17 @@ def walk(
             outputs=end.rows,
             real=[row for row in end.rows if row.case == case],
             since=end.since,
+            within=[replace(row, name=names.titles.get(name, name)) for name, row in end.within.items()],
             parts=gauge.parts(),
             judge=None if judge is None else versions[judge].title,
         )
         for link, end, gauge, judge in zip(found, ends, gauges, at, strict=True)
     ]
-    return Chain(versions, steps, list(dict.fromkeys(names.layers.values())), case, images)
+    return VersionChain(versions, steps, list(dict.fromkeys(names.layers.values())), case, images)
+
+
+def _plain(part: Part) -> dict[str, object]:
+    return asdict(part) | {"entered": finite(part.entered), "accumulated": finite(part.accumulated)}
 
 
 def _looks(versions: Sequence[Named], x: np.ndarray) -> Iterator[tuple[np.ndarray, list[Mapping[str, np.ndarray]]]]:

@@ -83,6 +83,34 @@ def test_a_chain_of_files(folder: Path, run: Run) -> None:
     assert text.count("BELOW 20") == 1
 
 
+def test_a_pair_says_what_a_chain_says_and_more(folder: Path, run: Run) -> None:
+    _, small, out, _, quantized = chain(folder)
+    words = ("verify", small, out, "--data", folder / "images.npz")
+    code, text, _ = run(*words, "--tolerance", 1e-4, "--json")
+    said = json.loads(text)
+    assert (code, said["passed"], said["precision"], said["notes"]) == (0, True, "float32", [])
+    assert (said["reference"], said["candidate"], said["tolerance"]) == (str(small), str(out), 1e-4)
+    assert said["bounds"] == {"sqnr_db": None, "agreement": None}
+    assert 0 <= said["worst_relative"] <= 1e-4
+    assert said["agreement"] == 100
+    cases = ["random, batch 1", "random, batch 2", "random, batch 3", "zeros", "large (x100)", "impulse", "12 images"]
+    assert [row["case"] for row in said["outputs"]] == cases
+    assert {"2", "5"} <= {row["name"] for row in said["layers"]}
+    (step,) = said["steps"]
+    assert (step["kinds"], step["outputs"]) == (["conversion"], said["outputs"])
+    assert {part["layer"] for part in step["parts"]} >= {"2", "5"}
+    assert said["conclusion"].startswith("Conversion moves the outputs by ")
+    code, text, _ = run(*words, "--tolerance", 1e-12)
+    assert code == 1
+    for line in ("Steps", "Outputs", "Layers, on 12 images", "Values that both know by name", "EXCEEDS 1e-12"):
+        assert line in text
+    # Bounds are for the one comparison, whatever it is: a chain refuses a tolerance here.
+    code, text, _ = run("verify", small, quantized, "--tolerance", 1e-12)
+    assert code == 1
+    assert "conversion and quantization" in text
+    assert "is judged by SQNR and agreement on real images; give --data" in text
+
+
 def test_a_chain_of_modules(folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     made = ("--input-shape", "3,10,10")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgekron import models
 from edgekron.compression.compressor import apply_plan, compress
 from edgekron.errors import UserError
-from edgekron.exporters.verify.compare import compare, difference, open_version
+from edgekron.exporters.verify import compare, difference, open_version
 from edgekron.graph import Hub, load
 from edgekron.graph.cost import cost
 from edgekron.modules.factorize import factorize_module

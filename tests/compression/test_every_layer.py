@@ -17,7 +17,7 @@ from edgekron.algebra import FactorNetwork
 from edgekron.compression.compressor import apply_plan, compress
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
-from edgekron.exporters.verify.compare import open_version
+from edgekron.exporters.verify import open_version
 from edgekron.graph import Factorized, Hub, load
 from edgekron.graph.nodes import adjoint_kernel
 from edgekron.modules.factorize import factorize_module

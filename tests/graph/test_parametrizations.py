@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 from edgekron.algebra import FactorNetwork
 from edgekron.errors import UserError
-from edgekron.exporters.verify.compare import open_version
+from edgekron.exporters.verify import open_version
 from edgekron.graph import Factorized, Hub, load
 from edgekron.graph.parametrizations import is_parametrized, plain_copy
 from edgekron.modules.factorize import factorize_module

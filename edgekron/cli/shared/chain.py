@@ -1,27 +1,37 @@
-"""A chain of proof as tables, as notes and as JSON."""
+"""A chain of proof as tables."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .output import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.exporters.verify import Chain, Step
+    from edgekron.exporters.verify import Difference, Part, Step, VersionChain
 
 
-def show_chain(chain: Chain) -> None:
-    """Prints the table of steps, and the table of layers by steps."""
+def show_chain(chain: VersionChain) -> None:
+    """Prints the table of steps, and the table of layers by steps; of a pair every comparison of its one step too."""
     _print_steps(chain)
+    if chain.pair:
+        _print_differences("Outputs", [(row.case, row) for row in chain.steps[0].outputs])
     _print_layers(chain)
+    if chain.pair and chain.steps[0].within:
+        rows = [(row.name, row) for row in chain.steps[0].within]
+        _print_differences("Values that both know by name, each on the input where it differs most", rows)
 
 
-def _print_steps(chain: Chain) -> None:
+def _print_differences(title: str, rows: Sequence[tuple[str, Difference]]) -> None:
+    print_table(
+        title,
+        ["<value", "max abs", "relative", "SQNR dB", "cosine"],
+        [[name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.sqnr_db:.1f}", f"{d.cosine:.7f}"] for name, d in rows],
+    )
+
+
+def _print_steps(chain: VersionChain) -> None:
     rows = []
     for step in chain.steps:
         worst = step.worst
@@ -31,30 +41,33 @@ def _print_steps(chain: Chain) -> None:
                 step.against,
                 step.link.kind,
                 f"{max(row.relative for row in step.outputs):.1e}",
-                *_on_case(step.real, chain),
-                *_on_case(step.since, chain),
+                *_on_main_case(step.real, chain),
+                *([] if chain.pair else _on_main_case(step.since, chain)),
                 "" if worst is None else f"{worst.name} ({worst.entered:.1e})",
             ]
         )
-    same = [["same class %"], ["in all %"]] if chain.images else [[], []]
+    measures, in_all = ["SQNR dB"], ["in all dB"]
+    if chain.images:
+        measures, in_all = [*measures, "same class %"], [*in_all, "in all %"]
+    if chain.pair:
+        in_all = []
     print_table(
         "Steps",
-        ["<version", "<compared with", "<what changed", "largest", "SQNR dB", *same[0], "in all dB", *same[1],
-         "<enters most at"],
+        ["<version", "<compared with", "<what changed", "largest", *measures, *in_all, "<enters most at"],
         rows,
-        caption="largest: the largest error of an output over its largest value, on every input (smaller types: on the "
-        f"images alone); SQNR of the outputs{' and same class' if chain.images else ''}: on {chain.case}; in all: "
-        f"against {chain.versions[0].title}",
-    )  # fmt: skip
+        caption="largest: the largest error of an output over its largest value, on every input (int8: on the images "
+        f"alone); SQNR of the outputs{' and same class' if chain.images else ''}: on {chain.case}"
+        + ("" if chain.pair else f"; in all: against {chain.versions[0].title}"),
+    )
 
 
-def _on_case(rows: Sequence[Any], chain: Chain) -> list[str]:
+def _on_main_case(rows: Sequence[Difference], chain: VersionChain) -> list[str]:
     agreements = [row.agreement for row in rows if row.agreement is not None]
     same = [f"{100 * min(agreements):.2f}" if agreements else ""] if chain.images else []
     return [f"{min(row.sqnr_db for row in rows):.1f}", *same]
 
 
-def _print_layers(chain: Chain) -> None:
+def _print_layers(chain: VersionChain) -> None:
     columns = [{part.layer: part for part in step.parts if part.layer} for step in chain.steps]
     rows = [
         [name, *(_cell(column.get(name)) for column in columns)]
@@ -75,7 +88,7 @@ def _print_layers(chain: Chain) -> None:
     )
 
 
-def _cell(part: Any) -> str:
+def _cell(part: Part | None) -> str:
     if part is None:
         return "-"
     return f"{_short(part.entered)} ({_short(part.accumulated)})"
@@ -88,58 +101,3 @@ def _short(error: float | None) -> str:
 def _between(step: Step) -> str:
     entered = [part.entered for part in step.parts if part.layer is None and part.entered is not None]
     return _short(max(entered)) if entered else ""
-
-
-def notes(chain: Chain) -> list[str]:
-    """What a reader should know of the chain itself."""
-    from edgekron.exporters.verify import DECOMPOSITION, QUANTIZATION
-
-    said = [
-        f"{step.title} shares no values with {step.against} by name; only their outputs were compared."
-        for step in chain.steps
-        if not step.parts and chain.layers
-    ]
-    if not chain.layers:
-        said.append("no layer is known, so that outputs alone were compared; give the model or the folder too.")
-    said += [
-        f"{step.title} differs from {step.against} by {step.link.kind}, and its error cannot be told apart; give the "
-        "versions between them too."
-        for step in chain.steps
-        if len(step.link.kinds) > 1
-    ]
-    if not chain.images and any({DECOMPOSITION, QUANTIZATION} & set(step.link.kinds) for step in chain.steps):
-        said.append("on random input; decomposition and quantization are judged on real images: give --data.")
-    return said
-
-
-def chain_json(chain: Chain) -> dict[str, Any]:
-    """Plain data; an infinite or unknown number is None."""
-    return {
-        "versions": [
-            {
-                "title": entry.title,
-                "kind": entry.version.kind,
-                "precision": entry.version.precision,
-                "identity": None if entry.version.identity is None else entry.version.identity.digest,
-            }
-            for entry in chain.versions
-        ],
-        "case": chain.case,
-        "steps": [_step_json(step) for step in chain.steps],
-    }
-
-
-def _step_json(step: Step) -> dict[str, Any]:
-    def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-
-    return {
-        "version": step.title,
-        "against": step.against,
-        "kinds": list(step.link.kinds),
-        "judge": step.judge,
-        "outputs": [row.to_json() for row in step.outputs],
-        "since_reference": [row.to_json() for row in step.since],
-        "worst": None if step.worst is None else plain(asdict(step.worst)),
-        "parts": [plain(asdict(part)) for part in step.parts],
-    }

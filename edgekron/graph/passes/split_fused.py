@@ -54,7 +54,9 @@ def _activated(node: ir.Node, nodes: list[ir.Node], parameters: list[float]) -> 
         return None
     inputs = [nodes[-1].outputs[0]]
     if kind == "Clip":
-        limits = [_constant(f"{node.outputs[0].name}_{end}", value) for end, value in zip("ab", parameters, strict=False)]
+        limits = [
+            _constant(f"{node.outputs[0].name}_{end}", value) for end, value in zip("ab", parameters, strict=False)
+        ]
         nodes += limits
         inputs += [limit.outputs[0] for limit in limits]
         attributes = []
@@ -115,7 +117,7 @@ def _gelu(node: ir.Node) -> list[ir.Node]:
 
 
 def _quick_gelu(node: ir.Node) -> list[ir.Node]:
-    """x * sigmoid(alpha x)."""
+    """X * sigmoid(alpha x)."""
     scale = _constant(f"{node.outputs[0].name}_alpha", node.attributes.get_float("alpha", 1.702))
     scaled = ir.Node("", "Mul", [node.inputs[0], scale.outputs[0]])
     gate = ir.Node("", "Sigmoid", [scaled.outputs[0]])

@@ -19,7 +19,7 @@ from edgekron.exporters.quantize import DTYPES, Quantization, export, rebalanced
 from edgekron.exporters.quantize.forms import forms_of
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import read
-from edgekron.exporters.verify.compare import difference, open_version
+from edgekron.exporters.verify import difference, open_version
 from edgekron.graph import Factorized, Hub, load
 from edgekron.runtimes import RuntimeFailure, bench, top1
 from edgekron.runtimes.agent import backends

@@ -15,7 +15,7 @@ from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tuning import checked, subjects_of_hub, subjects_of_plan, tune, tuned_compression, tuned_plan
 from edgekron.exporters.tuning.network import variants
 from edgekron.exporters.tuning.results import DENSE
-from edgekron.exporters.verify.compare import cases, compare, open_version
+from edgekron.exporters.verify import cases, compare, open_version
 from edgekron.graph import load
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.runtimes.statistics import Interval

@@ -16,8 +16,7 @@ from torch import nn
 from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
-from edgekron.exporters.verify import Chain, Named, Names, TorchVersion, conclusion, walk
-from edgekron.exporters.verify.compare import compare
+from edgekron.exporters.verify import Named, Names, TorchVersion, VersionChain, compare, conclusion, walk
 from edgekron.exporters.verify.parts import Parts
 from edgekron.exporters.verify.versions import OnnxVersion, Version, open_version
 from edgekron.graph import Hub, load
@@ -27,11 +26,11 @@ from .conftest import Family
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
 
 
-def walked(family: Family, *titles: str) -> Chain:
+def walked(family: Family, *titles: str) -> VersionChain:
     return walk(family.named(*titles), [("16 images", family.images)], family.names(), images=True)
 
 
-def entered(chain: Chain, index: int) -> dict[str, float]:
+def entered(chain: VersionChain, index: int) -> dict[str, float]:
     """What enters at each layer of one step."""
     return {p.layer: p.entered for p in chain.steps[index].parts if p.layer is not None and p.entered is not None}
 

@@ -1,0 +1,53 @@
+"""The inputs that versions of a network are compared on: one shape that all versions take, and named cases of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from edgekron.errors import UserError
+
+from .links import Named
+
+
+def cases(shape: Sequence[int], images: np.ndarray | None, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Named inputs [N, *shape]: batches of 1, 2 and 3 random images, extreme ones, and real images where given."""
+    rng = np.random.default_rng(seed)
+    for batch in (1, 2, 3):
+        yield f"random, batch {batch}", rng.standard_normal((batch, *shape)).astype(np.float32)
+    yield "zeros", np.zeros((1, *shape), np.float32)
+    yield "large (x100)", (100 * rng.standard_normal((1, *shape))).astype(np.float32)
+    impulse = np.zeros((1, *shape), np.float32)
+    impulse[(0, *(n // 2 for n in shape))] = 1.0
+    yield "impulse", impulse
+    if images is not None:
+        yield f"{len(images)} images", images
+
+
+def main_case(inputs: Sequence[tuple[str, np.ndarray]], *, images: bool) -> int:
+    """The index of the case that layers are compared on.
+
+    With ``images`` the last case, which then holds real images; else the first of the cases with most images.
+    """
+    return len(inputs) - 1 if images else max(range(len(inputs)), key=lambda index: len(inputs[index][1]))
+
+
+def common_shape(versions: Sequence[Named]) -> tuple[int, ...]:
+    """The input [C, H, W] that all versions take: a size that one version leaves open is that of another.
+
+    Raises ``UserError`` when two versions differ, or all leave one size open.
+    """
+    for one, two in combinations(versions, 2):
+        shapes = one.version.input_shape, two.version.input_shape
+        if len(shapes[0]) != len(shapes[1]) or any(a and b and a != b for a, b in zip(*shapes, strict=True)):
+            raise UserError(
+                f"{one.title} takes {list(shapes[0])} and {two.title} {list(shapes[1])}; give versions of one network."
+            )
+    shape = tuple(max(sizes) for sizes in zip(*(entry.version.input_shape for entry in versions), strict=True))
+    if not all(n > 0 for n in shape):
+        raise UserError(
+            "the size of the input is open in every version; give the folder that compress wrote, which knows one."
+        )
+    return shape
