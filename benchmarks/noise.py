@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.check.blocks import Block, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
 from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.check.estimates import estimate
 from edgekron.runtimes.check.sampling import sample
@@ -63,7 +63,7 @@ def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, 
     """One run: the ratio of the first file's latency over the second's."""
     started, load = time.perf_counter(), os.getloadavg()[0]
 
-    def targets(blocks: Sequence[Block]) -> list[Any]:
+    def targets(blocks: Sequence[MeasuredBlock]) -> list[Any]:
         return [(estimate(RATIO, blocks, None), None)]
 
     blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None, measure_block)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device
-    from edgekron.runtimes.single_operators import Operator
+    from edgekron.runtimes.single_operators import SingleOperator
 
 #: What follows a layer's name in those of its weights and stages.
 _PART = re.compile(r"(\.stage\d+)?(\.(weight|bias|factor)_?\d*)?$|/bias$")
@@ -85,7 +85,7 @@ def _timed_alone(file: Path, threads: int, pin: bool, device: Device, progress: 
     return _added((layer_of(operator), seconds[operator.alone]) for operator in operators if operator.alone)
 
 
-def layer_of(operator: Operator) -> str:
+def layer_of(operator: SingleOperator) -> str:
     """The layer that an operator's weights name; "" where it has none."""
     weights = [name for name in operator.constants if (part := _PART.search(name)) and part.group()]
     return source_layer(weights[0]) if weights else ""

@@ -10,7 +10,7 @@ Needs numpy and the runtime of the file, nothing else: neither torch nor the com
 
 from __future__ import annotations
 
-from edgekron.runtimes.agent.backends import Session, Tensor, load, run_nchw
+from edgekron.runtimes.agent.backends import Session, TensorInfo, load, run_nchw
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.memory import Memory
 from edgekron.runtimes.evaluate import Accuracy, agreement, top1
@@ -29,7 +29,7 @@ __all__ = [
     "RuntimeFailure",
     "Session",
     "Summary",
-    "Tensor",
+    "TensorInfo",
     "agreement",
     "bench",
     "load",

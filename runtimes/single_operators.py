@@ -27,7 +27,7 @@ _IDENTIFIER = b"TFL3"
 
 
 @dataclass(frozen=True)
-class Operator:
+class SingleOperator:
     """One operator of a file: its kind, the names of its constants and outputs, and the file that runs it alone.
 
     ``alone`` is None for an operator that no activation enters, or that calls another part of the file.
@@ -40,7 +40,7 @@ class Operator:
     alone: Path | None
 
 
-def cut(file: str | Path, folder: Path) -> list[Operator]:
+def cut(file: str | Path, folder: Path) -> list[SingleOperator]:
     """Writes the files into ``folder``, gives the operators in their order; ``RuntimeFailure`` for no TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -61,7 +61,7 @@ def cut(file: str | Path, folder: Path) -> list[Operator]:
         inputs = [i for i in operator.inputs if i >= 0]
         constants = tuple(_name(graph.tensors[i]) for i in inputs if _constant(model, graph.tensors[i]))
         found.append(
-            Operator(
+            SingleOperator(
                 index=index,
                 kind=kinds.get(number, f"operator {number}"),
                 constants=constants,

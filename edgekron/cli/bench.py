@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.runtimes import bench
     from edgekron.runtimes.check import units
     from edgekron.runtimes.devices import open_device
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 
     proof = arguments.prove_memory and round(units.parse(arguments.prove_memory, "bytes", "--prove-memory"))
     files = model_files(arguments.files)

@@ -75,7 +75,7 @@ def measure(request: Message, say: Say) -> Message:
         for index, file in enumerate(files):
             say(index, total, f"warming up {file['name']}")
             worker = stack.enter_context(start_worker(file["name"], threads))
-            subject = Subject(worker, file["path"], file["name"], seed)
+            subject = MeasuredFile(worker, file["path"], file["name"], seed)
             subject.prepare(threads, cores, min(_STRETCH, int(1e9 * request["seconds"])))
             subjects.append(subject)
         for turn, order in enumerate(turns):
@@ -107,7 +107,7 @@ def orders(files: int, rounds: int, seed: int) -> list[list[int]]:
 
 
 @dataclass
-class Subject:
+class MeasuredFile:
     """A file in its process; collects the nanoseconds of its turns. Errors name the file as the user does."""
 
     worker: Connection

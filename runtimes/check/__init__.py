@@ -8,7 +8,7 @@ outcome.verdict                      # pass, fail or inconclusive
 
 from __future__ import annotations
 
-from edgekron.runtimes.check.baseline import Baseline, Entry, read_baseline
+from edgekron.runtimes.check.baseline import Baseline, BaselineEntry, read_baseline
 from edgekron.runtimes.check.budget import Budget, Effort, ModelBudget, read_budget
 from edgekron.runtimes.check.checker import check
 from edgekron.runtimes.check.limits import KINDS, Kind, Limit
@@ -21,7 +21,7 @@ __all__ = [
     "Baseline",
     "Budget",
     "Effort",
-    "Entry",
+    "BaselineEntry",
     "Judgement",
     "Kind",
     "Limit",

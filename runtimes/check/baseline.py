@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class BaselineEntry:
     """One model on one machine: ``latency`` in seconds and ``instructions``, a number for each process."""
 
     date: str
@@ -35,11 +35,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Machine:
+class BaselineMachine:
     """A machine's identity and its entries, by device and by model."""
 
     identity: Mapping[str, Any]
-    devices: Mapping[str, Mapping[str, Entry]]
+    devices: Mapping[str, Mapping[str, BaselineEntry]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Baseline:
     """A baseline file; ``machines`` are by fingerprint."""
 
     path: Path
-    machines: Mapping[str, Machine]
+    machines: Mapping[str, BaselineMachine]
 
-    def find(self, machine: Mapping[str, Any], device: str, model: str, threads: int) -> tuple[Entry | None, str]:
+    def find(self, machine: Mapping[str, Any], device: str, model: str, threads: int) -> tuple[BaselineEntry | None, str]:
         """The entry for a model on this machine, or None and why there is none."""
         again = "run with --write-baseline on this machine"
         here = self.machines.get(fingerprint(machine))
@@ -64,12 +64,12 @@ class Baseline:
             return None, f"the baseline of {model} is with {entry.threads} threads, not {threads}; {again}"
         return entry, ""
 
-    def with_entries(self, machine: Mapping[str, Any], device: str, entries: Mapping[str, Entry]) -> Baseline:
+    def with_entries(self, machine: Mapping[str, Any], device: str, entries: Mapping[str, BaselineEntry]) -> Baseline:
         """The same with the entries of one machine and device added or replaced."""
         key = fingerprint(machine)
-        old = self.machines.get(key, Machine(machine, {}))
+        old = self.machines.get(key, BaselineMachine(machine, {}))
         devices = {**old.devices, device: {**old.devices.get(device, {}), **entries}}
-        return Baseline(self.path, {**self.machines, key: Machine(old.identity, devices)})
+        return Baseline(self.path, {**self.machines, key: BaselineMachine(old.identity, devices)})
 
     def to_text(self) -> str:
         """The file's content."""
@@ -106,16 +106,16 @@ def read_baseline(path: str | Path) -> Baseline:
     return Baseline(file, machines)
 
 
-def _machine(value: Mapping[str, Any]) -> Machine:
+def _machine(value: Mapping[str, Any]) -> BaselineMachine:
     devices = {
         str(device): {str(name): _entry(entry) for name, entry in entries.items()}
         for device, entries in value["devices"].items()
     }
-    return Machine(dict(value["identity"]), devices)
+    return BaselineMachine(dict(value["identity"]), devices)
 
 
-def _entry(value: Mapping[str, Any]) -> Entry:
-    return Entry(
+def _entry(value: Mapping[str, Any]) -> BaselineEntry:
+    return BaselineEntry(
         str(value["date"]),
         int(value["threads"]),
         str(value["sha256"]),

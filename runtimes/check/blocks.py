@@ -23,7 +23,7 @@ from edgekron.runtimes.statistics import log_ratios
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
     from edgekron.runtimes.results import Report
 
 #: Turns of a file in one block, and the timed seconds they share: long enough for dozens of inferences of a small
@@ -70,7 +70,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Block:
+class MeasuredBlock:
     """The files' runs in the order in which they were asked for, and the machine while they ran."""
 
     runs: tuple[Run, ...]
@@ -93,7 +93,7 @@ def counts_instructions(device: Device) -> bool:
     return device.unit == "instruction"
 
 
-def measure_block(files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False) -> Block:
+def measure_block(files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False) -> MeasuredBlock:
     """Measures one block; every other one mirrors the one before: the files change places in all orders.
 
     ``arena`` asks for the tensor arena of the first file too.
@@ -117,7 +117,7 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
     spoilt = tuple(text for text in disturbed if any(word in text for word in _SPOILS))
     # Between blocks our own processes are the load, so that sentence says nothing here.
     ignored = (*spoilt, *(text for text in disturbed if "busy before" in text))
-    return Block(
+    return MeasuredBlock(
         runs=tuple(
             Run(result.rounds, result.memory.to_json(), result.runtime, arenas) for result in report.files[::step]
         ),
@@ -128,10 +128,10 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
     )
 
 
-def _counted(files: Sequence[Path], device: EmulatedDevice, arenas: Mapping[str, int | None]) -> Block:
+def _counted(files: Sequence[Path], device: EmulatedDevice, arenas: Mapping[str, int | None]) -> MeasuredBlock:
     report = device.count(files)
     nothing = dict.fromkeys(("file", "runtime", "loaded", "peak", "steady"))
-    return Block(
+    return MeasuredBlock(
         runs=tuple(Run((), nothing, count.runtime, arenas, count.instructions) for count in report.files),
         facts=report.board,
         spoilt=(),

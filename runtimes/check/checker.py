@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.baseline import Baseline, Entry
-from edgekron.runtimes.check.blocks import Block, measure_block
+from edgekron.runtimes.check.baseline import Baseline, BaselineEntry
+from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
 from edgekron.runtimes.check.budget import Budget, Effort
 from edgekron.runtimes.check.estimates import UnknownError, estimate
 from edgekron.runtimes.check.fingerprint import identity
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Top-1 of a file on a named data set, as a fraction.
 TopOne = Callable[[Path, str], float]
-Measure = Callable[..., Block]
+Measure = Callable[..., MeasuredBlock]
 
 #: Blocks that each kind of evidence takes at least.
 _LEAST = {Evidence.LOADED: 1, Evidence.MEMORY: 3, Evidence.TIMED: FEWEST}
@@ -83,7 +83,7 @@ class _Check:
     def run(self) -> ModelOutcome:
         """Measures and judges, again while an attempt is left and may help."""
         fixed = {limit.key: self._fixed(limit) for limit in self.job.limits if limit.kind.evidence < Evidence.LOADED}
-        blocks: list[Block] = []
+        blocks: list[MeasuredBlock] = []
         judged: dict[str, Judgement] = {}
         attempts = 0
         measured = [limit for limit in self.job.limits if limit.kind.evidence >= Evidence.LOADED]
@@ -117,7 +117,7 @@ class _Check:
             raise RuntimeFailure(f"top1 of {self.job.model.name} needs a data set and someone who reads it.")
         return judge(limit, exact(self.top1(file, data)))
 
-    def _sample(self) -> list[Block]:
+    def _sample(self) -> list[MeasuredBlock]:
         timed = self.job.evidence is Evidence.TIMED
         arena = any(limit.kind.key.startswith("arena") for limit in self.job.limits)
         return sample(
@@ -131,7 +131,7 @@ class _Check:
             self.clock,
         )
 
-    def _targets(self, blocks: Sequence[Block]) -> list[Target]:
+    def _targets(self, blocks: Sequence[MeasuredBlock]) -> list[Target]:
         """What the timed limits are known by now; to record, the latency itself."""
         clean = _clean(blocks)
         if len(clean) < FEWEST:
@@ -148,7 +148,7 @@ class _Check:
                 continue
         return found
 
-    def _judge(self, limit: Limit, blocks: Sequence[Block]) -> Judgement:
+    def _judge(self, limit: Limit, blocks: Sequence[MeasuredBlock]) -> Judgement:
         kind, entry = limit.kind, None
         clock = blocks[0].facts.get("clock") if blocks else None
         if clock and kind.quantity == "seconds":
@@ -176,7 +176,7 @@ class _Check:
         shared = kind.key.endswith("_vs_reference") or not timed
         return judge(limit, measured, busy=busy[-1] if 2 * len(busy) > len(clean) and not shared else "")
 
-    def _notes(self, blocks: Sequence[Block]) -> list[str]:
+    def _notes(self, blocks: Sequence[MeasuredBlock]) -> list[str]:
         """What is worth knowing about the blocks, and about the baseline that they were compared with."""
         notes = [note for block in blocks for note in block.notes]
         notes += [f"measurements were left out: {text}" for block in blocks for text in block.spoilt]
@@ -187,18 +187,18 @@ class _Check:
                 notes.append(f"the baseline was measured in {entry.runtime}, this is {now}")
         return notes
 
-    def _baseline(self, machine: Mapping[str, Any]) -> tuple[Entry | None, str]:
+    def _baseline(self, machine: Mapping[str, Any]) -> tuple[BaselineEntry | None, str]:
         if self.baseline is None:
             return None, "there is no baseline; run with --write-baseline on this machine"
         return self.baseline.find(machine, self.device.name, self.job.model.name, self.effort.threads)
 
-    def _entry(self, blocks: Sequence[Block]) -> Entry | None:
+    def _entry(self, blocks: Sequence[MeasuredBlock]) -> BaselineEntry | None:
         clean = _clean(blocks)
         runs = [block.runs[0] for block in clean]
         counts = tuple(run.instructions for run in runs if run.instructions is not None)
         if len(clean) < FEWEST and not counts:
             return None
-        return Entry(
+        return BaselineEntry(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             threads=self.effort.threads,
             sha256=hashlib.sha256(self.job.model.file.read_bytes()).hexdigest(),
@@ -212,10 +212,10 @@ class _Check:
 _UNKNOWN: Target = (Interval(1.0, 0.1, 10.0), None)
 
 
-def _runtime(block: Block) -> str:
+def _runtime(block: MeasuredBlock) -> str:
     described = block.runs[0].runtime
     return f"{described['runtime']} {described['version']}"
 
 
-def _clean(blocks: Sequence[Block]) -> list[Block]:
+def _clean(blocks: Sequence[MeasuredBlock]) -> list[MeasuredBlock]:
     return [block for block in blocks if not block.spoilt]

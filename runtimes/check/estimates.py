@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekron.runtimes.check.baseline import Entry
-from edgekron.runtimes.check.blocks import Block, Run
+from edgekron.runtimes.check.baseline import BaselineEntry
+from edgekron.runtimes.check.blocks import MeasuredBlock, Run
 from edgekron.runtimes.ranks import FEWEST, pseudomedian, shift
 from edgekron.runtimes.statistics import Interval
 
@@ -26,7 +26,7 @@ class UnknownError(Exception):
     """The blocks do not hold what the estimate needs; the message is the reason in a few words."""
 
 
-def estimate(key: str, blocks: Sequence[Block], entry: Entry | None) -> Interval:
+def estimate(key: str, blocks: Sequence[MeasuredBlock], entry: BaselineEntry | None) -> Interval:
     """The estimate for a kind of limit from at least one block; for latencies from ``ranks.FEWEST`` on.
 
     The first run of a block is the model's, the last one the reference's. ``entry`` is the baseline's. Raises

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekron.runtimes.check.baseline import Entry
-from edgekron.runtimes.check.blocks import Block
+from edgekron.runtimes.check.baseline import BaselineEntry
+from edgekron.runtimes.check.blocks import MeasuredBlock
 from edgekron.runtimes.check.fingerprint import fingerprint, identity
 from edgekron.runtimes.check.verdict import Judgement, Verdict, worst
 
@@ -24,11 +24,11 @@ class ModelOutcome:
     file: Path
     judgements: tuple[Judgement, ...]
     attempts: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[MeasuredBlock, ...]
     reference: Path | None = None
     notes: tuple[str, ...] = ()
     #: What the baseline of the next check may hold; None where nothing of that kind was measured.
-    entry: Entry | None = None
+    entry: BaselineEntry | None = None
 
     @property
     def verdict(self) -> Verdict:

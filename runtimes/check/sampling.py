@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.check.blocks import Block, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
 from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
@@ -47,17 +47,17 @@ def sample(
     device: Device,
     effort: Effort,
     least: int,
-    targets: Callable[[Sequence[Block]], Sequence[Target]] | None,
+    targets: Callable[[Sequence[MeasuredBlock]], Sequence[Target]] | None,
     progress: Progress,
-    measure: Callable[[Sequence[Path], Device, int, int], Block] = measure_block,
+    measure: Callable[[Sequence[Path], Device, int, int], MeasuredBlock] = measure_block,
     clock: Callable[[], float] = time.monotonic,
-) -> list[Block]:
+) -> list[MeasuredBlock]:
     """Measures blocks until all ``targets`` of them are clear, or for ``effort.seconds`` after which no block begins.
 
     ``least`` blocks are measured without a look; without ``targets`` there are no more than that. Fewer come back only
     where the time does not allow for more.
     """
-    blocks: list[Block] = []
+    blocks: list[MeasuredBlock] = []
     started = clock()
     while True:
         done = min(len(blocks), least)

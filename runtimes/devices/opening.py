@@ -38,7 +38,7 @@ def open_device(name: str, target: Target | None = None) -> Device:
 
         return open_adb(name, place, target)
     if kind == "emulated" and place:
-        from edgekron.runtimes.devices.emulated import open_emulated
+        from edgekron.runtimes.devices.emulation.device import open_emulated
 
         return open_emulated(place, alias=name)
     raise RuntimeFailure(

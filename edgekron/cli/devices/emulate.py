@@ -13,7 +13,7 @@ from edgekron.cli.shared.output import print_json, print_table, say
 if TYPE_CHECKING:
     import argparse
 
-    from edgekron.runtimes.devices.emulation import Board, Installation
+    from edgekron.runtimes.devices.emulation import EmulatedBoard, Installation
     from edgekron.runtimes.devices.emulation.machine import MachineFiles
 
 
@@ -56,7 +56,7 @@ def _step(what: str) -> None:
     sys.stderr.write(f"{what} ...\n")
 
 
-def _facts(board: Board, installation: Installation, machine: MachineFiles | None) -> dict[str, object]:
+def _facts(board: EmulatedBoard, installation: Installation, machine: MachineFiles | None) -> dict[str, object]:
     facts = {"device": f"emulated:{board.name}", "folder": str(installation.folder), **installation.facts(board)}
     if machine is None:
         return facts
@@ -64,7 +64,7 @@ def _facts(board: Board, installation: Installation, machine: MachineFiles | Non
     return {**facts, "machine": {**own, "emulator": f"qemu {machine.qemu_version}"}}
 
 
-def _print(board: Board, installation: Installation, machine: MachineFiles | None) -> None:
+def _print(board: EmulatedBoard, installation: Installation, machine: MachineFiles | None) -> None:
     packages = ", ".join(
         f"{name} {version}"
         for name, version in installation.packages.items()
@@ -85,7 +85,7 @@ def _print(board: Board, installation: Installation, machine: MachineFiles | Non
     print_table(f"emulated:{board.name} is ready", ["<", "<"], rows)
 
 
-def _boot(board: Board, files: MachineFiles) -> None:
+def _boot(board: EmulatedBoard, files: MachineFiles) -> None:
     """Runs the machine until the user has had enough of it."""
     from edgekron.runtimes.devices.emulation.boot import Machine
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
     from edgekron.runtimes.devices.emulation import FileCount, InstructionReport
 
 #: Columns of the classes: an instruction is counted in "instructions" and in at most one of the next four.

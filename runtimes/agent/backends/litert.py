@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends.session import Description, Tensor, only_input
+from edgekron.runtimes.agent.backends.session import Description, TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -174,10 +174,10 @@ def _check_header(path: Path) -> None:
         raise RuntimeFailure(f"{path} is not a TFLite file, or is truncated ({size} bytes); export it again.")
 
 
-def _tensor(detail: dict[str, Any]) -> Tensor:
+def _tensor(detail: dict[str, Any]) -> TensorInfo:
     signature = detail.get("shape_signature", detail["shape"])
     shape = tuple(None if size < 0 else int(size) for size in signature)
     dtype = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]
     quantization = (float(scale), int(zero)) if dtype.kind in "iu" and scale else None
-    return Tensor(detail["name"], shape, dtype.name, "NHWC" if len(shape) == 4 else "plain", quantization)
+    return TensorInfo(detail["name"], shape, dtype.name, "NHWC" if len(shape) == 4 else "plain", quantization)

@@ -13,7 +13,7 @@ import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.agent.backends.session import Description, Tensor, only_input
+from edgekron.runtimes.agent.backends.session import Description, TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def scales_of(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[
         raise RuntimeFailure(f"{path}: its metadata {QUANTIZATION} is damaged ({error}); export it again.") from None
 
 
-def _tensor(value: Any, scales: Mapping[str, tuple[float, int]]) -> Tensor:
+def _tensor(value: Any, scales: Mapping[str, tuple[float, int]]) -> TensorInfo:
     name = str(value.type).removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "plain"
-    return Tensor(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))
+    return TensorInfo(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))

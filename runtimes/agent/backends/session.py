@@ -25,7 +25,7 @@ Description = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorInfo:
     """An input or output of a file.
 
     ``shape`` has None where any size is accepted; ``layout`` is "NCHW" or "NHWC" for images (rank 4), else "plain";
@@ -43,8 +43,8 @@ class Session(Protocol):
     """A model file opened in a runtime."""
 
     file: str
-    input: Tensor
-    outputs: Sequence[Tensor]
+    input: TensorInfo
+    outputs: Sequence[TensorInfo]
 
     def run(self, array: np.ndarray) -> list[np.ndarray]:
         """One inference on an array in the file's own shape, type and layout."""
@@ -63,7 +63,7 @@ class Session(Protocol):
         ...
 
 
-def only_input(file: str | Path, inputs: Sequence[Tensor]) -> Tensor:
+def only_input(file: str | Path, inputs: Sequence[TensorInfo]) -> TensorInfo:
     """The single input of a file; a file with more is refused."""
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs) or "none"
@@ -158,7 +158,7 @@ def to_real(y: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
     return (y.astype(np.float32) - zero) * np.float32(scale)
 
 
-def _from_output(y: np.ndarray, tensor: Tensor) -> np.ndarray:
+def _from_output(y: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     if tensor.quantization is not None:
         y = to_real(y, tensor.quantization)
     if tensor.layout == "NHWC" and y.ndim == 4:

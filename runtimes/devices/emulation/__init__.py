@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekron.runtimes.devices.emulation.boards import BOARDS, Board, find_board
+from edgekron.runtimes.devices.emulation.boards import BOARDS, EmulatedBoard, find_board
 from edgekron.runtimes.devices.emulation.build import build
 from edgekron.runtimes.devices.emulation.count import count_instructions
 from edgekron.runtimes.devices.emulation.installation import Installation, cache_folder
@@ -10,7 +10,7 @@ from edgekron.runtimes.devices.emulation.results import FileCount, InstructionRe
 
 __all__ = [
     "BOARDS",
-    "Board",
+    "EmulatedBoard",
     "FileCount",
     "Installation",
     "InstructionReport",

@@ -24,7 +24,7 @@ from edgekron.runtimes.devices.emulation.packages import last_error
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from edgekron.runtimes.devices.emulation.boards import Board
+    from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
 
 #: Megabytes; the smallest of the boards has as much.
 MEMORY = 1024
@@ -34,7 +34,7 @@ _PATIENCE = 120.0
 _QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 
-def command(files: MachineFiles, board: Board, port: int, console: Path) -> list[str]:
+def command(files: MachineFiles, board: EmulatedBoard, port: int, console: Path) -> list[str]:
     """The command line of qemu: the board's processor, its SSH port at ``port`` of the loopback, no other network.
 
     Nothing that the machine writes to its disk is kept.
@@ -71,7 +71,7 @@ def ssh_config(folder: Path, port: int, host: str) -> str:
 class Machine:
     """A running virtual machine; stopped by ``close``, at the end of a ``with``, and when this process ends."""
 
-    def __init__(self, files: MachineFiles, board: Board) -> None:
+    def __init__(self, files: MachineFiles, board: EmulatedBoard) -> None:
         """Starts it and waits for its SSH server; ``RuntimeFailure`` when that does not come."""
         #: The name that the configuration gives it.
         self.host = f"edgekron-{board.name}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation import wheels
-from edgekron.runtimes.devices.emulation.boards import BOARDS, Board
+from edgekron.runtimes.devices.emulation.boards import BOARDS, EmulatedBoard
 from edgekron.runtimes.devices.emulation.installation import SOURCES, Installation, key, library_folders
 from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
 
@@ -49,7 +49,7 @@ except ProcessLookupError:
 
 
 def build(
-    board: Board, cache: Path, *, sources: Path | None = None, rebuild: bool = False, progress: Progress | None = None
+    board: EmulatedBoard, cache: Path, *, sources: Path | None = None, rebuild: bool = False, progress: Progress | None = None
 ) -> Installation:
     """The installation in ``cache``, made where it is missing or out of date, or when ``rebuild`` is set.
 
@@ -170,7 +170,7 @@ def installed(site: Path) -> dict[str, str]:
     return dict(sorted((match.group(1).replace("_", "-"), match.group(2)) for match in found if match))
 
 
-def _try(installation: Installation, board: Board, scratch: Path) -> None:
+def _try(installation: Installation, board: EmulatedBoard, scratch: Path) -> None:
     marks = scratch / "marks.json"
     done = subprocess.run(  # noqa: S603 - what was just built
         [*installation.command(board, count_to=marks), "-c", _TRIAL],

@@ -22,12 +22,12 @@ import numpy as np
 from edgekron.runtimes.agent.backends import backend
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.emulation import guest
+from edgekron.runtimes.agent import marks as guest
 from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.emulation.results import CLASSES, Agreement, FileCount, InstructionReport
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices.emulation.boards import Board
+    from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
     from edgekron.runtimes.devices.emulation.installation import Installation
 
 #: (steps done, steps in all, what is being done now)
@@ -41,7 +41,7 @@ _DROPPED = 1
 def count_instructions(
     files: Sequence[str | Path],
     installation: Installation,
-    board: Board,
+    board: EmulatedBoard,
     *,
     inferences: int = 3,
     timeout: float = 600,
@@ -74,7 +74,7 @@ def count_instructions(
 
 
 def _count(
-    file: str, installation: Installation, board: Board, inferences: int, timeout: float, folder: Path
+    file: str, installation: Installation, board: EmulatedBoard, inferences: int, timeout: float, folder: Path
 ) -> FileCount:
     request = {"file": str(Path(file).resolve()), "input": str(folder / "input.npy")}
     here, there, marks = folder / "here.npz", folder / "there.npz", folder / "marks.json"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.boards import Board
+from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
 from edgekron.runtimes.devices.emulation.wheels import requirements
 
 #: Raised when an installation made by an older version no longer serves.
@@ -86,11 +86,11 @@ class Installation:
         stored = {name: value for name, value in asdict(self).items() if name != "folder"}
         (self.folder / "manifest.json").write_text(json.dumps(stored, indent=1) + "\n")
 
-    def root(self, board: Board) -> Path:
+    def root(self, board: EmulatedBoard) -> Path:
         """The file system that a program on the board sees."""
         return self.folder / "boards" / board.name
 
-    def facts(self, board: Board) -> dict[str, Any]:
+    def facts(self, board: EmulatedBoard) -> dict[str, Any]:
         """What a report says about the board."""
         return {
             "board": board.title,
@@ -100,7 +100,7 @@ class Installation:
             "packages": dict(self.packages),
         }
 
-    def command(self, board: Board, *, count_to: Path | None = None) -> list[str]:
+    def command(self, board: EmulatedBoard, *, count_to: Path | None = None) -> list[str]:
         """The start of a command line that runs the ARM Python as on this board; the script and its words follow.
 
         ``count_to`` is the file to which the counter writes at each mark.

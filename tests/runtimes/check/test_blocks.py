@@ -13,7 +13,7 @@ import pytest
 
 from edgekron.runtimes import bench
 from edgekron.runtimes.check import blocks
-from edgekron.runtimes.check.blocks import Block, counts_instructions, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock, counts_instructions, measure_block
 from edgekron.runtimes.devices import Device, open_device
 
 
@@ -24,7 +24,7 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture(scope="module")
-def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
+def block(device: Device, write_tflite: Callable[..., Path]) -> MeasuredBlock:
     """A file, and one of sixteen times its work, as the reference."""
     little, large = (write_tflite(np.ones((size, size, 3, 3), np.float32), (16, 16)) for size in (8, 32))
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
         return measure_block([little, large], device, 1, 1, arena=True)
 
 
-def test_runs_are_in_the_order_of_the_files(block: Block) -> None:
+def test_runs_are_in_the_order_of_the_files(block: MeasuredBlock) -> None:
     little, large = block.runs
     assert len(little.rounds) == len(large.rounds) > 1
     assert 0 < little.median <= little.p95
@@ -58,7 +58,7 @@ def test_every_other_block_mirrors_the_one_before(
     assert asked == [(files, 0), (files[::-1], 0), (files, 1), (files[::-1], 1)]
 
 
-def test_what_the_runtime_tells_is_kept(block: Block) -> None:
+def test_what_the_runtime_tells_is_kept(block: MeasuredBlock) -> None:
     run = block.runs[0]
     assert run.runtime["runtime"] == "litert"
     assert run.not_delegated == 0

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgekron.runtimes import RuntimeFailure, bench
-from edgekron.runtimes.devices.emulated import EmulatedDevice, MachineDevice, open_emulated
+from edgekron.runtimes.devices.emulation.device import (EmulatedDevice, MachineDevice, open_emulated)
 from edgekron.runtimes.devices.emulation import InstructionReport, cache_folder
 
 pytestmark = pytest.mark.emulator

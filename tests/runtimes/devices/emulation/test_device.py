@@ -22,7 +22,7 @@ from edgekron.cli.shared.measured import print_latency, print_memory
 from edgekron.runtimes import RuntimeFailure, bench
 from edgekron.runtimes.agent import environment
 from edgekron.runtimes.devices import open_device
-from edgekron.runtimes.devices.emulated import EmulatedDevice
+from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 from edgekron.runtimes.devices.emulation import Installation
 from edgekron.runtimes.devices.emulation.build import link_boards
 from edgekron.runtimes.devices.emulation.installation import key

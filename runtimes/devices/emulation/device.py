@@ -22,7 +22,7 @@ from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Target
 from edgekron.runtimes.devices.emulation import (
-    Board,
+    EmulatedBoard,
     Installation,
     InstructionReport,
     cache_folder,
@@ -65,7 +65,7 @@ class EmulatedDevice:
 
     unit = "instruction"
 
-    def __init__(self, board: Board, installation: Installation, name: str = "") -> None:
+    def __init__(self, board: EmulatedBoard, installation: Installation, name: str = "") -> None:
         self.name = name or f"emulated:{board.name}"
         self._board = board
         self._installation = installation
@@ -151,7 +151,7 @@ class MachineDevice:
 
     unit = "second"
 
-    def __init__(self, board: Board, files: MachineFiles, name: str = "") -> None:
+    def __init__(self, board: EmulatedBoard, files: MachineFiles, name: str = "") -> None:
         self.name = name or f"emulated:{board.name}:ssh"
         #: The running machine.
         self.machine = Machine(files, board)
