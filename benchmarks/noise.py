@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock
 from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.check.estimates import estimate
 from edgekron.runtimes.check.sampling import sample
@@ -66,7 +66,7 @@ def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, 
     def targets(blocks: Sequence[MeasuredBlock]) -> list[Any]:
         return [(estimate(RATIO, blocks, None), None)]
 
-    blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None, measure_block)
+    blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None)
     seconds = time.perf_counter() - started
     found = {"blocks": len(blocks), "seconds": seconds, "load": load}
     found["log_ratios"] = [block.log_ratio for block in blocks]

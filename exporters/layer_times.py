@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgekron.processes import Progress
     from edgekron.runtimes.devices import Device
     from edgekron.runtimes.single_operators import SingleOperator
 
@@ -25,9 +26,6 @@ _PART = re.compile(r"(\.stage\d+)?(\.(weight|bias|factor)_?\d*)?$|/bias$")
 #: Files on the device at once, and the timed part of each: enough for a share, not for a verdict.
 _AT_ONCE = 8
 _ROUNDS, _SECONDS = 5, 0.1
-
-#: (what is being done, steps done, steps in all)
-Progress = Callable[[str, int, int], None]
 
 _PROFILED = "By ONNX Runtime's profiler, whose clock costs time itself: shares are right, the sum is a little high."
 _ALONE = "Every operator in a file of its own, which pays for entering and leaving the runtime: shares, not a sum."
@@ -41,7 +39,7 @@ class LayerTimes:
     how: str
     seconds: dict[str, float]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All fields."""
         return asdict(self)
 
@@ -70,17 +68,18 @@ def _profiled(file: Path, threads: int, pin: bool, device: Device) -> dict[str, 
 
 
 def _timed_alone(file: Path, threads: int, pin: bool, device: Device, progress: Progress) -> dict[str, float]:
-    from edgekron.runtimes import bench
+    from edgekron.runtimes import Measuring, bench
     from edgekron.runtimes.single_operators import cut
 
     with tempfile.TemporaryDirectory(prefix="edgekron-operators-") as folder:
         operators = cut(file, Path(folder))
         files = sorted({operator.alone for operator in operators if operator.alone})
         seconds: dict[Path, float] = {}
+        briefly = Measuring(threads=threads, pin=pin, rounds=_ROUNDS, seconds=_SECONDS)
         for start in range(0, len(files), _AT_ONCE):
             progress(f"operators of {file.name}", start, len(files))
             some = files[start : start + _AT_ONCE]
-            report = bench(some, threads=threads, pin=pin, rounds=_ROUNDS, seconds=_SECONDS, device=device)
+            report = bench(some, briefly, device=device)
             seconds |= {path: result.latency.median for path, result in zip(some, report.files, strict=True)}
     return _added((layer_of(operator), seconds[operator.alone]) for operator in operators if operator.alone)
 
@@ -96,7 +95,7 @@ def source_layer(name: str) -> str:
     return _PART.sub("", name)
 
 
-def _added(times: Sequence[tuple[str, float]] | Any) -> dict[str, float]:
+def _added(times: Iterable[tuple[str, float]]) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for name, seconds in times:
         found[name] += seconds

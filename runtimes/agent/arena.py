@@ -22,10 +22,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.backends import litert
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _MAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)$", re.MULTILINE)
 _RECORDED = re.compile(r"Arena allocation (total|head) (\d+) bytes")
@@ -75,7 +78,7 @@ def _mappings() -> list[tuple[int, int, str]]:
 
 def _micro(file: Path) -> tuple[int | None, int | None, str | None]:
     try:
-        runtime: Any = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
+        runtime = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
     except ImportError:
         return None, None, "the arena for microcontrollers needs `pip install --pre tflite-micro`"
     try:
@@ -88,7 +91,7 @@ def _micro(file: Path) -> tuple[int | None, int | None, str | None]:
         return None, None, f"TensorFlow Lite for Microcontrollers does not run this file ({reason[0]})"
 
 
-def _printed(runtime: Any, file: Path) -> str:
+def _printed(runtime: ModuleType, file: Path) -> str:
     """What the recording allocator prints: it writes to the descriptors, past Python."""
     with tempfile.TemporaryFile() as said:
         kept = [os.dup(number) for number in (1, 2)]
@@ -98,7 +101,7 @@ def _printed(runtime: Any, file: Path) -> str:
             runtime.Interpreter.from_file(str(file), arena_size=_ROOM).print_allocations()
         finally:
             sys.stdout.flush()
-            for number, copy in zip((1, 2), kept):  # noqa: B905 - Python 3.9
+            for number, copy in zip((1, 2), kept):
                 os.dup2(copy, number)
                 os.close(copy)
         said.seek(0)

@@ -15,6 +15,7 @@ start ID                   the same in a process of its own, which needs neither
 wait ID SEEN               prints what that process said, from message SEEN on, and follows it to its end
 drop ID                    ends that process, if it still runs, and removes what it left
 clean                      removes all that the agent keeps here, itself too
+count REQUEST              runs a model between marks for an instruction counter (``edgekron.runtimes.agent.marks``)
 work, join, limit          a worker (``edgekron.runtimes.agent.worker``), and one under a limit of memory
 =========================  ==========================================================================================
 
@@ -37,16 +38,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment, worker
+from edgekron.runtimes.agent import environment, marks, worker
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.store import Store, default_folder, follow, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-Message = dict[str, Any]
+    from edgekron.runtimes.agent.messages import DescribeAnswer, HeldAnswer, Message, ReceiveAnswer, StartAnswer
 
 #: Distributions that run model files, and what they need.
 RUNTIMES = ("onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "numpy")
@@ -64,6 +65,8 @@ def main(words: list[str] | None = None) -> None:
     try:
         if command == "work":
             worker.main()
+        elif command == "count":
+            _print({"ok": True, **marks.run_marked(json.loads(arguments[0]))})
         elif command in ("join", "limit"):
             _caged(command, arguments[0], arguments[1:])
         else:
@@ -77,7 +80,7 @@ def main(words: list[str] | None = None) -> None:
         os._exit(1)  # nobody listens any more; the interpreter would complain while flushing at exit
 
 
-def _known(words: list[str]) -> Callable[..., Message | None]:
+def _known(words: list[str]) -> Callable[..., Mapping[str, object] | None]:
     """The function of a command that is given with as many words as it takes."""
     command, *arguments = words or [""]
     try:
@@ -87,7 +90,7 @@ def _known(words: list[str]) -> Callable[..., Message | None]:
     return _COMMANDS[command]
 
 
-def _describe(store: Store) -> Message:
+def _describe(store: Store) -> DescribeAnswer:
     usage = shutil.disk_usage(store.folder)
     return {
         "facts": environment.describe(),
@@ -108,12 +111,12 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _held(store: Store, name: str) -> Message:
+def _held(store: Store, name: str) -> HeldAnswer:
     count, whole = store.held(name)
     return {"bytes": count, "whole": whole, "path": str(store.file(name))}
 
 
-def _receive(store: Store, name: str, offset: str, size: str) -> Message:
+def _receive(store: Store, name: str, offset: str, size: str) -> ReceiveAnswer:
     store.receive(name, int(offset), int(size), sys.stdin.buffer)
     return {"path": str(store.file(name))}
 
@@ -129,9 +132,8 @@ def _clean(store: Store) -> Message:
 
 
 def _run(store: Store) -> None:
-    from edgekron.runtimes.agent.requests import (
-        carry_out,  # not needed by the small commands, and slow to start on a board
-    )
+    # Not needed by the small commands, and slow to start on a board.
+    from edgekron.runtimes.agent.requests import carry_out
 
     request = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGTERM, _leave)
@@ -148,12 +150,12 @@ def _end_with_input() -> None:
     os._exit(1)  # the workers end with this process
 
 
-def _leave(number: int, frame: object) -> None:  # noqa: ARG001 - the form of a signal's handler
+def _leave(_number: int, _frame: object) -> None:
     """Ends the work in order: workers, control groups and the lock are given back on the way out."""
     raise SystemExit(1)
 
 
-def _start(store: Store, identity: str) -> Message:
+def _start(store: Store, identity: str) -> StartAnswer:
     folder = store.job(identity)
     if (folder / "messages").exists():
         return {"job": identity}  # asked twice, because the first answer was lost
@@ -163,7 +165,7 @@ def _start(store: Store, identity: str) -> Message:
         (folder / "request.json").write_text(sys.stdin.readline())
         with (folder / "log").open("wb") as log:
             command = [sys.executable, sys.argv[0], "--folder", str(store.folder), "job", identity]
-            process = subprocess.Popen(  # noqa: S603 - ourselves
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -226,15 +228,15 @@ def _caged(how: str, where: str, command: list[str]) -> None:
         (Path(where) / "cgroup.procs").write_text(str(os.getpid()))
     else:
         resource.setrlimit(resource.RLIMIT_DATA, (int(where), int(where)))
-    os.execv(command[0], command)  # noqa: S606 - ourselves
+    os.execv(command[0], command)
 
 
-def _print(message: Message) -> None:
+def _print(message: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-_COMMANDS: dict[str, Callable[..., Message | None]] = {
+_COMMANDS: dict[str, Callable[..., Mapping[str, object] | None]] = {
     "describe": _describe,
     "held": _held,
     "receive": _receive,

@@ -1,7 +1,7 @@
-"""Runs one model file and marks its inferences for the instruction counter: the program inside the emulated board.
+"""Runs one model file and marks its inferences for an instruction counter: the agent's command ``count``.
 
-It is run as ``python guest.py REQUEST`` with the agent's archive on the path, in the emulator and once on this machine
-itself, where the marks do nothing, for the outputs to compare with. REQUEST is a JSON object:
+An emulated board runs it under the counter. The machine that emulates runs it too, where the marks do nothing, for
+outputs to compare with. The request is a JSON object:
 
     file     the model
     input    an .npy file with the input; made first where ``make`` is true: seeded random numbers
@@ -9,35 +9,31 @@ itself, where the marks do nothing, for the outputs to compare with. REQUEST is 
     warm_up  inferences before the first mark
     count    inferences between two marks each
 
-One JSON object on the last line of standard output: the description of the runtime, or ``error``, a sentence.
+The answer holds ``runtime``, the description of the runtime, on the last line of standard output: a runtime may print
+before it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Message
 
 #: A mark is this system call on a number that no process has; see count.c.
 _MARK = 0x7E000000
 BEFORE, AFTER = 1, 2
 
 
-def mark(tag: int) -> None:
-    """Has the counter print what was executed since the last mark."""
-    with contextlib.suppress(ProcessLookupError):
-        os.getpgid(_MARK | tag)
-
-
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Carries out a request."""
+def run_marked(request: Message) -> Message:
+    """Carries out a request; ``RuntimeFailure`` for a file that cannot be run."""
     import numpy as np
 
     from edgekron.runtimes.agent import backends
-    from edgekron.runtimes.agent.errors import RuntimeFailure
 
     try:
         session = backends.load(request["file"], 1)
@@ -53,11 +49,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             outputs = session.run(x)
             mark(AFTER)
         gc.enable()
-    except RuntimeFailure as error:
-        return {"error": str(error)}
+    finally:
+        sys.stdout.write("\n")
     np.savez(request["outputs"], *outputs)
-    return {"runtime": dict(session.describe())}
+    return {"runtime": session.describe()}
 
 
-if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(answer(json.loads(sys.argv[1]))) + "\n")
+def mark(tag: int) -> None:
+    """Has the counter print what was executed since the last mark."""
+    with contextlib.suppress(ProcessLookupError):
+        os.getpgid(_MARK | tag)

@@ -18,6 +18,10 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MemoryNumbers
 
 _SELF = Path("/proc/self")
 
@@ -31,6 +35,11 @@ class Memory:
     loaded: int | None
     peak: int | None
     steady: int | None
+
+    @staticmethod
+    def read(numbers: MemoryNumbers) -> Memory:
+        """The numbers of an agent's answer."""
+        return Memory(numbers["file"], numbers["runtime"], numbers["loaded"], numbers["peak"], numbers["steady"])
 
     def to_json(self) -> dict[str, int | None]:
         """The five numbers by name."""

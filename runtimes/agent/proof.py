@@ -29,22 +29,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import KilledError, OutOfTimeError, RuntimeFailure
 from edgekron.runtimes.agent.rounds import start_worker, worker_command
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.rounds import Say
-
-Message = dict[str, Any]
+    from edgekron.runtimes.agent.messages import MemoryNumbers, Message, Progress, ProveAnswer, Stage
 
 _GROUPS = Path("/sys/fs/cgroup")
 #: Seconds in which killed processes must have left their group.
 _PATIENCE = 2.0
 
 
-def prove(request: Message, say: Say) -> Message:
+def prove(request: Message, progress: Progress) -> ProveAnswer:
     """Carries out a ``prove`` request (see ``edgekron.runtimes.agent.requests``).
 
     A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far it came
@@ -52,16 +50,16 @@ def prove(request: Message, say: Say) -> Message:
     once more without the limit; one that fails there too is an error: memory is not what it lacks.
     """
     file, limit = request["file"], request["limit"]
-    say(0, 1, f"running {file['name']} in {limit} bytes")
+    progress(f"running {file['name']} in {limit} bytes", 0, 1)
     with _cage(limit) as cage:
         attempt = _attempt(request, cage.prefix)
         peak = cage.peak()
     if attempt.reason is not None and not attempt.killed:
-        say(0, 1, f"running {file['name']} without a limit")
+        progress(f"running {file['name']} without a limit", 0, 1)
         free = _attempt(request, [])
         if free.reason is not None and not free.killed:
             raise RuntimeFailure(free.reason)
-    say(1, 1, "done")
+    progress("done", 1, 1)
     return {
         "means": cage.means,
         "lived": attempt.reason is None,
@@ -76,10 +74,10 @@ def prove(request: Message, say: Say) -> Message:
 class _Attempt:
     """How far a process came ("start", "load", "run" or "done"), how it ended, and the five numbers of memory."""
 
-    stage: str = "start"
+    stage: Stage = "start"
     reason: str | None = None
     killed: bool = False
-    memory: Message | None = None
+    memory: MemoryNumbers | None = None
 
 
 def _attempt(request: Message, prefix: list[str]) -> _Attempt:
@@ -185,7 +183,7 @@ def _works(command: list[str]) -> bool:
     if shutil.which(command[0]) is None:
         return False
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=10)  # noqa: S603 - our own words
+        done = subprocess.run(command, capture_output=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

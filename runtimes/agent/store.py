@@ -23,9 +23,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Message
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[0-9a-f]{64}\.(onnx|tflite)")
@@ -172,7 +175,7 @@ class Store:
                 file.truncate(0)
 
 
-def follow(store: Store, identity: str, seen: int) -> Iterator[dict[str, Any]]:
+def follow(store: Store, identity: str, seen: int) -> Iterator[Message]:
     """The messages of a job from number ``seen`` on, as they come, up to the last one.
 
     A job whose process died without a last word gets one.

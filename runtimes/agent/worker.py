@@ -36,7 +36,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from edgekron.runtimes.agent import environment, memory
 from edgekron.runtimes.agent.errors import RuntimeFailure
@@ -47,11 +47,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgekron.runtimes.agent.backends import Session
+    from edgekron.runtimes.agent.messages import Message
 
 #: Raised whenever a request or an answer changes its meaning.
 PROTOCOL = 2
-
-Message = dict[str, Any]
 
 #: The request of prctl(2) for a signal at the death of the parent.
 _PR_SET_PDEATHSIG = 1

@@ -19,9 +19,9 @@ from edgekron.runtimes.check.verdict import Judgement, Verdict
 __all__ = [
     "KINDS",
     "Baseline",
+    "BaselineEntry",
     "Budget",
     "Effort",
-    "BaselineEntry",
     "Judgement",
     "Kind",
     "Limit",

@@ -11,13 +11,13 @@ interval later. It is compared only on the machine, device and number of threads
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.fingerprint import differences, fingerprint
+from edgekron.runtimes.check.fingerprint import Identity, differences, fingerprint
 
 FORMAT = 1
 
@@ -38,7 +38,7 @@ class BaselineEntry:
 class BaselineMachine:
     """A machine's identity and its entries, by device and by model."""
 
-    identity: Mapping[str, Any]
+    identity: Identity
     devices: Mapping[str, Mapping[str, BaselineEntry]]
 
 
@@ -49,7 +49,7 @@ class Baseline:
     path: Path
     machines: Mapping[str, BaselineMachine]
 
-    def find(self, machine: Mapping[str, Any], device: str, model: str, threads: int) -> tuple[BaselineEntry | None, str]:
+    def find(self, machine: Identity, device: str, model: str, threads: int) -> tuple[BaselineEntry | None, str]:
         """The entry for a model on this machine, or None and why there is none."""
         again = "run with --write-baseline on this machine"
         here = self.machines.get(fingerprint(machine))
@@ -64,7 +64,7 @@ class Baseline:
             return None, f"the baseline of {model} is with {entry.threads} threads, not {threads}; {again}"
         return entry, ""
 
-    def with_entries(self, machine: Mapping[str, Any], device: str, entries: Mapping[str, BaselineEntry]) -> Baseline:
+    def with_entries(self, machine: Identity, device: str, entries: Mapping[str, BaselineEntry]) -> Baseline:
         """The same with the entries of one machine and device added or replaced."""
         key = fingerprint(machine)
         old = self.machines.get(key, BaselineMachine(machine, {}))
@@ -106,7 +106,21 @@ def read_baseline(path: str | Path) -> Baseline:
     return Baseline(file, machines)
 
 
-def _machine(value: Mapping[str, Any]) -> BaselineMachine:
+class _EntryTable(TypedDict):
+    date: str
+    threads: int
+    sha256: str
+    runtime: str
+    latency: list[float]
+    instructions: list[float]
+
+
+class _MachineTable(TypedDict):
+    identity: dict[str, object]
+    devices: dict[str, dict[str, _EntryTable]]
+
+
+def _machine(value: _MachineTable) -> BaselineMachine:
     devices = {
         str(device): {str(name): _entry(entry) for name, entry in entries.items()}
         for device, entries in value["devices"].items()
@@ -114,7 +128,7 @@ def _machine(value: Mapping[str, Any]) -> BaselineMachine:
     return BaselineMachine(dict(value["identity"]), devices)
 
 
-def _entry(value: Mapping[str, Any]) -> BaselineEntry:
+def _entry(value: _EntryTable) -> BaselineEntry:
     return BaselineEntry(
         str(value["date"]),
         int(value["threads"]),
@@ -125,7 +139,7 @@ def _entry(value: Mapping[str, Any]) -> BaselineEntry:
     )
 
 
-def _positive(values: Sequence[Any]) -> tuple[float, ...]:
+def _positive(values: list[float]) -> tuple[float, ...]:
     numbers = tuple(float(value) for value in values)
     if not all(0 < number < float("inf") for number in numbers):
         raise ValueError("a measured number is not positive")

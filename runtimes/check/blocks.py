@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from edgekron.runtimes.agent.environment import disturbances
 from edgekron.runtimes.devices import LocalDevice
-from edgekron.runtimes.measure import LIMIT, bench, sent
+from edgekron.runtimes.measure import LIMIT, Measuring, bench, sent
 from edgekron.runtimes.statistics import log_ratios
 
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts, RuntimeFacts
     from edgekron.runtimes.devices import Device
     from edgekron.runtimes.devices.emulation.device import EmulatedDevice
     from edgekron.runtimes.results import Report
@@ -47,7 +48,7 @@ class Run:
 
     rounds: tuple[tuple[float, ...], ...]
     memory: Mapping[str, int | None]
-    runtime: Mapping[str, Any]
+    runtime: RuntimeFacts
     #: Bytes of the tensor arenas by the name of their limit.
     arena: Mapping[str, int | None] = field(default_factory=dict)
     instructions: float | None = None
@@ -74,7 +75,7 @@ class MeasuredBlock:
     """The files' runs in the order in which they were asked for, and the machine while they ran."""
 
     runs: tuple[Run, ...]
-    facts: Mapping[str, Any]
+    facts: MachineFacts
     #: What makes the block worthless for times.
     spoilt: tuple[str, ...]
     #: What is worth knowing about it.
@@ -93,7 +94,9 @@ def counts_instructions(device: Device) -> bool:
     return device.unit == "instruction"
 
 
-def measure_block(files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False) -> MeasuredBlock:
+def measure_block(
+    files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False
+) -> MeasuredBlock:
     """Measures one block; every other one mirrors the one before: the files change places in all orders.
 
     ``arena`` asks for the tensor arena of the first file too.
@@ -102,15 +105,8 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
         return _counted(files, cast("EmulatedDevice", device), _arenas(files[0], device, threads) if arena else {})
     busy = _busy() if isinstance(device, LocalDevice) else None
     step = -1 if index % 2 else 1
-    report = bench(
-        files[::step],
-        threads=threads,
-        rounds=_ROUNDS,
-        seconds=_SECONDS,
-        seed=index // 2,
-        device=device,
-        patience=_PATIENCE,
-    )
+    how = Measuring(threads=threads, rounds=_ROUNDS, seconds=_SECONDS, seed=index // 2, patience=_PATIENCE)
+    report = bench(files[::step], how, device=device)
     arenas = _arenas(files[0], device, threads) if arena else {}
     # Of the machine alone: other sentences hold names of files, which may be any words.
     disturbed = disturbances(report.environment, report.before, report.after, report.during)

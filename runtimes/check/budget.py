@@ -34,7 +34,6 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check.limits import KINDS, Limit
@@ -43,7 +42,8 @@ from edgekron.runtimes.devices.file import check_name, check_place, said_in_full
 
 FORMAT = 1
 
-Table = Mapping[str, Any]
+#: A table of TOML, whose values are not checked yet.
+Table = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Reader:
             raise RuntimeFailure(f"{self.path}: {_join(place, key)} must be words in quotes, not {value!r}.")
         return value
 
-    def number(self, value: Any, quantity: str, place: str, key: str) -> float:
+    def number(self, value: object, quantity: str, place: str, key: str) -> float:
         return parse(value, quantity, f"{self.path}: {_join(place, key)}")
 
     def whole(self, table: Table, key: str, default: int) -> int:

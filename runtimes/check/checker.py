@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.messages import MachineFacts
 from edgekron.runtimes.check.baseline import Baseline, BaselineEntry
-from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock
 from edgekron.runtimes.check.budget import Budget, Effort
 from edgekron.runtimes.check.estimates import UnknownError, estimate
-from edgekron.runtimes.check.fingerprint import identity
+from edgekron.runtimes.check.fingerprint import Identity, identity
 from edgekron.runtimes.check.job import Job, prepare
 from edgekron.runtimes.check.limits import Evidence, Limit
 from edgekron.runtimes.check.operators import count_operators
 from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.sampling import Progress, Target, sample
+from edgekron.runtimes.check.sampling import INSTRUMENTS, Instruments, Target, sample
 from edgekron.runtimes.check.units import show
 from edgekron.runtimes.check.verdict import Judgement, Verdict, exact, judge
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Progress
     from edgekron.runtimes.devices import Device
 
 #: Top-1 of a file on a named data set, as a fraction.
 TopOne = Callable[[Path, str], float]
-Measure = Callable[..., MeasuredBlock]
 
 #: Blocks that each kind of evidence takes at least.
 _LEAST = {Evidence.LOADED: 1, Evidence.MEMORY: 3, Evidence.TIMED: FEWEST}
@@ -47,8 +46,7 @@ def check(
     record: bool = False,
     top1: TopOne | None = None,
     progress: Progress = lambda _what, _done, _total: None,
-    measure: Measure = measure_block,
-    clock: Callable[[], float] = time.monotonic,
+    instruments: Instruments = INSTRUMENTS,
 ) -> Outcome:
     """Checks the models of these names, all for none, on one device.
 
@@ -59,9 +57,9 @@ def check(
     chosen = budget.select(models)
     jobs = [prepare(budget, model, device, record) for model in chosen]
     outcomes = [
-        _Check(job, device, budget.effort, baseline, record, top1, progress, measure, clock).run() for job in jobs
+        _Check(job, device, budget.effort, baseline, record, top1, progress, instruments).run() for job in jobs
     ]
-    facts = next((outcome.blocks[0].facts for outcome in outcomes if outcome.blocks), {})
+    facts = next((outcome.blocks[0].facts for outcome in outcomes if outcome.blocks), MachineFacts())
     date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return Outcome(budget.path, device.name, date, budget.effort.threads, tuple(outcomes), facts)
 
@@ -77,8 +75,7 @@ class _Check:
     record: bool
     top1: TopOne | None
     progress: Progress
-    measure: Measure
-    clock: Callable[[], float]
+    instruments: Instruments
 
     def run(self) -> ModelOutcome:
         """Measures and judges, again while an attempt is left and may help."""
@@ -127,8 +124,8 @@ class _Check:
             _LEAST[self.job.evidence],
             self._targets if timed else None,
             self.progress,
-            partial(self.measure, arena=True) if arena else self.measure,
-            self.clock,
+            arena=arena,
+            instruments=self.instruments,
         )
 
     def _targets(self, blocks: Sequence[MeasuredBlock]) -> list[Target]:
@@ -187,7 +184,7 @@ class _Check:
                 notes.append(f"the baseline was measured in {entry.runtime}, this is {now}")
         return notes
 
-    def _baseline(self, machine: Mapping[str, Any]) -> tuple[BaselineEntry | None, str]:
+    def _baseline(self, machine: Identity) -> tuple[BaselineEntry | None, str]:
         if self.baseline is None:
             return None, "there is no baseline; run with --write-baseline on this machine"
         return self.baseline.find(machine, self.device.name, self.job.model.name, self.effort.threads)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from edgekron.runtimes.agent.messages import MachineFacts
 from edgekron.runtimes.check.baseline import BaselineEntry
 from edgekron.runtimes.check.blocks import MeasuredBlock
 from edgekron.runtimes.check.fingerprint import fingerprint, identity
@@ -35,9 +34,9 @@ class ModelOutcome:
         """The worst of the limits'."""
         return worst(judgement.verdict for judgement in self.judgements)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; latencies in seconds, one a block."""
-        latency: dict[str, Any] = {}
+        latency: dict[str, list[float]] = {}
         if self.blocks and self.blocks[0].runs[0].rounds:
             files = (self.file,) if self.reference is None else (self.file, self.reference)
             latency = {
@@ -66,7 +65,7 @@ class Outcome:
     date: str
     threads: int
     models: tuple[ModelOutcome, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: MachineFacts = field(default_factory=MachineFacts)
 
     @property
     def verdict(self) -> Verdict:
@@ -78,7 +77,7 @@ class Outcome:
         """0 passed, 1 failed, 3 inconclusive."""
         return self.verdict.exit_code
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data that ``json.dumps`` takes and docs/check.schema.json describes."""
         machine = identity(self.facts)
         return {

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
 from edgekron.runtimes.check.budget import Effort
@@ -19,12 +20,32 @@ from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Progress
     from edgekron.runtimes.devices import Device
 
 #: An estimate of something positive, and the limit it is for; None where it is only to be known precisely.
 Target = tuple[Interval, float | None]
-#: (what is being done now, steps done, steps in all)
-Progress = Callable[[str, int, int], None]
+
+
+class MeasureBlock(Protocol):
+    """How one block is measured: ``blocks.measure_block``, or a test's own."""
+
+    def __call__(
+        self, files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False
+    ) -> MeasuredBlock:
+        """The block of this number; ``arena`` asks for the tensor arena of the first file too."""
+        ...
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """How a block is measured, and the clock, in seconds, that says when the time for blocks is over."""
+
+    measure: MeasureBlock = measure_block
+    clock: Callable[[], float] = time.monotonic
+
+
+INSTRUMENTS = Instruments()
 
 
 def clear(target: Target, precision: float) -> bool:
@@ -49,16 +70,17 @@ def sample(
     least: int,
     targets: Callable[[Sequence[MeasuredBlock]], Sequence[Target]] | None,
     progress: Progress,
-    measure: Callable[[Sequence[Path], Device, int, int], MeasuredBlock] = measure_block,
-    clock: Callable[[], float] = time.monotonic,
+    *,
+    arena: bool = False,
+    instruments: Instruments = INSTRUMENTS,
 ) -> list[MeasuredBlock]:
     """Measures blocks until all ``targets`` of them are clear, or for ``effort.seconds`` after which no block begins.
 
     ``least`` blocks are measured without a look; without ``targets`` there are no more than that. Fewer come back only
-    where the time does not allow for more.
+    where the time does not allow for more. ``arena`` asks for the tensor arena of the first file in every block.
     """
     blocks: list[MeasuredBlock] = []
-    started = clock()
+    started = instruments.clock()
     while True:
         done = min(len(blocks), least)
         progress(f"measuring {files[0].name}", done, least)
@@ -67,6 +89,6 @@ def sample(
                 return blocks
             if len(blocks) >= FEWEST and all(clear(target, effort.precision) for target in targets(blocks)):
                 return blocks
-        if blocks and clock() - started >= effort.seconds:
+        if blocks and instruments.clock() - started >= effort.seconds:
             return blocks
-        blocks.append(measure(files, device, effort.threads, len(blocks)))
+        blocks.append(instruments.measure(files, device, effort.threads, len(blocks), arena=arena))

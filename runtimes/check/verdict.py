@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from edgekron.runtimes.check.limits import Limit
 from edgekron.runtimes.check.units import show
@@ -54,7 +53,7 @@ class Judgement:
         value, low, high = (show(x, quantity) for x in (self.measured.value, self.measured.low, self.measured.high))
         return value if low == high else f"{value} [{low}, {high}]"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; numbers in seconds, bytes or 1."""
         measured = self.measured
         return {

@@ -8,7 +8,8 @@ from edgekron.runtimes import schema
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices.device import Listener, Message
+    from edgekron.runtimes.agent.messages import Message
+    from edgekron.runtimes.devices.device import Listener
 
 
 def listen(lines: IO[bytes], what: str, device: str, listener: Listener | None = None) -> Message | None:

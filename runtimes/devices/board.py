@@ -22,10 +22,12 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.worker import PROTOCOL
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener, Message, Target
+from edgekron.runtimes.devices.device import Listener, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from edgekron.runtimes.agent.messages import DescribeAnswer, Message, Step
 
 #: Writes the agent (standard input) to its place and prints that. Any Python must be able to say that it is too old.
 _INSTALL = """
@@ -109,7 +111,7 @@ class Board:
         words = (json.dumps(request) + "\n").encode()
         heard = 0
 
-        def hear(step: Message) -> None:
+        def hear(step: Step) -> None:
             nonlocal heard
             heard += 1
             if listener:
@@ -125,9 +127,9 @@ class Board:
             with contextlib.suppress(RuntimeFailure):
                 self._call(["drop", identity], "drop")
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
-        return self._persistently(lambda: self._call(["describe"], "describe"))
+        return cast("DescribeAnswer", self._persistently(lambda: self._call(["describe"], "describe")))
 
     def clean(self) -> None:
         """Removes all that the agent keeps on the board, itself included."""
@@ -196,7 +198,7 @@ class Board:
         """(exit code, output, errors) of any command there."""
         command = self._transport.command(words)
         try:
-            done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=_SHORT)  # noqa: S603
+            done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=_SHORT)
         except subprocess.TimeoutExpired:
             raise RuntimeFailure(f"{self.name} does not answer; look whether it is up.") from None
         return done.returncode, done.stdout, done.stderr.decode(errors="replace").strip()
@@ -213,9 +215,7 @@ class Board:
         folder = ["--folder", self._folder] if self._folder else []
         command = self._transport.command([self._python, self._agent, *folder, *words])
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(  # noqa: S603 - quoted by the transport
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            )
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
             started = time.monotonic()
             timer = threading.Timer(limit, process.kill) if limit else None
             if timer:

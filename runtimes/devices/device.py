@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from edgekron.runtimes.agent.messages import DescribeAnswer, Message, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Message = dict[str, Any]
-
 #: Called with each step that a device reports while it works: {"done": 3, "total": 20, "text": "round 3 of 20"}.
-Listener = Callable[[Message], None]
+Listener = Callable[[Step], None]
 
 
 class Device(Protocol):
@@ -49,8 +49,8 @@ class Device(Protocol):
         """
         ...
 
-    def facts(self) -> Message:
-        """What the device is: the answer to ``describe`` (facts, state, runtimes, python, protocol)."""
+    def facts(self) -> DescribeAnswer:
+        """What the device is: the answer to ``describe``."""
         ...
 
     def close(self) -> None:
@@ -74,5 +74,3 @@ class Target:
     ssh_config: str | None = None
     adb: str | None = None
     benchmark_model: str | None = None
-
-

@@ -20,7 +20,6 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.device import Target
@@ -108,7 +107,7 @@ def check_name(name: str) -> None:
         raise RuntimeFailure(f"{name!r} cannot name a device; use letters, digits, - and _, and not 'local'.")
 
 
-def target(path: Path, name: str, entry: Any) -> Target:
+def target(path: Path, name: str, entry: object) -> Target:
     """What the entry of a name in a file means; ``RuntimeFailure`` naming what is wrong in it."""
     check_name(name)
     if not isinstance(entry, dict) or "on" not in entry:

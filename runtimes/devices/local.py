@@ -15,13 +15,13 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.rounds import start_worker
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener, Message
+from edgekron.runtimes.devices.device import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekron.runtimes.agent.connection import Connection
-
+    from edgekron.runtimes.agent.messages import DescribeAnswer, Message
 
 #: Seconds that an agent may take to end.
 _PATIENCE = 10.0
@@ -51,9 +51,9 @@ class LocalDevice:
         """A worker of its own, for what needs many answers; ``subject`` (the file it will run) is named in errors."""
         return start_worker(subject, threads, [sys.executable, str(self.agent), "work"])
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
-        return self._call(["describe"], "describe")
+        return cast("DescribeAnswer", self._call(["describe"], "describe"))
 
     def close(self) -> None:
         """Removes the agent's file."""
@@ -62,7 +62,7 @@ class LocalDevice:
     def _call(self, words: Sequence[str], what: str, data: bytes = b"", listener: Listener | None = None) -> Message:
         with (
             tempfile.TemporaryFile() as errors,
-            subprocess.Popen(  # noqa: S603 - our own agent
+            subprocess.Popen(
                 [sys.executable, str(self.agent), *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -93,7 +93,7 @@ class SshTransport:
         """See ``Transport.connect``."""
         self._end_master()
         with tempfile.TemporaryFile() as errors:
-            self._master = subprocess.Popen(  # noqa: S603 - the user's own client
+            self._master = subprocess.Popen(
                 # It reads from here for ever, so that it ends with this program, however that ends.
                 [*self._ssh("-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-T"), "--", self._host, "cat"],
                 stdin=subprocess.PIPE,
@@ -139,7 +139,7 @@ class SshTransport:
 
     def _alive(self) -> bool:
         command = [*self._ssh("-O", "check"), "--", self._host]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _end_master(self) -> None:
         if self._master:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _step(what: str) -> None:
+def _step(what: str, _done: int, _total: int) -> None:
     sys.stderr.write(f"{what} ...\n")
 
 

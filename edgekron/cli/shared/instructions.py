@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
     from edgekron.runtimes.devices.emulation import FileCount, InstructionReport
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 
 #: Columns of the classes: an instruction is counted in "instructions" and in at most one of the next four.
 _COLUMNS = {
@@ -58,7 +58,7 @@ def bench_instructions(device: EmulatedDevice, files: Sequence[Path], arguments:
             )
     with progress_bars() as bars:
         report = device.count(
-            files, timeout=arguments.limit, progress=lambda done, total, _: bars("counting", done, total)
+            files, timeout=arguments.limit, progress=lambda _, done, total: bars("counting", done, total)
         )
     found = arenas(files, device) if arguments.arena else {}
     if arguments.json:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.backends.session import Description, Session, TensorInfo, random_input, run_nchw
+from edgekron.runtimes.agent.backends.session import Session, TensorInfo, random_input, run_nchw
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: The module of this package that runs files with a suffix.
 BACKENDS = {".onnx": "onnxruntime", ".tflite": "litert"}
 
-__all__ = ["BACKENDS", "Description", "Session", "TensorInfo", "backend", "load", "random_input", "run_nchw"]
+__all__ = ["BACKENDS", "Session", "TensorInfo", "backend", "load", "random_input", "run_nchw"]
 
 
 def backend(path: str | Path) -> ModuleType:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends.session import Description, TensorInfo, only_input
+from edgekron.runtimes.agent.backends.session import TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
+
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 #: (module, distribution, name in reports), the first that can be imported is used.
 _RUNTIMES = (
@@ -57,7 +59,7 @@ class LitertSession:
         self.file = str(path)
         _check_header(Path(path))
         self._module = import_runtime()
-        options: dict[str, Any] = {"model_path": self.file, "num_threads": threads}
+        options: dict[str, object] = {"model_path": self.file, "num_threads": threads}
         try:
             if not delegate:
                 resolvers = self._module.OpResolverType
@@ -99,14 +101,10 @@ class LitertSession:
         self._batch = batch
         return True
 
-    def describe(self) -> Description:
-        """See ``Session.describe``.
-
-        ``partitions`` counts the pieces of the graph that the delegate took, ``not_delegated`` lists the operators that
-        it left, in their order.
-        """
+    def describe(self) -> RuntimeFacts:
+        """See ``Session.describe``."""
         title, version = _installed(self._module)
-        described: dict[str, Any] = {"runtime": title, "version": version, "threads": self._threads}
+        described: RuntimeFacts = {"runtime": title, "version": version, "threads": self._threads}
         try:
             operators = self._interpreter._get_ops_details()  # noqa: SLF001
         except AttributeError:  # not a public method; some versions may lack it
@@ -133,7 +131,16 @@ class LitertSession:
         del self._interpreter
 
 
-def _not_delegated(operators: Sequence[dict[str, Any]]) -> list[str]:
+class _Operator(TypedDict):
+    """An operator, or a delegate's node, as the interpreter describes it: the tensors are numbers."""
+
+    index: int
+    op_name: str
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+
+def _not_delegated(operators: Sequence[_Operator]) -> list[str]:
     """The names of operators in no partition.
 
     The interpreter keeps the operators that a delegate took beside the node that stands for them. They are found by
@@ -174,7 +181,20 @@ def _check_header(path: Path) -> None:
         raise RuntimeFailure(f"{path} is not a TFLite file, or is truncated ({size} bytes); export it again.")
 
 
-def _tensor(detail: dict[str, Any]) -> TensorInfo:
+class _OldDetail(TypedDict):
+    name: str
+    shape: np.ndarray
+    dtype: type
+    quantization: tuple[float, int]
+
+
+class _Detail(_OldDetail, total=False):
+    """A tensor as the interpreter describes it; the signature, which older ones lack, has -1 for a free size."""
+
+    shape_signature: np.ndarray
+
+
+def _tensor(detail: _Detail) -> TensorInfo:
     signature = detail.get("shape_signature", detail["shape"])
     shape = tuple(None if size < 0 else int(size) for size in signature)
     dtype = np.dtype(detail["dtype"])

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.agent.backends.session import Description, TensorInfo, only_input
+from edgekron.runtimes.agent.backends.session import TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
     import numpy as np
+
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 #: Element types whose name is not numpy's.
 _TYPES = {"float": "float32", "double": "float64"}
@@ -87,7 +89,7 @@ class OnnxSession:
         """True where the batch is free, or is this one already."""
         return self.input.shape[0] in (None, batch)
 
-    def describe(self) -> Description:
+    def describe(self) -> RuntimeFacts:
         """See ``Session.describe``."""
         return {
             "runtime": "onnxruntime",
@@ -111,8 +113,16 @@ def scales_of(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[
         raise RuntimeFailure(f"{path}: its metadata {QUANTIZATION} is damaged ({error}); export it again.") from None
 
 
-def _tensor(value: Any, scales: Mapping[str, tuple[float, int]]) -> TensorInfo:
-    name = str(value.type).removeprefix("tensor(").removesuffix(")")
+class _NodeArg(Protocol):
+    """An input or output as the runtime describes it; a size that the file leaves open is a name or None."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+def _tensor(value: _NodeArg, scales: Mapping[str, tuple[float, int]]) -> TensorInfo:
+    name = value.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "plain"
     return TensorInfo(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))

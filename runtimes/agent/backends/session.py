@@ -10,9 +10,9 @@ that treats the images of a batch independently gives the same outputs either wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 if TYPE_CHECKING:
     from pathlib import Path
 
-Description = Mapping[str, Any]
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Session(Protocol):
         """Prepares for this many images at once; False where the file's own number is fixed."""
         ...
 
-    def describe(self) -> Description:
+    def describe(self) -> RuntimeFacts:
         """Name and version of the runtime, its threads, and what executes the operators."""
         ...
 
@@ -129,8 +129,7 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     if tensor.layout == "NHWC" and x.ndim == 4:
         x = x.transpose(0, 2, 3, 1)
     fits = x.ndim == len(tensor.shape) and all(
-        size in (None, got)
-        for size, got in zip(tensor.shape[1:], x.shape[1:])  # noqa: B905 - Python 3.9
+        size in (None, got) for size, got in zip(tensor.shape[1:], x.shape[1:])
     )
     if not fits:
         raise RuntimeFailure(
@@ -145,7 +144,7 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x, dtype=dtype)
 
 
-def to_integers(x: np.ndarray, dtype: np.dtype[Any], quantization: tuple[float, int]) -> np.ndarray:
+def to_integers(x: np.ndarray, dtype: np.dtype, quantization: tuple[float, int]) -> np.ndarray:
     """Real numbers as the nearest integers of (scale, zero point); saturates at the ends of the type."""
     scale, zero = quantization
     limits = np.iinfo(dtype)

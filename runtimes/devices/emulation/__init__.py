@@ -1,4 +1,9 @@
-"""Emulated ARM boards: the runtimes' real ARM code under qemu, counted in instructions and never in time."""
+"""Emulated ARM boards: the runtimes' real ARM code under qemu, counted in instructions and never in time.
+
+``build`` makes the boards of ``boards`` from packages (``packages``, ``wheels``) and keeps them in an
+``installation``; ``count`` counts instructions on one. ``machine`` and ``boot`` make and start a virtual machine that
+is driven over SSH. ``device`` shows both as devices.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Machine:
         if setpriv := shutil.which("setpriv"):
             words = [setpriv, "--pdeathsig", "KILL", *words]
         self._errors = (folder / "errors").open("w+b")
-        self._process = subprocess.Popen(  # noqa: S603 - our own words
+        self._process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, env=environment
         )
         started = time.monotonic()

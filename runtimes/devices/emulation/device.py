@@ -21,15 +21,10 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Target
-from edgekron.runtimes.devices.emulation import (
-    EmulatedBoard,
-    Installation,
-    InstructionReport,
-    cache_folder,
-    count_instructions,
-    find_board,
-)
+from edgekron.runtimes.devices.emulation.boards import EmulatedBoard, find_board
 from edgekron.runtimes.devices.emulation.boot import Machine
+from edgekron.runtimes.devices.emulation.count import count_instructions
+from edgekron.runtimes.devices.emulation.installation import Installation, cache_folder
 from edgekron.runtimes.devices.emulation.machine import MachineFiles
 from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.ssh import open_ssh
@@ -37,9 +32,9 @@ from edgekron.runtimes.devices.ssh import open_ssh
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.devices.device import Listener, Message
-    from edgekron.runtimes.devices.emulation.count import Progress
-
+    from edgekron.runtimes.agent.messages import DescribeAnswer, MachineFacts, Message, Progress
+    from edgekron.runtimes.devices.device import Listener
+    from edgekron.runtimes.devices.emulation.results import InstructionReport
 
 #: Facts that the agent reads from the machine that emulates, and that are none of the board's.
 _NOT_THE_BOARDS = ("allowed_cores", "governor", "kernel", "memory", "swap")
@@ -111,11 +106,11 @@ class EmulatedDevice:
         )
         return replace(report, device=self.name)
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``; with what plays the board."""
         with (
             tempfile.TemporaryFile() as errors,
-            subprocess.Popen(  # noqa: S603 - our own agent
+            subprocess.Popen(
                 self._command("--folder", str(self._home / "store"), "describe"),
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -132,8 +127,9 @@ class EmulatedDevice:
                     f"{self.name} does not start ({reason}); run "
                     f"`edgekron devices emulate {self._board.name} --rebuild`."
                 )
-        facts = {name: value for name, value in answer["facts"].items() if name not in _NOT_THE_BOARDS}
-        return {**answer, "facts": {**facts, **self._installation.facts(self._board)}, "state": {}}
+        kept = {name: value for name, value in answer["facts"].items() if name not in _NOT_THE_BOARDS}
+        facts = cast("MachineFacts", {**kept, **self._installation.facts(self._board)})
+        return cast("DescribeAnswer", {**answer, "facts": facts, "state": {}})
 
     def close(self) -> None:
         """Removes the agent's file."""
@@ -170,7 +166,7 @@ class MachineDevice:
         """See ``Device.run_agent``."""
         return self._ssh.run_agent(request, listener)
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
         return self._ssh.facts()
 

@@ -18,11 +18,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
 from edgekron.runtimes.devices.emulation.wheels import requirements
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts
 
 #: Raised when an installation made by an older version no longer serves.
 _FORMAT = 1
@@ -69,7 +72,7 @@ class Installation:
         folder = cache / "arm64"
         remedy = f"run `edgekron devices emulate {board}`."
         try:
-            stored: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+            stored = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
             raise RuntimeFailure(f"emulated:{board} has not been built on this machine; {remedy}") from None
         except (OSError, ValueError) as error:
@@ -90,7 +93,7 @@ class Installation:
         """The file system that a program on the board sees."""
         return self.folder / "boards" / board.name
 
-    def facts(self, board: EmulatedBoard) -> dict[str, Any]:
+    def facts(self, board: EmulatedBoard) -> MachineFacts:
         """What a report says about the board."""
         return {
             "board": board.title,
@@ -112,15 +115,15 @@ class Installation:
             words += ["-plugin", f"{_escaped(self.folder / 'counter.so')},out={_escaped(count_to)}"]
         return [*words, str(root / f"usr/bin/python{self.python}")]
 
-    def environment(self, home: Path, *path: Path) -> dict[str, str]:
+    def environment(self, home: Path) -> dict[str, str]:
         """All environment variables of such a process: nothing of this machine's leaks into the board.
 
-        ``home`` is where a runtime may leave files of its own; ``path`` is searched by Python before the packages.
+        ``home`` is where a runtime may leave files of its own.
         """
         variables = {
             "HOME": str(home),
             "PYTHONHASHSEED": "0",
-            "PYTHONPATH": os.pathsep.join(map(str, (*path, self.folder / "site"))),
+            "PYTHONPATH": str(self.folder / "site"),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }

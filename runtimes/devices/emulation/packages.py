@@ -119,13 +119,11 @@ class PackageSource:
 
     def _apt(self, program: str, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [program, "-c", str(self._settings), *words]
-        return subprocess.run(  # noqa: S603 - fixed words
-            command, cwd=folder, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def _run(command: Sequence[str], failure: str) -> None:
-    done = subprocess.run(list(command), capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure(f"{failure} ({last_error(done.stderr)}); free disk space and run this again.")
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts, RuntimeFacts
 
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1
@@ -29,7 +32,6 @@ REPEATS_WITHIN = 1e-3
 #: Float outputs agree within this part of the largest output.
 FLOAT_TOLERANCE = 1e-6
 
-Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class FileCount:
     """One file: a mapping of the classes for each counted inference."""
 
     file: str
-    runtime: Facts
+    runtime: RuntimeFacts
     inferences: tuple[Mapping[str, int], ...]
     agreement: Agreement
 
@@ -81,7 +83,7 @@ class InstructionReport:
     """Counts of one or several files on one emulated board; the first file is the reference of the others."""
 
     device: str
-    board: Facts
+    board: MachineFacts
     files: tuple[FileCount, ...]
 
     @property
@@ -111,7 +113,7 @@ class InstructionReport:
         ]
         return tuple(found)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data that ``json.dumps`` takes."""
         return {
             "format": FORMAT,

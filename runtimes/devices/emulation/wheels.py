@@ -55,7 +55,7 @@ def install(wanted: Sequence[str], folder: Path, python: str, libc: int) -> None
     command += ["--no-compile", "--no-warn-conflicts", "--root-user-action=ignore", "--target", str(folder)]
     command += ["--implementation", "cp", "--python-version", python, "--only-binary", ":all:"]
     command += [word for name in platforms(libc) for word in ("--platform", name)]
-    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure(
             f"pip cannot provide {', '.join(wanted)} for Python {python} on 64-bit ARM ({last_error(done.stderr)}); "

@@ -49,7 +49,9 @@ class Machine:
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
 
-    def measure(self, files: Sequence[Path], device: object, threads: int, index: int, arena: bool = False) -> MeasuredBlock:
+    def measure(
+        self, files: Sequence[Path], device: object, threads: int, index: int, arena: bool = False
+    ) -> MeasuredBlock:
         assert device is self
         common = self.random.lognormal(sigma=self.shared) if self.shared else 1.0
         runs = tuple(self._run(file, common, arena) for file in files)

@@ -10,7 +10,7 @@ import pytest
 
 from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.check.estimates import estimate
-from edgekron.runtimes.check.sampling import clear, sample
+from edgekron.runtimes.check.sampling import Instruments, clear, sample
 from edgekron.runtimes.ranks import FEWEST, pseudomedian
 from edgekron.runtimes.statistics import Interval
 
@@ -39,8 +39,7 @@ def compare(machine: Machine, limit: float | None = None) -> tuple[Interval, int
         FEWEST,
         lambda blocks: [(estimate(key, blocks, None), limit)],
         lambda _what, _done, _total: None,
-        machine.measure,
-        Clock(machine),
+        instruments=Instruments(machine.measure, Clock(machine)),
     )
     return estimate(key, blocks, None), len(blocks)
 
