@@ -13,14 +13,14 @@ Needs numpy and the runtime of the file, nothing else: neither torch nor the com
 
 from __future__ import annotations
 
-from edgekron.runtimes.agent.backends import Session, TensorInfo, load, run_nchw
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.memory import Memory
-from edgekron.runtimes.evaluate import Accuracy, agreement, top1
-from edgekron.runtimes.measure import Measuring, bench
-from edgekron.runtimes.probes import Proof, node_times, prove_memory, tensor_arena
-from edgekron.runtimes.results import FileResult, Report
-from edgekron.runtimes.statistics import Interval, Summary
+from .agent.backends import Session, TensorInfo, load, run_nchw
+from .agent.errors import RuntimeFailure
+from .agent.memory import Memory
+from .evaluate import Accuracy, agreement, top1
+from .measure import Measuring, bench
+from .probes import Proof, node_times, prove_memory, tensor_arena
+from .results import FileResult, Report
+from .statistics import Interval, Summary
 
 __all__ = [
     "Accuracy",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends import backend
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices import LocalDevice
+from .agent.backends import backend
+from .agent.errors import RuntimeFailure
+from .devices import LocalDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from edgekron.runtimes.agent.messages import RuntimeFacts
+    from .agent.messages import RuntimeFacts
 
 #: One batch: float32 images [N, C, H, W] and int64 labels [N].
 Batch = tuple[np.ndarray, np.ndarray]

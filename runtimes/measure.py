@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edgekron.runtimes.agent.backends import backend
-from edgekron.runtimes.agent.environment import disturbances
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.memory import Memory
-from edgekron.runtimes.devices import Device, open_device
-from edgekron.runtimes.ranks import FEWEST
-from edgekron.runtimes.results import ColdStart, FileResult, Paced, Report
+from .agent.backends import backend
+from .agent.environment import disturbances
+from .agent.errors import RuntimeFailure
+from .agent.memory import Memory
+from .devices import Device, open_device
+from .ranks import FEWEST
+from .results import ColdStart, FileResult, Paced, Report
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import FileAnswer, MeasureAnswer, Progress
-    from edgekron.runtimes.devices import Listener
+    from .agent.messages import FileAnswer, MeasureAnswer, Progress
+    from .devices import Listener
 
 #: Seconds: of work until it is given up, and of waiting for another measurement on the same machine.
 LIMIT = 3600.0

@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edgekron.runtimes.agent.arena import Arena
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.memory import Memory
-from edgekron.runtimes.agent.profile import NodeTime
-from edgekron.runtimes.measure import LIMIT, PATIENCE, opened, sent
+from .agent.arena import Arena
+from .agent.errors import RuntimeFailure
+from .agent.memory import Memory
+from .agent.profile import NodeTime
+from .measure import LIMIT, PATIENCE, opened, sent
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import ArenaAnswer, Message, ProfileAnswer, ProveAnswer
-    from edgekron.runtimes.devices import Device
+    from .agent.messages import ArenaAnswer, Message, ProfileAnswer, ProveAnswer
+    from .devices import Device
 
 #: Inferences under the limit of memory: what a runtime allocates late, it has allocated by then.
 _RUNS = 10

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.runtimes.statistics import Interval
+from .statistics import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

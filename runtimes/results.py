@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
-from edgekron.runtimes.statistics import Interval, Summary, median_interval, speedup, summary
+from .statistics import Interval, Summary, median_interval, speedup, summary
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.memory import Memory
-    from edgekron.runtimes.agent.messages import MachineFacts, MachineState, RuntimeFacts, TensorFacts
+    from .agent.memory import Memory
+    from .agent.messages import MachineFacts, MachineState, RuntimeFacts, TensorFacts
 
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1

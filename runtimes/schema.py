@@ -14,9 +14,9 @@ from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Literal, get_args, get_origin, get_type_hints, is_typeddict
 
-from edgekron.runtimes.agent import messages
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.messages import Message
+from .agent import messages
+from .agent.errors import RuntimeFailure
+from .agent.messages import Message
 
 #: No line of an answer is longer: ten thousand samples in each of twenty rounds of five files are twenty megabytes.
 LONGEST_LINE = 64 * 2**20

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from types import ModuleType

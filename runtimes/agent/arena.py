@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.backends import litert
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .backends import litert
+from .errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from types import ModuleType

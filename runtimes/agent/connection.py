@@ -16,15 +16,15 @@ import tempfile
 import time
 from typing import IO, TYPE_CHECKING, cast
 
-from edgekron.runtimes.agent.errors import KilledError, OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.worker import PROTOCOL
+from .errors import KilledError, OutOfTimeError, RuntimeFailure
+from .worker import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from edgekron.runtimes.agent.messages import Message
+    from .messages import Message
 
 _LONGEST_LAST_WORDS = 300
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from edgekron.runtimes.agent.messages import MachineFacts, MachineState
+    from .messages import MachineFacts, MachineState
 
     Counter = Literal["core_throttles", "quota_throttles", "swapped_in", "swapped_out"]
 

@@ -40,14 +40,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment, marks, worker
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.store import Store, default_folder, follow, said
+from . import environment, marks, worker
+from .errors import RuntimeFailure
+from .store import Store, default_folder, follow, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgekron.runtimes.agent.messages import DescribeAnswer, HeldAnswer, Message, ReceiveAnswer, StartAnswer
+    from .messages import DescribeAnswer, HeldAnswer, Message, ReceiveAnswer, StartAnswer
 
 #: Distributions that run model files, and what they need.
 RUNTIMES = ("onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "numpy")
@@ -133,7 +133,7 @@ def _clean(store: Store) -> Message:
 
 def _run(store: Store) -> None:
     # Not needed by the small commands, and slow to start on a board.
-    from edgekron.runtimes.agent.requests import carry_out
+    from .requests import carry_out
 
     request = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGTERM, _leave)
@@ -183,7 +183,7 @@ def _start(store: Store, identity: str) -> StartAnswer:
 
 
 def _job(store: Store, identity: str) -> None:
-    from edgekron.runtimes.agent.requests import carry_out
+    from .requests import carry_out
 
     signal.signal(signal.SIGTERM, _leave)
     folder = store.job(identity)

@@ -22,7 +22,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import Message
+    from .messages import Message
 
 #: A mark is this system call on a number that no process has; see count.c.
 _MARK = 0x7E000000
@@ -33,7 +33,7 @@ def run_marked(request: Message) -> Message:
     """Carries out a request; ``RuntimeFailure`` for a file that cannot be run."""
     import numpy as np
 
-    from edgekron.runtimes.agent import backends
+    from . import backends
 
     try:
         session = backends.load(request["file"], 1)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import MemoryNumbers
+    from .messages import MemoryNumbers
 
 _SELF = Path("/proc/self")
 

@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.errors import KilledError, OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.rounds import start_worker, worker_command
+from .errors import KilledError, OutOfTimeError, RuntimeFailure
+from .rounds import start_worker, worker_command
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import MemoryNumbers, Message, Progress, ProveAnswer, Stage
+    from .messages import MemoryNumbers, Message, Progress, ProveAnswer, Stage
 
 _GROUPS = Path("/sys/fs/cgroup")
 #: Seconds in which killed processes must have left their group.

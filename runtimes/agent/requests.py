@@ -19,16 +19,16 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment
-from edgekron.runtimes.agent.errors import OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.proof import prove
-from edgekron.runtimes.agent.rounds import measure, start_worker
+from . import environment
+from .errors import OutOfTimeError, RuntimeFailure
+from .proof import prove
+from .rounds import measure, start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgekron.runtimes.agent.messages import Message, Progress
-    from edgekron.runtimes.agent.store import Store
+    from .messages import Message, Progress
+    from .store import Store
 
 
 def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -> None:

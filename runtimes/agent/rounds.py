@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.agent import environment
-from edgekron.runtimes.agent.connection import Connection
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.messages import ColdTimes
+from . import environment
+from .connection import Connection
+from .errors import RuntimeFailure
+from .messages import ColdTimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.agent.messages import (
+    from .messages import (
         FileAnswer,
         MachineState,
         MeasureAnswer,

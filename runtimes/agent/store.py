@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.messages import Message
+    from .messages import Message
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[0-9a-f]{64}\.(onnx|tflite)")

@@ -38,16 +38,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment, memory
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from . import environment, memory
+from .errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
 
-    from edgekron.runtimes.agent.backends import Session
-    from edgekron.runtimes.agent.messages import Message
+    from .backends import Session
+    from .messages import Message
 
 #: Raised whenever a request or an answer changes its meaning.
 PROTOCOL = 2
@@ -99,7 +99,7 @@ class Worker:
             raise RuntimeFailure(f"{self._session.file} is open already; start another process for {file}.")
         _pin(cores)
         started = time.perf_counter_ns()
-        from edgekron.runtimes.agent import backends
+        from . import backends
 
         backend = backends.backend(file)
         backend.import_runtime()
@@ -124,7 +124,7 @@ class Worker:
     def _time(self, count: int, seed: int, period_ns: int = 0) -> Message:
         session = self._opened()
         if self._input is None:
-            from edgekron.runtimes.agent.backends import random_input
+            from .backends import random_input
 
             self._input = random_input(session, seed)
             session.resize(len(self._input))
@@ -152,20 +152,20 @@ class Worker:
     def _run(self, shape: list[int], data: str) -> Message:
         import numpy as np
 
-        from edgekron.runtimes.agent.backends import run_nchw
+        from .backends import run_nchw
 
         images = np.frombuffer(base64.b64decode(data), np.float32).reshape(shape)
         outputs = run_nchw(self._opened(), images)
         return {"outputs": [{"shape": y.shape, "data": base64.b64encode(y.tobytes()).decode()} for y in outputs]}
 
     def _profile(self, file: str, threads: int, cores: list[int] | None, runs: int, seed: int) -> Message:
-        from edgekron.runtimes.agent.profile import profile
+        from .profile import profile
 
         _pin(cores)
         return {"nodes": [asdict(node) for node in profile(file, threads=threads, runs=runs, seed=seed)]}
 
     def _arena(self, file: str) -> Message:
-        from edgekron.runtimes.agent.arena import arena
+        from .arena import arena
 
         return asdict(arena(file))
 

@@ -8,13 +8,13 @@ outcome.verdict                      # pass, fail or inconclusive
 
 from __future__ import annotations
 
-from edgekron.runtimes.check.baseline import Baseline, BaselineEntry, read_baseline
-from edgekron.runtimes.check.budget import Budget, Effort, ModelBudget, read_budget
-from edgekron.runtimes.check.checker import check
-from edgekron.runtimes.check.limits import KINDS, Kind, Limit
-from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.outputs import junit, markdown, sentence
-from edgekron.runtimes.check.verdict import Judgement, Verdict
+from .baseline import Baseline, BaselineEntry, read_baseline
+from .budget import Budget, Effort, ModelBudget, read_budget
+from .checker import check
+from .limits import KINDS, Kind, Limit
+from .outcome import ModelOutcome, Outcome
+from .outputs import junit, markdown, sentence
+from .verdict import Judgement, Verdict
 
 __all__ = [
     "KINDS",

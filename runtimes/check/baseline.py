@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.fingerprint import Identity, differences, fingerprint
+
+from .fingerprint import Identity, differences, fingerprint
 
 FORMAT = 1
 

@@ -36,9 +36,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.limits import KINDS, Limit
-from edgekron.runtimes.check.units import parse
 from edgekron.runtimes.devices.file import check_name, check_place, said_in_full
+
+from .limits import KINDS, Limit
+from .units import parse
 
 FORMAT = 1
 

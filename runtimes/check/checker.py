@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.messages import MachineFacts
-from edgekron.runtimes.check.baseline import Baseline, BaselineEntry
-from edgekron.runtimes.check.blocks import MeasuredBlock
-from edgekron.runtimes.check.budget import Budget, Effort
-from edgekron.runtimes.check.estimates import UnknownError, estimate
-from edgekron.runtimes.check.fingerprint import Identity, identity
-from edgekron.runtimes.check.job import Job, prepare
-from edgekron.runtimes.check.limits import Evidence, Limit
-from edgekron.runtimes.check.operators import count_operators
-from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.sampling import INSTRUMENTS, Instruments, Target, sample
-from edgekron.runtimes.check.units import show
-from edgekron.runtimes.check.verdict import Judgement, Verdict, exact, judge
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
+
+from .baseline import Baseline, BaselineEntry
+from .blocks import MeasuredBlock
+from .budget import Budget, Effort
+from .estimates import UnknownError, estimate
+from .fingerprint import Identity, identity
+from .job import Job, prepare
+from .limits import Evidence, Limit
+from .operators import count_operators
+from .outcome import ModelOutcome, Outcome
+from .sampling import INSTRUMENTS, Instruments, Target, sample
+from .units import show
+from .verdict import Judgement, Verdict, exact, judge
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import Progress
@@ -56,9 +57,7 @@ def check(
     """
     chosen = budget.select(models)
     jobs = [prepare(budget, model, device, record) for model in chosen]
-    outcomes = [
-        _Check(job, device, budget.effort, baseline, record, top1, progress, instruments).run() for job in jobs
-    ]
+    outcomes = [_Check(job, device, budget.effort, baseline, record, top1, progress, instruments).run() for job in jobs]
     facts = next((outcome.blocks[0].facts for outcome in outcomes if outcome.blocks), MachineFacts())
     date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return Outcome(budget.path, device.name, date, budget.effort.threads, tuple(outcomes), facts)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekron.runtimes.check.baseline import BaselineEntry
-from edgekron.runtimes.check.blocks import MeasuredBlock, Run
 from edgekron.runtimes.ranks import FEWEST, pseudomedian, shift
 from edgekron.runtimes.statistics import Interval
+
+from .baseline import BaselineEntry
+from .blocks import MeasuredBlock, Run
 
 #: An interval that is looked at again and again until it is narrow misses the truth more often than one looked at once:
 #: intervals of the first level, the highest that ``FEWEST`` blocks allow, keep the second one over all looks.

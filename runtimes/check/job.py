@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.backends import backend
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.blocks import counts_instructions
-from edgekron.runtimes.check.budget import Budget, ModelBudget
-from edgekron.runtimes.check.limits import Evidence, Limit
+
+from .blocks import counts_instructions
+from .budget import Budget, ModelBudget
+from .limits import Evidence, Limit
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from edgekron.runtimes.check.units import show
+from .units import show
 
 
 class Evidence(IntEnum):

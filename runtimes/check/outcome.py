@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekron.runtimes.agent.messages import MachineFacts
-from edgekron.runtimes.check.baseline import BaselineEntry
-from edgekron.runtimes.check.blocks import MeasuredBlock
-from edgekron.runtimes.check.fingerprint import fingerprint, identity
-from edgekron.runtimes.check.verdict import Judgement, Verdict, worst
+
+from .baseline import BaselineEntry
+from .blocks import MeasuredBlock
+from .fingerprint import fingerprint, identity
+from .verdict import Judgement, Verdict, worst
 
 #: Of the JSON (its schema is docs/check.schema.json); raised whenever a field changes its meaning.
 FORMAT = 1

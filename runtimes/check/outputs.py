@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.verdict import Judgement, Verdict
+from .outcome import ModelOutcome, Outcome
+from .verdict import Judgement, Verdict
 
 #: What XML 1.0 cannot hold at all.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.check.blocks import MeasuredBlock, measure_block
-from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
+
+from .blocks import MeasuredBlock, measure_block
+from .budget import Effort
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import Progress

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgekron.runtimes.check.limits import Limit
-from edgekron.runtimes.check.units import show
 from edgekron.runtimes.statistics import Interval
+
+from .limits import Limit
+from .units import show
 
 
 class Verdict(StrEnum):

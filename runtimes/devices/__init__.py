@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from edgekron.runtimes.devices.device import Device, Listener, Target
-from edgekron.runtimes.devices.local import LocalDevice
-from edgekron.runtimes.devices.opening import open_device
+from .device import Device, Listener, Target
+from .local import LocalDevice
+from .opening import open_device
 
 __all__ = ["Device", "Listener", "LocalDevice", "Target", "open_device"]

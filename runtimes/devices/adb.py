@@ -12,8 +12,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.board import LostError
 from edgekron.runtimes.schema import plain
+
+from .board import LostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import Message
-    from edgekron.runtimes.devices.device import Listener
+
+    from .device import Listener
 
 
 def listen(lines: IO[bytes], what: str, device: str, listener: Listener | None = None) -> Message | None:

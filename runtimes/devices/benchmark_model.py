@@ -30,8 +30,9 @@ if TYPE_CHECKING:
         Message,
         Step,
     )
-    from edgekron.runtimes.devices.adb import AdbTransport
-    from edgekron.runtimes.devices.device import Listener
+
+    from .adb import AdbTransport
+    from .device import Listener
 
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _TIMES = re.compile(

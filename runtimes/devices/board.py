@@ -21,8 +21,9 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.worker import PROTOCOL
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener, Target
+
+from .answers import listen
+from .device import Listener, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

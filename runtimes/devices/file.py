@@ -22,8 +22,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.device import Target
-from edgekron.runtimes.devices.emulation.boards import BOARDS
+
+from .device import Target
+from .emulation.boards import BOARDS
 
 FILE = "edgekron-devices.toml"
 

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, cast
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.rounds import start_worker
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener
+
+from .answers import listen
+from .device import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.schema import plain
+
+from .board import Board, LostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.devices.device import Target
+    from .device import Target
 
 #: user@host:port; a host may be an address, one of version 6 in brackets. Nothing may look like an option.
 _PLACE = re.compile(

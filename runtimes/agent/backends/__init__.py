@@ -6,8 +6,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.backends.session import Session, TensorInfo, random_input, run_nchw
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+from .session import Session, TensorInfo, random_input, run_nchw
 
 if TYPE_CHECKING:
     from types import ModuleType

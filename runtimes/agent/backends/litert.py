@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends.session import TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+from .session import TensorInfo, only_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

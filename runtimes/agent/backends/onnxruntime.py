@@ -13,8 +13,9 @@ import importlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.agent.backends.session import TensorInfo, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+from .session import TensorInfo, only_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -128,9 +128,7 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     x = np.asarray(images)
     if tensor.layout == "NHWC" and x.ndim == 4:
         x = x.transpose(0, 2, 3, 1)
-    fits = x.ndim == len(tensor.shape) and all(
-        size in (None, got) for size, got in zip(tensor.shape[1:], x.shape[1:])
-    )
+    fits = x.ndim == len(tensor.shape) and all(size in (None, got) for size, got in zip(tensor.shape[1:], x.shape[1:]))
     if not fits:
         raise RuntimeFailure(
             f"{session.file} takes {tensor.name} of shape {_show(tensor.shape)} ({tensor.layout}), and images of shape "

@@ -7,11 +7,11 @@ is driven over SSH. ``device`` shows both as devices.
 
 from __future__ import annotations
 
-from edgekron.runtimes.devices.emulation.boards import BOARDS, EmulatedBoard, find_board
-from edgekron.runtimes.devices.emulation.build import build
-from edgekron.runtimes.devices.emulation.count import count_instructions
-from edgekron.runtimes.devices.emulation.installation import Installation, cache_folder
-from edgekron.runtimes.devices.emulation.results import FileCount, InstructionReport
+from .boards import BOARDS, EmulatedBoard, find_board
+from .build import build
+from .count import count_instructions
+from .installation import Installation, cache_folder
+from .results import FileCount, InstructionReport
 
 __all__ = [
     "BOARDS",

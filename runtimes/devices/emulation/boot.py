@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.machine import HOST_ALIAS, USER, MachineFiles
-from edgekron.runtimes.devices.emulation.packages import last_error
+
+from .machine import HOST_ALIAS, USER, MachineFiles
+from .packages import last_error
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
+    from .boards import EmulatedBoard
 
 #: Megabytes; the smallest of the boards has as much.
 MEMORY = 1024

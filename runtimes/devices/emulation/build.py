@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation import wheels
-from edgekron.runtimes.devices.emulation.boards import BOARDS, EmulatedBoard
-from edgekron.runtimes.devices.emulation.installation import SOURCES, Installation, key, library_folders
-from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
+
+from . import wheels
+from .boards import BOARDS, EmulatedBoard
+from .installation import SOURCES, Installation, key, library_folders
+from .packages import PackageSource, last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,13 +23,15 @@ from edgekron.runtimes.agent.backends import backend
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.marks import AFTER
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.emulation.packages import last_error
-from edgekron.runtimes.devices.emulation.results import CLASSES, Agreement, FileCount, InstructionReport
+
+from .packages import last_error
+from .results import CLASSES, Agreement, FileCount, InstructionReport
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import Message, Progress
-    from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
-    from edgekron.runtimes.devices.emulation.installation import Installation
+
+    from .boards import EmulatedBoard
+    from .installation import Installation
 
 #: The first inference that is counted differs from the later ones by some hundred instructions, and is dropped.
 _WARM_UP = 2

@@ -21,20 +21,22 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Target
-from edgekron.runtimes.devices.emulation.boards import EmulatedBoard, find_board
-from edgekron.runtimes.devices.emulation.boot import Machine
-from edgekron.runtimes.devices.emulation.count import count_instructions
-from edgekron.runtimes.devices.emulation.installation import Installation, cache_folder
-from edgekron.runtimes.devices.emulation.machine import MachineFiles
-from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.ssh import open_ssh
+
+from .boards import EmulatedBoard, find_board
+from .boot import Machine
+from .count import count_instructions
+from .installation import Installation, cache_folder
+from .machine import MachineFiles
+from .packages import last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekron.runtimes.agent.messages import DescribeAnswer, MachineFacts, Message, Progress
     from edgekron.runtimes.devices.device import Listener
-    from edgekron.runtimes.devices.emulation.results import InstructionReport
+
+    from .results import InstructionReport
 
 #: Facts that the agent reads from the machine that emulates, and that are none of the board's.
 _NOT_THE_BOARDS = ("allowed_cores", "governor", "kernel", "memory", "swap")

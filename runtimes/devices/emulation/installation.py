@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.boards import EmulatedBoard
-from edgekron.runtimes.devices.emulation.wheels import requirements
+
+from .boards import EmulatedBoard
+from .wheels import requirements
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import MachineFacts

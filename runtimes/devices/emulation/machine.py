@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.boards import find_board
-from edgekron.runtimes.devices.emulation.build import build, locked, merge_usr, qemu_version
-from edgekron.runtimes.devices.emulation.initrd import drivers, initrd
-from edgekron.runtimes.devices.emulation.installation import Installation, library_folders
-from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
+
+from .boards import find_board
+from .build import build, locked, merge_usr, qemu_version
+from .initrd import drivers, initrd
+from .installation import Installation, library_folders
+from .packages import PackageSource, last_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -33,7 +33,6 @@ REPEATS_WITHIN = 1e-3
 FLOAT_TOLERANCE = 1e-6
 
 
-
 @dataclass(frozen=True)
 class Agreement:
     """The outputs of one file on the board against the same file's on this machine, over all outputs.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.packages import last_error
+
+from .packages import last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
