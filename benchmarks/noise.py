@@ -29,7 +29,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgekron.runtimes.check.blocks import MeasuredBlock
-from edgekron.runtimes.check.budget import Effort
+from edgekron.runtimes.check.budget import CheckEffort
 from edgekron.runtimes.check.estimates import estimate
 from edgekron.runtimes.check.sampling import sample
 from edgekron.runtimes.devices import open_device
@@ -59,7 +59,7 @@ def write_chain(path: Path, layers: int) -> Path:
     return path
 
 
-def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, Any]:
+def compare(files: Sequence[Path], device: Device, effort: CheckEffort) -> dict[str, Any]:
     """One run: the ratio of the first file's latency over the second's."""
     started, load = time.perf_counter(), os.getloadavg()[0]
 
@@ -103,7 +103,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYERS}
     if arguments.output.exists():
         runs = json.loads(arguments.output.read_text())["runs"]
-    effort = Effort(seconds=arguments.time)
+    effort = CheckEffort(seconds=arguments.time)
     with tempfile.TemporaryDirectory(prefix="edgekron-noise-") as folder, closing(open_device("local")) as device:
         files = {name: write_chain(Path(folder) / f"{name}.onnx", layers) for name, layers in LAYERS.items()}
         for index in range(arguments.runs):

@@ -35,7 +35,7 @@ ANSWERS: dict[str, type] = {
     "prove": messages.ProveAnswer,
     "profile": messages.ProfileAnswer,
     "arena": messages.ArenaAnswer,
-    "step": messages.Step,
+    "step": messages.WorkStep,
 }
 
 

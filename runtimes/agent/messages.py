@@ -16,7 +16,7 @@ Message = dict[str, Any]
 Progress = Callable[[str, int, int], None]
 
 
-class Step(TypedDict):
+class WorkStep(TypedDict):
     """How far the work is."""
 
     done: int

@@ -9,7 +9,7 @@ outcome.verdict                      # pass, fail or inconclusive
 from __future__ import annotations
 
 from .baseline import Baseline, BaselineEntry, read_baseline
-from .budget import Budget, Effort, ModelBudget, read_budget
+from .budget import Budget, CheckEffort, ModelBudget, read_budget
 from .checker import check
 from .limits import KINDS, Kind, Limit
 from .outcome import ModelOutcome, Outcome
@@ -21,7 +21,7 @@ __all__ = [
     "Baseline",
     "BaselineEntry",
     "Budget",
-    "Effort",
+    "CheckEffort",
     "Judgement",
     "Kind",
     "Limit",

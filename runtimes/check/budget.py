@@ -48,7 +48,7 @@ Table = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Effort:
+class CheckEffort:
     """How hard to try. ``seconds`` is for one attempt at one model; ``precision`` is half the interval, relative."""
 
     threads: int = 1
@@ -81,7 +81,7 @@ class Budget:
 
     path: Path
     device: str
-    effort: Effort
+    effort: CheckEffort
     baseline: Path | None
     models: tuple[ModelBudget, ...]
 
@@ -153,10 +153,10 @@ class _Reader:
             raise RuntimeFailure(f"{self.path}: measure.{key} must be a whole number, not {value!r}.")
         return value
 
-    def effort(self, table: Table) -> Effort:
+    def effort(self, table: Table) -> CheckEffort:
         self.keys(table, "measure", ("threads", "time", "precision", "attempts"))
-        defaults = Effort()
-        effort = Effort(
+        defaults = CheckEffort()
+        effort = CheckEffort(
             threads=self.whole(table, "threads", defaults.threads),
             seconds=self.number(table.get("time", f"{defaults.seconds} s"), "seconds", "measure", "time"),
             precision=self.number(table.get("precision", "1 %"), "fraction", "measure", "precision"),

@@ -16,7 +16,7 @@ from edgekron.runtimes.statistics import Interval
 
 from .baseline import Baseline, BaselineEntry
 from .blocks import MeasuredBlock
-from .budget import Budget, Effort
+from .budget import Budget, CheckEffort
 from .estimates import UnknownError, estimate
 from .fingerprint import Identity, identity
 from .job import Job, prepare
@@ -69,7 +69,7 @@ class _Check:
 
     job: Job
     device: Device
-    effort: Effort
+    effort: CheckEffort
     baseline: Baseline | None
     record: bool
     top1: TopOne | None

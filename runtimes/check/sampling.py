@@ -18,7 +18,7 @@ from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 
 from .blocks import MeasuredBlock, measure_block
-from .budget import Effort
+from .budget import CheckEffort
 
 if TYPE_CHECKING:
     from edgekron.runtimes.agent.messages import Progress
@@ -67,7 +67,7 @@ def clear(target: Target, precision: float) -> bool:
 def sample(
     files: Sequence[Path],
     device: Device,
-    effort: Effort,
+    effort: CheckEffort,
     least: int,
     targets: Callable[[Sequence[MeasuredBlock]], Sequence[Target]] | None,
     progress: Progress,

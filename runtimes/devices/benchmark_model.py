@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         MachineState,
         MeasureAnswer,
         Message,
-        Step,
+        WorkStep,
     )
 
     from .adb import AdbTransport
@@ -109,7 +109,7 @@ class BenchmarkModelDevice:
                 )
         # The program knows of no other one; this machine's lock is for all that measure on this device from here.
         phone = hashlib.sha256(self._transport.serial.encode()).hexdigest()[:16]
-        waiting: Step = {"done": 0, "total": 1, "text": "waiting for another measurement"}
+        waiting: WorkStep = {"done": 0, "total": 1, "text": "waiting for another measurement"}
         lock = Store(default_folder() / "phones" / phone)
         with lock.alone("measure", request["patience"], lambda: listener(waiting) if listener else None):
             return dict(self._take_turns(request, listener))

@@ -28,7 +28,7 @@ from .device import Listener, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgekron.runtimes.agent.messages import DescribeAnswer, Message, Step
+    from edgekron.runtimes.agent.messages import DescribeAnswer, Message, WorkStep
 
 #: Writes the agent (standard input) to its place and prints that. Any Python must be able to say that it is too old.
 _INSTALL = """
@@ -112,7 +112,7 @@ class Board:
         words = (json.dumps(request) + "\n").encode()
         heard = 0
 
-        def hear(step: Step) -> None:
+        def hear(step: WorkStep) -> None:
             nonlocal heard
             heard += 1
             if listener:

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.agent.messages import DescribeAnswer, Message, Step
+from edgekron.runtimes.agent.messages import DescribeAnswer, Message, WorkStep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 #: Called with each step that a device reports while it works: {"done": 3, "total": 20, "text": "round 3 of 20"}.
-Listener = Callable[[Step], None]
+Listener = Callable[[WorkStep], None]
 
 
 class Device(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekron.runtimes.check.budget import Effort
+from edgekron.runtimes.check.budget import CheckEffort
 from edgekron.runtimes.check.estimates import estimate
 from edgekron.runtimes.check.sampling import Instruments, clear, sample
 from edgekron.runtimes.ranks import FEWEST, pseudomedian
@@ -35,7 +35,7 @@ def compare(machine: Machine, limit: float | None = None) -> tuple[Interval, int
     blocks = sample(
         FILES,
         machine,
-        Effort(seconds=60),
+        CheckEffort(seconds=60),
         FEWEST,
         lambda blocks: [(estimate(key, blocks, None), limit)],
         lambda _what, _done, _total: None,
