@@ -1,8 +1,8 @@
-"""The time of each source layer of a file, from what its runtime can tell.
+"""The time of each source layer of an exported file.
 
-An ONNX file is profiled by ONNX Runtime: every node that it runs leads back to the layer that it was made of. A TFLite
-file is cut into its operators, each of which is timed alone; an operator belongs to the layer that its weights name.
-A factorized layer is several nodes or operators: their times are added up under the layer's name.
+An ONNX file is profiled by ONNX Runtime: every node of the profile leads back to the layer from which it was exported.
+A TFLite file is cut into its operators, each of which is timed alone; an operator belongs to the layer that its weights
+name. A factorized layer is several nodes or operators: their times are added up under the layer's name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALONE = "Every operator in a file of its own, which pays for entering and leavi
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Seconds of each layer of a file, in the order of its layers; "" is what belongs to no layer."""
+    """Seconds of each layer of a file, in the order of its layers; "" stands for operators that belong to no layer."""
 
     file: str
     how: str
@@ -85,7 +85,7 @@ def _timed_alone(file: Path, threads: int, pin: bool, device: Device, progress: 
 
 
 def layer_of(operator: SingleOperator) -> str:
-    """The layer that an operator's weights name; "" where it has none."""
+    """The layer that an operator's weights name; "" for an operator without weights."""
     weights = [name for name in operator.constants if (part := _PART.search(name)) and part.group()]
     return source_layer(weights[0]) if weights else ""
 

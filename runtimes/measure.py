@@ -1,8 +1,9 @@
 """Latency and memory of model files on a device, measured so that two files can be compared.
 
-``edgekron.runtimes.agent.rounds`` says how: it runs on the device. One inference is one array in, arrays out, the
-runtime's own copies included. The warm inferences are the steady state of a busy application, the paced ones that of an
-application that waits in between; the first inference, the load and the start of the process are reported beside them.
+The measuring itself happens on the device and is described in ``edgekron.runtimes.agent.rounds``. One inference is one
+array in, arrays out, the runtime's own copies included. Warm inferences are the steady state of a busy application,
+paced ones the steady state of an application that waits in between; the first inference, the load and the start of the
+process are reported beside them.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def opened(device: Device | None) -> Iterator[Device]:
 
 
 def sent(device: Device, file: str | Path) -> dict[str, str]:
-    """A file as requests name it, on the device; ``RuntimeFailure`` where it is none."""
+    """A file of this machine, sent to the device, as requests name it; ``RuntimeFailure`` for no model file."""
     backend(file)
     if not Path(file).is_file():
         raise RuntimeFailure(f"{file} does not exist; check the path.")
@@ -123,7 +124,7 @@ def listener(progress: Progress | None) -> Listener | None:
 
 
 def _check(answer: MeasureAnswer, files: int, rounds: int, device: str) -> None:
-    """Raises ``RuntimeFailure`` for an answer that has the right shape and is none to what was asked."""
+    """Raises ``RuntimeFailure`` for an answer with other files or rounds than were asked for."""
     measured = [file["rounds"] for file in answer["files"]]
     complete = all(
         len(turns) == rounds and all(samples and min(samples) > 0 for samples in turns) for turns in measured

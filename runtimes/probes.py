@@ -1,4 +1,4 @@
-"""What else a device tells of one file: whether it runs in so much memory, its tensor arena, the time of its nodes."""
+"""Three more questions about one file on a device: whether it runs in so much memory, its arena, its nodes' times."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Proof:
 def prove_memory(
     file: str | Path, limit: int, *, threads: int = 1, seed: int = 0, device: Device | None = None
 ) -> Proof:
-    """Loads a file and runs it ten times in a process of its own that the kernel keeps under ``limit`` bytes.
+    """Loads a file, and runs ten inferences, in a process of its own that the kernel keeps under ``limit`` bytes.
 
     The limit holds Python and the runtime too. Raises ``RuntimeFailure`` for a device that cannot do it, and for a file
     that does not run without the limit either; a process that dies under it is an answer.

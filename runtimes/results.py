@@ -1,4 +1,4 @@
-"""What a measurement gives: plain data, raw samples included, to JSON and to the rows of a table.
+"""The results of a measurement: plain data, raw samples included, for JSON and for the rows of a table.
 
 Times are in seconds, memory in bytes.
 """

@@ -1,4 +1,4 @@
-"""What a device may send: every answer is checked against its type before any of it is used.
+"""The answers of devices: each is checked against its type before any part of it is used.
 
 The types are those of ``edgekron.runtimes.agent.messages``: a ``TypedDict`` (at least its required keys, each of its
 type), ``list[X]``, ``dict[str, X]``, ``X | None``, ``Literal`` strings, ``int``, ``float``, ``str`` and ``bool``.
@@ -58,7 +58,7 @@ def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 
 def check(value: object, what: str, sender: str) -> None:
-    """Raises ``RuntimeFailure`` where an answer to ``what`` has another type than the agent's."""
+    """Raises ``RuntimeFailure`` for an answer to the command or request ``what`` that is not of its type."""
     if what in ANSWERS:
         _check(value, ANSWERS[what], what, sender)
 

@@ -1,8 +1,8 @@
 """Cuts a TFLite file into files of one operator each: LiteRT has no clock for its operators, but it can run them alone.
 
-Every operator keeps its constants, its options and its quantization. Of several activations that enter it, the first
-becomes the file's input and the others random constants, because files of one input are what is measured here.
-Operators that are equal but for the values of their weights take the same time, so they share one file.
+Every operator keeps its constants, its options and its quantization. Of several activations that enter an operator, the
+first becomes the file's input and the others random constants, because only files of one input are measured. Operators
+that are equal but for the values of their weights take the same time, so they share one file.
 
 A lone operator finds its input in the cache, and pays for entering and leaving the runtime, which the whole network
 pays once. These times are shares, not a sum: the whole is what ``bench`` says.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILEs, and how long and where to measure."""
+    """FILEs, the device, and how long to measure."""
     parser.epilog = (
         "'Times as fast' compares lower quartiles: in each round that of the first file over that of the other, then "
         "the median over the rounds. Other programs slow down the upper half of a round first, so on a busy machine it "
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _extras(
     arguments: argparse.Namespace, files: Sequence[Path], device: Device, limit: int | None, bars: Steps
 ) -> tuple[dict[str, tuple[object, Callable[[], None]]], bool]:
-    """What was asked for beyond ``bench``, as (value for the JSON, how to print it); whether every file lived."""
+    """The measurements on demand as (value for the JSON, function that prints it), and whether every file lived."""
     from edgekron.runtimes.probes import prove_memory
 
     extras: dict[str, tuple[object, Callable[[], None]]] = {}

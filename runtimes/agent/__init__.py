@@ -1,4 +1,4 @@
-"""The agent: exactly what runs on a board, whatever the board.
+"""The agent: exactly the code that runs on a board, be it this machine, a Raspberry Pi or a phone.
 
 ``edgekron.runtimes.archive`` packs this folder, and nothing else, into one file that is copied there. So every module
 here keeps to Python 3.9 and imports only its neighbours, the standard library and numpy; ``backends`` and ``arena``
@@ -10,6 +10,4 @@ alone import the runtimes of model files.
     messages    the types of all that the agent answers
     store       files, jobs and the lock that the agent keeps on the board
     backends    one module a runtime
-
-The same packed file measures on the machine where EdgeKron itself runs.
 """

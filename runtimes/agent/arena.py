@@ -8,9 +8,9 @@ micro       bytes that TensorFlow Lite for Microcontrollers allocates in all, as
 micro_head  the part of ``micro`` that holds activations and scratch; the rest describes the model
 ==========  =================================================================================================
 
-On a microcontroller the arena is the budget. It is the same for every processor of one word size: these figures are of
-the machine that runs this, mostly 64 bits, where descriptions of tensors and nodes are about twice as large as on a
-32-bit part; activations are equal.
+On a microcontroller the arena is the budget. An arena is the same for every processor of one word size. These figures
+are of the machine that runs the agent, mostly with 64 bits: descriptions of tensors and nodes are about twice as large
+as on a 32-bit processor, activations are equal.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class Connection:
     def ask(self, do: str, *, timeout: float = 600, **arguments: object) -> Message:
         """Sends one request and waits for its answer.
 
-        Raises ``RuntimeFailure`` with the worker's sentence when it refuses, or with how it died, or when it takes
-        longer than ``timeout`` seconds (it is then killed).
+        Raises ``RuntimeFailure`` with the sentence of a worker that refuses, with the end of one that died, and when
+        an answer takes longer than ``timeout`` seconds (the worker is then killed).
         """
         try:
             self._requests.write((json.dumps({"do": do, **arguments}) + "\n").encode())

@@ -1,7 +1,7 @@
-"""The machine that measures: what it is (``describe``), and how it is at this moment (``state``).
+"""The machine that measures: its facts (``describe``), and its state at this moment (``state``).
 
-Everything is read from files of the Linux kernel and the standard library; what a machine does not tell is absent.
-A state taken before and one taken after a measurement show whether it was disturbed: ``disturbances`` says how.
+Everything is read from files of the Linux kernel and the standard library; facts that a machine does not tell are
+absent. A state taken before and one taken after a measurement show what disturbed the measurement: ``disturbances``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _COUNTERS: dict[Counter, str] = {
 
 
 def describe() -> MachineFacts:
-    """What does not change while measuring: processor, cores, governor, memory, kernel, versions."""
+    """The facts that do not change while measuring: processor, cores, governor, memory, kernel, versions."""
     info = _text("/proc/cpuinfo")
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
     features = set(flags.group(1).split()) if flags else set()
@@ -69,7 +69,7 @@ def describe() -> MachineFacts:
 
 
 def state() -> MachineState:
-    """What may change: load, frequencies in hertz, temperatures in degrees Celsius, throttling, swap, free memory."""
+    """The facts that may change: load, frequencies, temperatures, throttling, swap, free memory."""
     swap = dict(re.findall(r"^(pswp(?:in|out)) (\d+)$", _text("/proc/vmstat"), re.MULTILINE))
     steal = re.search(r"^cpu +(?:\d+ +){7}(\d+)", _text("/proc/stat"))
     quota = re.search(r"^nr_throttled (\d+)$", _text("/sys/fs/cgroup/cpu.stat"), re.MULTILINE)
@@ -92,7 +92,7 @@ def state() -> MachineState:
 def disturbances(
     facts: MachineFacts, before: MachineState, after: MachineState, during: Sequence[MachineState] = ()
 ) -> list[str]:
-    """Sentences about what may have spoilt a measurement between two states, and at the states between them."""
+    """Sentences about all that may have spoilt a measurement between two states, with the states between them."""
     found = []
     if "clock" in facts:
         found.append(f"the machine is emulated and its clock counts {facts['clock']}: 1 ms is a million, and no time")
@@ -115,7 +115,7 @@ def disturbances(
 
 
 def _clock() -> str | None:
-    """What the clock counts, where that is not time: the command line of an emulated machine's kernel says so."""
+    """The unit of a clock that counts no time: the command line of an emulated machine's kernel names it."""
     found = re.search(r"(?:^|\s)edgekron\.clock=(\w+)", _text("/proc/cmdline"))
     return found.group(1) if found else None
 

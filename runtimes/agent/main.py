@@ -1,9 +1,9 @@
-"""What runs on the device: one file, given its work on the command line, answering in JSON.
+"""The agent's command line: one file, given its work as words, answering in JSON.
 
-It needs Python 3.9; numpy and a runtime are needed by the processes that run models. ``edgekron.runtimes.archive``
-packs it with its helpers into one file that is copied to a board; the local device runs that very file. It is called as
-``python agent.pyz [--folder FOLDER] COMMAND ...``. Every line that it prints is a JSON object. One with ``step`` tells
-how far the work is: done, total, text. The last one has ``ok``, and ``error`` (a sentence) where ``ok`` is false.
+The agent needs Python 3.9; the processes that run models need numpy and a runtime too. ``edgekron.runtimes.archive``
+packs the agent into one file that is copied to a board; the local device runs that very file. The agent is called as
+``python agent.pyz [--folder FOLDER] COMMAND ...`` and prints JSON objects, one a line. An object with ``step`` tells
+how far the work is: done, total, text. The last object has ``ok``, and ``error`` (a sentence) if ``ok`` is false.
 
 =========================  ==========================================================================================
 describe                   facts, state, runtimes, disk, python, protocol
@@ -11,10 +11,10 @@ held NAME                  bytes of a file that are here, whole, path (NAME: the
 receive NAME OFFSET SIZE   takes the rest of a file from standard input
 remove NAME ...            removes files
 run                        carries out a request read from standard input; ends when standard input closes
-start ID                   the same in a process of its own, which needs neither this one nor the connection
-wait ID SEEN               prints what that process said, from message SEEN on, and follows it to its end
-drop ID                    ends that process, if it still runs, and removes what it left
-clean                      removes all that the agent keeps here, itself too
+start ID                   carries out a request as a job: a process that needs neither this one nor the connection
+wait ID SEEN               prints the messages of a job, from message SEEN on, and follows the job to its end
+drop ID                    ends a job that still runs, and removes its files
+clean                      removes all files that the agent keeps on the device, the agent's own too
 count REQUEST              runs a model between marks for an instruction counter (``edgekron.runtimes.agent.marks``)
 work, join, limit          a worker (``edgekron.runtimes.agent.worker``), and one under a limit of memory
 =========================  ==========================================================================================

@@ -1,7 +1,7 @@
 """Runs one model file and marks its inferences for an instruction counter: the agent's command ``count``.
 
-An emulated board runs it under the counter. The machine that emulates runs it too, where the marks do nothing, for
-outputs to compare with. The request is a JSON object:
+An emulated board runs the model under the counter. The machine that emulates the board runs the model too, for outputs
+to compare with; its marks do nothing. The request is a JSON object:
 
     file     the model
     input    an .npy file with the input; made first where ``make`` is true: seeded random numbers

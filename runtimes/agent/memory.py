@@ -8,9 +8,9 @@ peak        the highest resident memory from just before loading until now
 steady      resident memory after the warm inferences
 ==========  ================================================================================================
 
-Resident memory (RSS, from ``smaps_rollup``) counts a shared library in full. That is what a model costs on a board
-where nothing else uses the library; PSS would divide it among the processes that happen to run beside it.
-The cost of the model itself is ``steady - runtime``. The numbers exist on Linux only; elsewhere they are None.
+Resident memory (RSS, from ``smaps_rollup``) counts a shared library in full, as a board pays for a library that only
+the model uses; PSS would divide the library among the processes that happen to run at the same time. The cost of the
+model itself is ``steady - runtime``. The numbers exist on Linux only; elsewhere they are None.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def peak() -> int | None:
 
 
 def reset_peak() -> bool:
-    """Starts a new ``peak`` from now on; False where the kernel does not allow it."""
+    """Starts a new ``peak`` from now on; False if the kernel does not allow that."""
     try:
         (_SELF / "clear_refs").write_text("5")
     except OSError:

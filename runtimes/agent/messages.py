@@ -25,7 +25,7 @@ class WorkStep(TypedDict):
 
 
 class MachineFacts(TypedDict, total=False):
-    """What does not change while measuring, as far as the machine tells (``environment.describe``).
+    """Facts that do not change while measuring, as far as the machine tells them (``environment.describe``).
 
     ``clock`` says what the clock of an emulated machine counts; ``emulator`` and ``packages`` describe an emulated
     board.
@@ -51,7 +51,7 @@ class MachineFacts(TypedDict, total=False):
 
 
 class MachineState(TypedDict, total=False):
-    """What may change while measuring, as far as the machine tells (``environment.state``).
+    """Facts that may change while measuring, as far as the machine tells them (``environment.state``).
 
     Frequencies are in hertz, temperatures in degrees Celsius; the other numbers are counters of the kernel.
     """
@@ -83,10 +83,10 @@ class _RuntimeName(TypedDict):
 
 
 class RuntimeFacts(_RuntimeName, total=False):
-    """The runtime of a model file: its name and version, and how it executes the file, as far as it tells.
+    """The runtime of a model file: its name, its version, and all that it tells of the execution.
 
-    ``partitions`` counts the pieces of the graph that the delegate took, ``not_delegated`` lists the operators that it
-    left. ``samples`` says what a sample is where it is no single inference.
+    ``partitions`` counts the pieces of the graph that the delegate took, ``not_delegated`` lists the operators that the
+    delegate left. ``samples`` describes samples that are no single inferences.
     """
 
     delegate: str

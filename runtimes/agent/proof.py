@@ -1,17 +1,17 @@
-"""Runs a model under a hard limit of memory and says whether it lived.
+"""Runs a model under a hard limit of memory and says whether its process lived.
 
-The limit is the kernel's, one of these, the first that this machine allows:
+The kernel keeps the limit, by the first of these means that the machine allows:
 
 ========  =======================================================================================================
-means     what is limited
+means     limited memory
 ========  =======================================================================================================
-cgroup    memory of the whole process in RAM, swap excluded, by a control group made for it (needs root, or a
+cgroup    memory of the whole process in RAM, swap excluded, by a control group of its own (needs root, or a
           group that was delegated to the user) or by ``systemd-run --user``. Libraries that another process has
-          already brought into memory are not counted twice, so the limit is that of a machine where they are there.
+          already brought into memory are not counted again: the limit is that of a machine that holds them anyway.
 rlimit    private memory that the process asks for (``RLIMIT_DATA``), touched or not, shared libraries excluded
 ========  =======================================================================================================
 
-The process holds Python and the runtime too: what they need alone is the second of the five memory numbers.
+The process holds Python and the runtime too: their own need is the second of the five memory numbers.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ _PATIENCE = 2.0
 def prove(request: Message, progress: Progress) -> ProveAnswer:
     """Carries out a ``prove`` request (see ``edgekron.runtimes.agent.requests``).
 
-    A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far it came
-    ("start", "load" or "run"), and ``reason`` holds its last words. Where the kernel did not kill it, the file is run
-    once more without the limit; one that fails there too is an error: memory is not what it lacks.
+    A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far the
+    process came ("start", "load" or "run"), and ``reason`` holds its last words. After a death that was not the
+    kernel's doing, the file is run once more without the limit; if it fails again, memory is not the cause, and
+    ``RuntimeFailure`` is raised with the reason.
     """
     file, limit = request["file"], request["limit"]
     progress(f"running {file['name']} in {limit} bytes", 0, 1)
@@ -152,7 +153,7 @@ def _new_group(limit: int, name: str) -> Path | None:
 
 
 def _remove(group: Path) -> None:
-    """Removes a control group, if it is there, with the processes in it."""
+    """Removes a control group, if there is one, with the processes in it."""
     deadline = time.monotonic() + _PATIENCE
     while group.exists() and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -165,7 +166,7 @@ def _remove(group: Path) -> None:
 
 
 def _places(limit: int) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Folders in which a group may be made, with what to write into it; the first setting is the limit itself."""
+    """Folders in which a group may be made, with the group's settings; the first setting is the limit itself."""
     text = Path("/proc/self/cgroup").read_text() if Path("/proc/self/cgroup").exists() else ""
     second = {"memory.max": str(limit), "memory.swap.max": "0"}
     first = {"memory.limit_in_bytes": str(limit), "memory.swappiness": "0"}

@@ -1,8 +1,8 @@
-"""The work that an agent is asked for, carried out alone on its machine and within its time.
+"""Carries out a request to the agent, alone on its machine and within its time.
 
-A request is one JSON object on one line. All have ``do`` and ``limit_s``, the seconds after which the work is given up
-and ended; ``patience``, the seconds to wait for another measurement's end; and ``threads`` and ``seed``. A file in a
-request is an object with ``path`` and ``name`` (what errors call it).
+A request is one JSON object on one line. Every request has ``do`` and ``limit_s``, the seconds after which the work is
+given up and ended; ``patience``, the seconds to wait for another measurement's end; and ``threads`` and ``seed``. A
+file in a request is an object with ``path`` and ``name`` (its name in errors).
 
 =======  ==========================================================  ================================================
 do       takes                                                       gives
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -> None:
-    """Carries out a request within its time and tells its end, whatever that is."""
+    """Carries out a request within its time and tells the answer, or the failure."""
 
     def progress(text: str, done: int, total: int) -> None:
         tell({"step": {"done": done, "total": total, "text": text}})

@@ -100,9 +100,9 @@ def measure(request: Message, progress: Progress) -> MeasureAnswer:
 def orders(files: int, rounds: int, seed: int) -> list[list[int]]:
     """The order of the files in each round: shuffled, backwards in the next two, and as it was in the fourth.
 
-    So each file goes before each other one as often as behind it, and follows itself as often as the others do: what a
-    place brings (caches as the last file left them, the look at the machine between rounds) favours none. Left to
-    chance, one file may go first in 13 of 16 rounds.
+    So each file goes before each other file as often as after it, and follows itself as often as the others do: no file
+    is favoured by its place (by caches as the file before left them, by the look at the machine between rounds). Left
+    to chance, one file may go first in 13 of 16 rounds.
     """
     shuffle = random.Random(seed).sample  # noqa: S311 - an order, not a secret
     found: list[list[int]] = []
@@ -162,7 +162,7 @@ class MeasuredFile:
         self.paced = {"hertz": hertz, "nanoseconds": samples[1:], "late": False}
 
     def result(self) -> FileAnswer:
-        """What was measured, with the memory as it is now."""
+        """All measurements of the file, with the memory as it is now."""
         return {
             "name": self.name,
             "runtime": self.loaded["runtime"],

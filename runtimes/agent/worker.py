@@ -1,7 +1,7 @@
 """The process that runs one model on the device: JSON requests on standard input, JSON answers on standard output.
 
 One line in, one line out. Every request is an object with ``do``; every answer has ``ok``, and ``error`` (a sentence)
-where ``ok`` is false.
+if ``ok`` is false.
 
 =======  =======================================  ==============================================================
 do       takes                                    gives
@@ -16,10 +16,9 @@ arena    file                                     the numbers of ``edgekron.runt
 quit                                              (the process ends)
 =======  =======================================  ==============================================================
 
-``time`` without a period runs back to back; with one, an inference begins at every ``period_ns``, and the process
-sleeps in between. The process ends by itself when its input closes, or when the process that started it ends, so it
-never outlives it. Whatever a runtime prints goes to standard error: the answers travel on a private copy of standard
-output.
+``time`` without a period runs back to back; with a period, an inference begins every ``period_ns`` nanoseconds, and
+the process sleeps in between. A worker ends when its input closes, or when the process that started the worker ends.
+All that a runtime prints goes to standard error: the answers travel on a private copy of standard output.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """Budgets for model files: limits per model and device, judged by measurement, with a third verdict for honest doubt.
 
-budget = read_budget("budget.toml")
-with closing(open_device(budget.device)) as device:
-    outcome = check(budget, device)
-outcome.verdict                      # pass, fail or inconclusive
+    budget = read_budget("budget.toml")
+    with closing(open_device(budget.device)) as device:
+        outcome = check(budget, device)
+    outcome.verdict                      # pass, fail or inconclusive
+
+``budget`` reads the limits of ``limits``, ``checker`` measures ``blocks`` for them as often as ``sampling`` says,
+``estimates`` makes one interval of the blocks, ``verdict`` judges the interval, ``outcome`` and ``outputs`` show it.
 """
 
 from __future__ import annotations

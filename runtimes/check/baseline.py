@@ -1,11 +1,11 @@
-"""Baselines: what models cost when they were last accepted, by the machine that measured them.
+"""Baselines: the cost of models when they were last accepted, by the machine that measured them.
 
-One file holds any number of machines, so it can be committed and used by a workstation and a board alike:
+One file holds any number of machines, so a workstation and a board can share one committed file:
 
     {"format": 1, "machines": {"3f2a…": {"identity": {…}, "devices": {"local": {"sixconv": {…}}}}}}
 
 An entry keeps one number for each process that ran the model, in seconds or instructions: enough to compare with an
-interval later. It is compared only on the machine, device and number of threads it is from.
+interval later. Only a measurement on the same machine, device and number of threads is compared with an entry.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Baseline:
 
 
 def read_baseline(path: str | Path) -> Baseline:
-    """Reads a baseline file; ``RuntimeFailure`` where it is missing or is none."""
+    """Reads a baseline file; ``RuntimeFailure`` for a file that is missing or holds no baseline."""
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -108,6 +108,8 @@ def read_baseline(path: str | Path) -> Baseline:
 
 
 class _EntryTable(TypedDict):
+    """A ``BaselineEntry`` in the file."""
+
     date: str
     threads: int
     sha256: str
@@ -117,6 +119,8 @@ class _EntryTable(TypedDict):
 
 
 class _MachineTable(TypedDict):
+    """A ``BaselineMachine`` in the file."""
+
     identity: dict[str, object]
     devices: dict[str, dict[str, _EntryTable]]
 

@@ -1,8 +1,8 @@
-"""One block of measurements, and the only place that knows how measuring is done.
+"""One block of measurements; no other module of a check knows how measuring is done.
 
 A block is one call of ``bench``, or of an emulated board's ``count``: fresh processes for each file, which take short
 turns. Blocks are independent of each other down to the layout of the processes' memory, which alone moves a latency by
-a percent or two; what is inside a block is not.
+a percent or two; the samples inside one block are not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WAITED = "quota"
 
 @dataclass(frozen=True)
 class Run:
-    """One file in one block: the samples of each turn in seconds, memory in bytes, and what its runtime said."""
+    """One file in one block: the samples of each turn in seconds, memory in bytes, and the facts of its runtime."""
 
     rounds: tuple[tuple[float, ...], ...]
     memory: Mapping[str, int | None]
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def not_delegated(self) -> int | None:
-        """Operators that the runtime did not hand to its delegate; None where it does not say."""
+        """Operators that the runtime did not hand to its delegate; None for a runtime that does not say."""
         operators = self.runtime.get("not_delegated")
         return None if operators is None else len(operators)
 
@@ -76,9 +76,9 @@ class MeasuredBlock:
 
     runs: tuple[Run, ...]
     facts: MachineFacts
-    #: What makes the block worthless for times.
+    #: Reasons why the block is worthless for times.
     spoilt: tuple[str, ...]
-    #: What is worth knowing about it.
+    #: Sentences for the reader of the report.
     notes: tuple[str, ...]
     #: Why the block may be slower than the machine is, or None.
     busy: str | None
@@ -144,7 +144,7 @@ def _arenas(file: Path, device: Device, threads: int) -> dict[str, int | None]:
 
 
 def _busy() -> str | None:
-    """What others do with this machine's processors while we only wait."""
+    """How busy other processes keep this machine while this one waits; None where they do not."""
     before = _processor_ticks()
     time.sleep(_WATCH)
     after = _processor_ticks()

@@ -1,4 +1,4 @@
-"""The budget file: what each model may cost, in TOML.
+"""The budget file: the limits of each model, in TOML.
 
     format = 1
     device = "local"                      # where to measure, unless --on says otherwise
@@ -59,7 +59,7 @@ class CheckEffort:
 
 @dataclass(frozen=True)
 class ModelBudget:
-    """One model: its file, what it is compared with, and its limits, general ones and by device."""
+    """One model: its file, reference and data set, and its limits, general ones and by device."""
 
     name: str
     file: Path
@@ -95,7 +95,7 @@ class Budget:
 
 
 def read_budget(path: str | Path) -> Budget:
-    """Reads and checks a budget file; ``RuntimeFailure`` names the key that is wrong and what to write instead."""
+    """Reads and checks a budget file; ``RuntimeFailure`` names the key that is wrong and the remedy."""
     file = Path(path)
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -212,7 +212,7 @@ class _Reader:
         return tuple(limits)
 
     def consistent(self, model: ModelBudget, place: str, baseline: bool) -> None:
-        """Refuses limits that lack what they are judged by."""
+        """Refuses limits that lack the reference, data set or baseline that they are judged by."""
         every = {limit.kind.key for limits in (model.limits, *model.by_device.values()) for limit in limits}
         if not every:
             raise RuntimeFailure(f"{self.path}: [{place}] has no limit; add one to [{place}.limits].")

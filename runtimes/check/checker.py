@@ -1,4 +1,4 @@
-"""Runs a check: measures what the limits of each model need, judges them, and tries again where that may help."""
+"""Runs a check: measures as much as the limits of each model need, judges, and tries again if that may help."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Check:
         )
 
     def _fixed(self, limit: Limit) -> Judgement:
-        """Judged by the file or the data set, always the same."""
+        """The judgement on a limit that needs no measuring: the file or the data set decides."""
         file = self.job.model.file
         if limit.kind.key == "file_size":
             return judge(limit, exact(file.stat().st_size))
@@ -128,7 +128,7 @@ class _Check:
         )
 
     def _targets(self, blocks: Sequence[MeasuredBlock]) -> list[Target]:
-        """What the timed limits are known by now; to record, the latency itself."""
+        """The estimates of the timed limits from the blocks so far; to record, that of the latency itself."""
         clean = _clean(blocks)
         if len(clean) < FEWEST:
             return [_UNKNOWN]
@@ -173,7 +173,7 @@ class _Check:
         return judge(limit, measured, busy=busy[-1] if 2 * len(busy) > len(clean) and not shared else "")
 
     def _notes(self, blocks: Sequence[MeasuredBlock]) -> list[str]:
-        """What is worth knowing about the blocks, and about the baseline that they were compared with."""
+        """Sentences about the blocks, and about the baseline that they were compared with."""
         notes = [note for block in blocks for note in block.notes]
         notes += [f"measurements were left out: {text}" for block in blocks for text in block.spoilt]
         if blocks and any(limit.kind.key.endswith("_vs_baseline") for limit in self.job.limits):

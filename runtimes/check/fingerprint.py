@@ -1,4 +1,4 @@
-"""Which machine a measurement is from: what decides a latency and does not change from day to day."""
+"""Which machine a measurement is from: the facts that decide a latency and do not change from day to day."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fingerprint(machine: Identity) -> str:
 
 
 def differences(machine: Identity, other: Identity) -> str:
-    """What two identities differ in, in words: "cores 2, not 4; processor X, not Y"."""
+    """The differences of two identities in words: "cores 2, not 4; processor X, not Y"."""
     names = sorted(set(machine) | set(other))
     return "; ".join(
         f"{name} {_short(machine.get(name))}, not {_short(other.get(name))}"

@@ -1,4 +1,4 @@
-"""What a check gives: the judgements of every model and what they are from, as plain data for every kind of output."""
+"""The outcome of a check: the judgements of every model with their blocks, as plain data for every kind of output."""
 
 from __future__ import annotations
 

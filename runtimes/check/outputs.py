@@ -1,4 +1,4 @@
-"""An outcome for other programs and people: JUnit XML for a CI server, Markdown for a pull request."""
+"""The outcome of a check for other programs and people: JUnit XML for a CI server, Markdown for a pull request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = {Verdict.PASS: "pass", Verdict.FAIL: "**FAIL**", Verdict.INCONCLUSIVE: 
 
 
 def junit(outcome: Outcome) -> str:
-    """One test suite a model, one test case a limit; what is inconclusive counts as skipped, with its reason."""
+    """One test suite a model, one test case a limit; an inconclusive one counts as skipped, with its reason."""
     root = ET.Element("testsuites", name=_xml(f"edgekron check {outcome.budget.name}"))
     for model in outcome.models:
         verdicts = [judgement.verdict for judgement in model.judgements]

@@ -1,8 +1,8 @@
 """How many blocks to measure: until the estimates are precise enough, or plainly on one side of their limits.
 
-An interval that is looked at after every block and believed as soon as it says something would be wrong more often than
-it promises. So a look ends the measurement only when the interval is as narrow as was asked for, whatever it says, or
-when one twice as wide would say the same.
+An interval that is looked at after every block, and believed as soon as a limit lies outside, would be wrong more often
+than it promises. So a look ends the measurement only in two cases: the interval is as narrow as was asked for, or an
+interval twice as wide would give the same verdict.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A device without Python: TensorFlow Lite's official ``benchmark_model`` measures, and its report is read.
 
-The program times inferences itself and prints their mean, not each of them: in every round each file is run by a fresh
-process, and the mean of that process is the round's one sample. Percentiles of such samples are those of rounds. The
-start of a process cannot be told from that of the runtime, and of memory the program knows only its growth, so both are
-left out but for the file's size.
+The program times inferences itself and prints their mean, not each inference: in every round each file is run by a
+fresh process, and the mean of that process is the round's one sample. So percentiles of the samples are percentiles of
+rounds. The program does not tell the start of its process from the start of the runtime, and of memory only the growth;
+so both are left out but for the file's size.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Printed:
 
 
 def parse(text: str) -> Printed:
-    """Reads the program's report; ``RuntimeFailure`` with its last line where it holds no times, or broken ones."""
+    """Reads the program's report; ``RuntimeFailure`` with the last line of a report without times."""
     times = _TIMES.search(text)
     if not times:
         last = schema.plain((text.strip().splitlines() or ["nothing"])[-1], 200)

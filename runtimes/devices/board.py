@@ -1,8 +1,9 @@
-"""A machine that is reached through a command line, with the agent on it: what SSH and adb share.
+"""A board that is reached through a command line, by SSH or adb, and runs the agent.
 
-A request becomes a job on the board, a process that needs the connection no longer. Its messages are followed from
-here; when the connection is lost they wait in a file, and are read on from where they were as soon as the board can be
-reached again. Files are sent by the hash of their content, and from where an interrupted sending stopped.
+A request becomes a job on the board: a process that no longer needs the connection. The job's messages are followed
+over the connection. When the connection is lost, the messages wait in a file on the board; reading goes on after the
+last message heard as soon as the board can be reached again. Files are named by the hash of their content; a sending
+that was interrupted goes on after the bytes that arrived.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine it runs on as a device: the same packed agent that a board is given, as a child process."""
+"""The machine of the caller as a device: the same packed agent that a board is given, as a child process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PATIENCE = 10.0
 
 
 class LocalDevice:
-    """Nothing of the caller's modules is loaded beside a model, and the work ends with the caller."""
+    """The machine of the caller: none of its modules is loaded beside a model, and the work ends with the caller."""
 
     unit = "second"
 

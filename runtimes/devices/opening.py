@@ -42,7 +42,7 @@ def open_device(name: str, target: Target | None = None) -> Device:
 
 
 def open_adb(name: str, serial: str, target: Target) -> Device:
-    """A phone or board of ``adb``, connected. Raises ``RuntimeFailure`` that says why it cannot be reached.
+    """A phone or board of ``adb``, connected; ``RuntimeFailure`` says why one cannot be reached.
 
     Where the target names a ``benchmark_model`` program, the device needs no Python: that program measures.
     """

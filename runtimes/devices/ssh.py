@@ -61,7 +61,7 @@ _REASONS = (
 
 
 def open_ssh(name: str, place: str, target: Target) -> Board:
-    """A connected board. Raises ``RuntimeFailure`` that says why it cannot be reached and what to do."""
+    """A connected board. Raises ``RuntimeFailure`` that says why the board cannot be reached and what to do."""
     found = _PLACE.fullmatch(place)
     if not found:
         raise RuntimeFailure(f"{place!r} is no place for SSH; write ssh:user@host or ssh:user@host:port.")

@@ -1,4 +1,4 @@
-"""``edgekron devices check``: what a device is, what it lacks, and the commands that mend it."""
+"""``edgekron devices check``: the facts about a device, and the commands that install its missing packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what the device told, and what is missing; exit code 1 when it cannot measure anything yet."""
+    """Prints the device's facts and its missing packages; exit code 1 when it cannot measure anything yet."""
     from edgekron.runtimes.devices import open_device
     from edgekron.runtimes.devices.file import find
 
@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def findings(answer: DescribeAnswer, python: str = "python3") -> tuple[list[str], bool]:
-    """Sentences about what is missing or may spoil a measurement, and whether anything can be measured.
+    """Sentences about all that is missing or may spoil a measurement, and whether anything can be measured.
 
-    ``python`` is the interpreter that runs there.
+    ``python`` is the interpreter of the device.
     """
     from edgekron.runtimes.agent.environment import disturbances
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The board, and what to make of it."""
+    """The board, and whether to build or start its virtual machine."""
     parser.add_argument("board", metavar="BOARD", help="pi3, pi4 or pi5")
     parser.add_argument(
         "--machine", action="store_true", help="also a virtual machine that is reached over SSH: emulated:BOARD:ssh"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Builds what is missing, and says how it is used."""
+    """Builds all that is missing, and says how the board is used."""
     from edgekron.runtimes.devices.emulation import build, cache_folder, find_board
     from edgekron.runtimes.devices.emulation.machine import build_machine
 
@@ -86,7 +86,7 @@ def _print(board: EmulatedBoard, installation: Installation, machine: MachineFil
 
 
 def _boot(board: EmulatedBoard, files: MachineFiles) -> None:
-    """Runs the machine until the user has had enough of it."""
+    """Runs the machine until the user presses Ctrl-C."""
     from edgekron.runtimes.devices.emulation.boot import Machine
 
     # A service manager's request to end is an interrupt too: the machine must not outlive this command.

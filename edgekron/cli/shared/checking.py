@@ -50,7 +50,7 @@ def run_check(
 
 
 def _baseline(budget: Budget, device: str, models: Collection[str], path: Path | None, record: bool) -> Baseline | None:
-    """The baseline file where one is needed; an empty one to record into where it does not exist yet."""
+    """The baseline that the limits need, or None; to record, an empty one where the file does not exist yet."""
     from edgekron.runtimes.check import Baseline, read_baseline
 
     if path is None and record:

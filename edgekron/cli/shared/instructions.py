@@ -94,7 +94,7 @@ def _print(report: InstructionReport) -> None:
 
 
 def _outputs(file: FileCount) -> str:
-    """How the outputs compare with the same file's on this machine."""
+    """How the outputs on the board compare with the same file's outputs on this machine."""
     if file.agreement.differing == 0:
         return "as here"
     close = f"{file.agreement.relative:.0e} from here"

@@ -1,4 +1,4 @@
-"""What the commands that run model files share: which files they take, and how they write their JSON."""
+"""Shared by the commands that run model files: the files that they take, and the JSON that they write."""
 
 from __future__ import annotations
 

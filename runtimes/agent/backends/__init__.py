@@ -1,4 +1,8 @@
-"""Runtimes that execute model files: one module each, chosen by the file's suffix."""
+"""Runtimes that execute model files: one module each, chosen by the file's suffix.
+
+A backend has ``import_runtime()`` and ``load(path, threads)``, which gives a ``Session``; ``session`` says how sessions
+behave and feeds the same images to any of them.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """TFLite files in LiteRT (``ai_edge_litert``), or in its older name ``tflite_runtime``.
 
-Images are NHWC. Most files are written for a fixed batch; the interpreter could be told another, but a RESHAPE with
-constant sizes inside would then be wrong, so the batch is changed only where the file declares it free (its shape
-signature says -1).
+Images are NHWC. Most files are written for a fixed batch. The interpreter would accept another one, but a RESHAPE with
+constant sizes inside the file would then be wrong; so only a file that declares its batch free (-1 in the shape
+signature) is run with other batches.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _installed(module: ModuleType) -> tuple[str, str]:
 
 
 def _check_header(path: Path) -> None:
-    """Refuses what is no TFLite file before the runtime sees it: older interpreters do not verify."""
+    """Refuses a file that is no TFLite file before the runtime sees it: older interpreters do not verify."""
     try:
         with path.open("rb") as file:
             header = file.read(8)

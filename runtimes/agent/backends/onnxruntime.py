@@ -1,10 +1,10 @@
 """ONNX files in ONNX Runtime, on the processor.
 
-Spinning is off: a pool that waits for work in a busy loop takes the cores from whatever is measured next. Sizes that a
-file leaves open (the batch) stay open.
+Spinning is off: a pool of threads that waits for work in a busy loop takes the cores from the next measurement. Sizes
+that a file leaves open (the batch) stay open.
 
-ONNX has no scale for an integer input or output. A file that stands for real numbers by one has it in its metadata,
-under ``QUANTIZATION``, as JSON: {name: [scale, zero point]}.
+ONNX has no scale for an integer input or output. A file whose integers stand for real numbers keeps the scales in its
+metadata, under ``QUANTIZATION``, as JSON: {name: [scale, zero point]}.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUANTIZATION = "edgekron.quantization"
 
 
 def import_runtime() -> ModuleType:
-    """The onnxruntime module; ``RuntimeFailure`` where it is not installed."""
+    """The onnxruntime module; ``RuntimeFailure`` on a machine without it."""
     try:
         module = importlib.import_module("onnxruntime")
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""What every runtime looks like from outside: a session with one input, run on numpy arrays.
+"""The common form of all runtimes: a session with one input, run on numpy arrays.
 
 A session speaks the file's own layout. ``run_nchw`` puts the layouts of the runtimes behind one convention, so that
-the same float32 NCHW batch can be fed to any file and the outputs compared element by element.
+the same float32 NCHW batch can be fed to any file and the outputs can be compared element by element.
 
 A file may accept any number of images at once, or only the number it was written for. In the second case the batch is
 cut into pieces of that size; the last piece is filled up with zeros and the surplus outputs are dropped, so a network
@@ -75,7 +75,7 @@ def only_input(file: str | Path, inputs: Sequence[TensorInfo]) -> TensorInfo:
 
 
 def random_input(session: Session, seed: int) -> np.ndarray:
-    """One input of standard normal numbers (integers: uniform over the type), batch 1 where it is free."""
+    """One input of standard normal numbers (integers: uniform over the type); a free batch is 1."""
     tensor = session.input
     free = [axis for axis, size in enumerate(tensor.shape) if size is None and axis > 0]
     if free:

@@ -1,4 +1,4 @@
-"""The boards that can be emulated: which processor qemu plays, and what the board's own files say about it.
+"""The boards that can be emulated: the processor that qemu plays, and the board's own files about that processor.
 
 A runtime picks its kernels by two sources that must agree: the instruction sets that the kernel announces (qemu's
 ``-cpu`` decides) and the model of the core in ``/proc/cpuinfo``. XNNPACK executes 1.5 times as many instructions on a

@@ -1,8 +1,8 @@
 """Starts the virtual machine as a board on this machine's loopback, and stops it.
 
-With ``-icount shift=0`` the machine's clock advances by one nanosecond with each instruction, so what runs on it
-measures the same "time" on every machine and in every repetition: a clock to try measuring with, and no time at all.
-The kernel's command line says so, and the agent reads it there.
+With ``-icount shift=0`` the machine's clock advances by one nanosecond with each instruction. So a program on the
+machine measures the same "time" on every host and in every repetition: a clock to try measuring with, and no time at
+all. The kernel's command line says so, and the agent reads that.
 """
 
 from __future__ import annotations

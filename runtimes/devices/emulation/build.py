@@ -57,7 +57,7 @@ def build(
     rebuild: bool = False,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Installation:
-    """The installation in ``cache``, made where it is missing or out of date, or when ``rebuild`` is set.
+    """The installation in ``cache``; a missing or outdated one is made, and any one if ``rebuild`` is set.
 
     ``sources`` is a file of apt sources for the ARM packages; the machine's own are used otherwise. Raises
     ``RuntimeFailure`` when packages, the compiler or a working qemu cannot be had.

@@ -1,10 +1,11 @@
-"""``emulated:pi4``: a board that qemu plays on this machine. It runs the runtimes' real ARM code and counts it.
+"""``emulated:pi4``: a board that qemu plays on this machine, running the runtimes' real ARM code.
 
-An emulator has no clock of the board's and no memory of its own, so neither is ever reported: whatever would need one
-is refused. What it has is ``count``: the instructions of each inference, by class, and the outputs.
+An emulator has neither a clock of the board's nor memory of its own, so neither time nor memory is ever reported:
+requests that need one are refused. ``EmulatedDevice.count`` gives the instructions of each inference, by class, and
+compares the outputs.
 
-``emulated:pi4:ssh`` is the same system as a virtual machine, driven like any board over SSH: the way to try what works
-with boards, from the first connection to the report. Its clock counts instructions, and every report says so.
+``emulated:pi4:ssh`` is the same system as a virtual machine, driven like any board over SSH: the way to try all that
+boards do, from the first connection to the report. Its clock counts instructions, and every report says so.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ _NOT_THE_BOARDS = ("allowed_cores", "governor", "kernel", "memory", "swap")
 
 
 def open_emulated(place: str, cache: Path | None = None, alias: str = "") -> EmulatedDevice | MachineDevice:
-    """The board of "pi4", or the running machine of "pi4:ssh"; ``alias`` is what reports call it instead.
+    """The board of "pi4", or the running machine of "pi4:ssh"; ``alias`` replaces that name in reports.
 
-    Raises ``RuntimeFailure`` where there is none of the name, or it has not been built yet.
+    Raises ``RuntimeFailure`` for an unknown name, and for a board that has not been built yet.
     """
     name, _, how = place.partition(":")
     board = find_board(name)
@@ -145,7 +146,7 @@ class EmulatedDevice:
 
 
 class MachineDevice:
-    """See ``Device``: a virtual machine that runs from here to ``close``, and the board over SSH that it is."""
+    """See ``Device``: a virtual machine that runs until ``close``, driven as a board over SSH."""
 
     unit = "second"
 

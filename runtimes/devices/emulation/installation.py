@@ -1,4 +1,4 @@
-"""Where the emulated boards are kept, and what is in there.
+"""The folder of the emulated boards, and its content.
 
 emulated/           below the user's cache folder
   arm64/            everything that counting needs
@@ -53,7 +53,7 @@ def key() -> str:
 
 @dataclass(frozen=True)
 class Installation:
-    """A built folder ``arm64``; paths inside it are relative, so that it can be moved.
+    """A built folder ``arm64``, which can be moved: its own paths are relative.
 
     ``qemu`` is the program (relative, or an absolute path of the machine's own), ``python`` the version of the ARM
     Python ("3.11"), ``packages`` the ARM versions by name.
@@ -69,7 +69,7 @@ class Installation:
 
     @classmethod
     def open(cls, cache: Path, board: str) -> Installation:
-        """The installation in a cache; ``RuntimeFailure`` where there is none, or one of other versions."""
+        """The installation in a cache; ``RuntimeFailure`` for a cache without one, or with one of other versions."""
         folder = cache / "arm64"
         remedy = f"run `edgekron devices emulate {board}`."
         try:

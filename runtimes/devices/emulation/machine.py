@@ -6,8 +6,8 @@
       vmlinuz, initrd, disk.img
       ssh/            the key that opens the board, and the board's own public key as ``known_hosts``
 
-It is the same ARM system as in ``emulated/arm64``, started as a computer instead of one program at a time, so that
-whatever drives a board over SSH can be tried as a whole. ``boot.py`` starts it.
+The machine holds the same ARM system as ``emulated/arm64``, started as a computer instead of one program at a time: so
+all that drives a board over SSH can be tried as a whole. ``boot.py`` starts the machine.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class MachineFiles:
 
     @classmethod
     def open(cls, cache: Path, board: str) -> MachineFiles:
-        """What is in a cache; ``RuntimeFailure`` where it is missing or out of date."""
+        """The machine's files in a cache; ``RuntimeFailure`` for files that are missing or out of date."""
         folder = cache / "machine"
         remedy = f"run `edgekron devices emulate {board} --machine`."
         installation = Installation.open(cache, board)
@@ -123,9 +123,9 @@ def build_machine(
     rebuild: bool = False,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> MachineFiles:
-    """The machine's files in ``cache``, made where they are missing, out of date, or to be made anew.
+    """The machine's files in ``cache``; missing or outdated ones are made, and all of them if ``rebuild`` is set.
 
-    The emulated board, whose system goes on the disk, is built first where it is missing. ``build`` says the rest.
+    A missing emulated board, whose system goes on the disk, is built first; ``build`` explains the arguments.
     """
     installation = build(find_board(board), cache, sources=sources, progress=progress)
     with locked(cache / "lock", progress):

@@ -1,7 +1,7 @@
-"""What counting gives: instructions of each class for every inference, and how the outputs compare with this machine's.
+"""Counts of instructions by class for every inference, and how the outputs compare with this machine's outputs.
 
-Nothing here is a time, and nothing can be turned into one: the same number of instructions takes a different time on
-every processor, and one that waits for memory executes none meanwhile.
+A count is no time, and cannot be turned into one: the same number of instructions takes a different time on every
+processor, and a processor that waits for memory executes none meanwhile.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ class InstructionReport:
 
     @property
     def agree(self) -> bool:
-        """Whether every file computes on the board what it computes on this machine."""
+        """Whether every file computes the same on the board as on this machine."""
         return all(file.agreement.equal for file in self.files)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what is not as it should be."""
+        """Sentences about counts that do not repeat and outputs that differ."""
         found = [
             f"{file.file}: the counts of {len(file.inferences)} inferences differ by {file.spread:.2%}; "
             "something besides the inference was counted"

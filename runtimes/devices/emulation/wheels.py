@@ -23,9 +23,9 @@ _OLDEST = 17
 
 
 def requirements() -> list[str]:
-    """What the board needs: numpy and the runtimes in the versions of this machine, to compare outputs with its own.
+    """The board's packages: numpy and the runtimes, in the versions of this machine so that outputs can be compared.
 
-    A runtime that this machine lacks is left out; where it has none, the board gets the newest of each.
+    A runtime that this machine lacks is left out; if all are missing, the board gets the newest of each.
     """
     installed = [name for names in _RUNTIMES for name in names if _version(name)]
     runtimes = installed or [names[0] for names in _RUNTIMES]
