@@ -32,7 +32,7 @@ from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.files import write_file
 from edgekron.models import datasets
-from edgekron.runtimes import bench, top1
+from edgekron.runtimes import Measuring, bench, top1
 from edgekron.runtimes.agent.environment import allowed_cores
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def measure(model: str, ratios: list[float], seconds: float, images: int) -> dic
             for ratio, hub in hubs.items():
                 (export_onnx if ending == "onnx" else export_tflite)(hub, files[ratio])
             print(f"measure in {title}", flush=True)
-            report = bench(list(files.values()), threads=1, seconds=seconds)
+            report = bench(list(files.values()), Measuring(threads=1, seconds=seconds))
             speedups = [None, *(asdict(interval) for interval in report.speedups)]
             points = []
             for (ratio, hub), measured, speedup in zip(hubs.items(), report.files, speedups, strict=True):

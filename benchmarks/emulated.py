@@ -16,9 +16,9 @@ from contextlib import closing
 from pathlib import Path
 
 from edgekron.files import write_file
-from edgekron.runtimes.devices.emulated import EmulatedDevice
 from edgekron.runtimes.devices.emulation import BOARDS, Installation, build, cache_folder, find_board
 from edgekron.runtimes.devices.emulation.boot import Machine
+from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 from edgekron.runtimes.devices.emulation.machine import build_machine
 
 RESULTS = Path(__file__).parent / "results" / "emulated.json"

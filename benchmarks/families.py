@@ -28,7 +28,7 @@ from publishing import CALIBRATION, TEST, publish, trained
 from edgekron.compression.compressor import compress
 from edgekron.exporters.onnx import export_onnx
 from edgekron.models import datasets
-from edgekron.runtimes import bench, top1
+from edgekron.runtimes import Measuring, bench, top1
 
 FAMILIES = ("kronecker", "low-rank", "channel-svd", "tucker", "cp", "tt", "tr")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -78,7 +78,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                         "seconds": seconds,
                     }
                 )
-        report = bench(files, threads=1, seconds=arguments.seconds)
+        report = bench(files, Measuring(threads=1, seconds=arguments.seconds))
         speedups = [None, *(asdict(interval) for interval in report.speedups)]
         for row, file, measured, speedup in zip(rows, files, report.files, speedups, strict=True):
             row["bytes"] = file.stat().st_size

@@ -28,8 +28,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes.check.blocks import Block, measure_block
-from edgekron.runtimes.check.budget import Effort
+from edgekron.runtimes.check.blocks import MeasuredBlock
+from edgekron.runtimes.check.budget import CheckEffort
 from edgekron.runtimes.check.estimates import estimate
 from edgekron.runtimes.check.sampling import sample
 from edgekron.runtimes.devices import open_device
@@ -59,14 +59,14 @@ def write_chain(path: Path, layers: int) -> Path:
     return path
 
 
-def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, Any]:
+def compare(files: Sequence[Path], device: Device, effort: CheckEffort) -> dict[str, Any]:
     """One run: the ratio of the first file's latency over the second's."""
     started, load = time.perf_counter(), os.getloadavg()[0]
 
-    def targets(blocks: Sequence[Block]) -> list[Any]:
+    def targets(blocks: Sequence[MeasuredBlock]) -> list[Any]:
         return [(estimate(RATIO, blocks, None), None)]
 
-    blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None, measure_block)
+    blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None)
     seconds = time.perf_counter() - started
     found = {"blocks": len(blocks), "seconds": seconds, "load": load}
     found["log_ratios"] = [block.log_ratio for block in blocks]
@@ -103,7 +103,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYERS}
     if arguments.output.exists():
         runs = json.loads(arguments.output.read_text())["runs"]
-    effort = Effort(seconds=arguments.time)
+    effort = CheckEffort(seconds=arguments.time)
     with tempfile.TemporaryDirectory(prefix="edgekron-noise-") as folder, closing(open_device("local")) as device:
         files = {name: write_chain(Path(folder) / f"{name}.onnx", layers) for name, layers in LAYERS.items()}
         for index in range(arguments.runs):

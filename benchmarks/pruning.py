@@ -44,7 +44,7 @@ from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, Settings, Structure, prune
-from edgekron.runtimes import Report, bench
+from edgekron.runtimes import Measuring, Report, bench
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
@@ -123,7 +123,7 @@ def timed_in(target: str, networks: list[tuple[dict[str, Any], Hub]], seconds: f
         for (row, hub), file in zip(networks, files, strict=True):
             EXPORTS[target](hub, file)
             row[f"bytes_{target}"] = file.stat().st_size
-        report = bench(files, threads=1, seconds=seconds)
+        report = bench(files, Measuring(threads=1, seconds=seconds))
     speedups = [None, *(asdict(interval) for interval in report.speedups)]
     for (row, _), measured, speedup in zip(networks, report.files, speedups, strict=True):
         row[f"latency_{target}"], row[f"speedup_{target}"] = asdict(measured.latency), speedup

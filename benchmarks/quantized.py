@@ -29,7 +29,7 @@ from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.verify import difference
 from edgekron.graph import Hub
 from edgekron.models import datasets
-from edgekron.runtimes import bench, top1
+from edgekron.runtimes import Measuring, bench, top1
 from edgekron.runtimes.agent import backends
 from edgekron.runtimes.statistics import speedup
 
@@ -69,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgekron-quantized-") as folder:
         for target, runtime in RUNTIMES.items():
             made = _files(Path(folder), target, {"dense": dense, "compressed": compressed}, ranges)
-            report = bench(list(made), threads=1, seconds=arguments.seconds)
+            report = bench(list(made), Measuring(threads=1, seconds=arguments.seconds))
             warnings += report.warnings
             measured = dict(zip(made.values(), report.files, strict=True))
             outputs: dict[Any, np.ndarray] = {}

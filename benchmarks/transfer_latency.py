@@ -18,7 +18,7 @@ from edgekron.errors import UserError
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
 from edgekron.graph import Hub
-from edgekron.runtimes import bench
+from edgekron.runtimes import Measuring, bench
 
 #: By runtime: the ending of its files, its name, and what writes them.
 RUNTIMES: dict[str, tuple[str, str, Callable[[Hub, Path], object]]] = {
@@ -69,7 +69,7 @@ def _group(dense: Hub, hubs: dict[str, Path], runtime: str, seconds: float) -> t
         files = [Path(folder) / f"{number}.{ending}" for number in range(len(hubs) + 1)]
         for hub, file in zip([dense, *map(Hub.open, hubs.values())], files, strict=True):
             export(hub, file)
-        report = bench(files, threads=1, seconds=seconds)
+        report = bench(files, Measuring(threads=1, seconds=seconds))
         first, *others = report.files
         timed = [
             {

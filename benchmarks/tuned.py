@@ -37,7 +37,7 @@ from edgekron.exporters.tuning.race import Race, pinned
 from edgekron.graph import Hub, load
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.planning.survey import make_plan
-from edgekron.runtimes import Interval, bench
+from edgekron.runtimes import Interval, Measuring, bench
 from edgekron.runtimes.agent import environment
 
 RATIO, WIDTH, BLOCKS, ROUNDS = 4.0, 128, 4, 30
@@ -121,7 +121,7 @@ def _raced(files: list[Path], names: list[str]) -> dict[str, Any]:
 
 def _benched(files: list[Path], names: list[str], seconds: float) -> dict[str, Any]:
     """By the clock on the wall, each file in a process of its own."""
-    report = bench(files, seconds=seconds, rounds=ROUNDS)
+    report = bench(files, Measuring(seconds=seconds, rounds=ROUNDS))
     found = {name: _interval(one) for name, one in zip(names, report.speedups, strict=True)}
     return {"dense_ms": 1e3 * report.files[0].latency.median, **found, "warnings": list(report.warnings)}
 

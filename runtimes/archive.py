@@ -10,7 +10,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from edgekron.runtimes import agent
+from . import agent
 
 _MAIN = "from edgekron.runtimes.agent.main import main\n\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -6,16 +6,18 @@ import base64
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends import backend
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices import LocalDevice
+from .agent.backends import backend
+from .agent.errors import RuntimeFailure
+from .devices import LocalDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
+
+    from .agent.messages import RuntimeFacts
 
 #: One batch: float32 images [N, C, H, W] and int64 labels [N].
 Batch = tuple[np.ndarray, np.ndarray]
@@ -26,7 +28,7 @@ class Accuracy:
     """Top-1 accuracy of a file. ``predictions`` is int64 [total], in the order of the data."""
 
     file: str
-    runtime: Mapping[str, Any]
+    runtime: RuntimeFacts
     correct: int
     total: int
     predictions: np.ndarray = field(repr=False, compare=False)
@@ -36,7 +38,7 @@ class Accuracy:
         """The fraction of images whose highest score is their label."""
         return self.correct / self.total
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data, without the predictions."""
         return {
             "file": self.file,
@@ -90,7 +92,14 @@ def agreement(first: Accuracy, second: Accuracy) -> float:
     return float(np.mean(first.predictions == second.predictions))
 
 
-def _classes(path: str | Path, output: Mapping[str, Any], done: int) -> np.ndarray:
+class _Output(TypedDict):
+    """One output in a worker's answer: its shape, and its float32 values in base64."""
+
+    shape: list[int]
+    data: str
+
+
+def _classes(path: str | Path, output: _Output, done: int) -> np.ndarray:
     """The class of each image, from the worker's first output."""
     shape = output["shape"]
     if len(shape) < 2 or int(np.prod(shape[2:])) != 1 or shape[1] < 1:

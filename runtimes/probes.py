@@ -1,19 +1,20 @@
-"""What else a device tells of one file: whether it runs in so much memory, its tensor arena, the time of its nodes."""
+"""Three more questions about one file on a device: whether it runs in so much memory, its arena, its nodes' times."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from edgekron.runtimes.agent.arena import Arena
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.memory import Memory
-from edgekron.runtimes.agent.profile import NodeTime
-from edgekron.runtimes.measure import LIMIT, PATIENCE, opened, sent
+from .agent.arena import Arena
+from .agent.errors import RuntimeFailure
+from .agent.memory import Memory
+from .agent.profile import NodeTime
+from .measure import LIMIT, PATIENCE, opened, sent
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices import Device
+    from .agent.messages import ArenaAnswer, Message, ProfileAnswer, ProveAnswer
+    from .devices import Device
 
 #: Inferences under the limit of memory: what a runtime allocates late, it has allocated by then.
 _RUNS = 10
@@ -39,7 +40,7 @@ class Proof:
     peak: int | None
     memory: Memory | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All fields."""
         return asdict(self)
 
@@ -47,7 +48,7 @@ class Proof:
 def prove_memory(
     file: str | Path, limit: int, *, threads: int = 1, seed: int = 0, device: Device | None = None
 ) -> Proof:
-    """Loads a file and runs it ten times in a process of its own that the kernel keeps under ``limit`` bytes.
+    """Loads a file, and runs ten inferences, in a process of its own that the kernel keeps under ``limit`` bytes.
 
     The limit holds Python and the runtime too. Raises ``RuntimeFailure`` for a device that cannot do it, and for a file
     that does not run without the limit either; a process that dies under it is an answer.
@@ -55,9 +56,8 @@ def prove_memory(
     if limit < _LEAST_LIMIT:
         raise RuntimeFailure(f"a limit of {limit} bytes is less than any process needs; give at least 1 MiB.")
     with opened(device) as on:
-        answer = on.run_agent(
-            _request("prove", threads, seed, file=sent(on, file), limit=limit, runs=_RUNS),
-        )
+        request = _request("prove", threads, seed, file=sent(on, file), limit=limit, runs=_RUNS)
+        answer = cast("ProveAnswer", on.run_agent(request))
     numbers = answer["memory"]
     return Proof(
         file=str(file),
@@ -67,7 +67,7 @@ def prove_memory(
         stage=answer["stage"],
         reason=answer["reason"],
         peak=answer["peak"],
-        memory=Memory(**{name: numbers[name] for name in Memory.__dataclass_fields__}) if numbers else None,
+        memory=Memory.read(numbers) if numbers else None,
     )
 
 
@@ -76,8 +76,8 @@ def tensor_arena(file: str | Path, *, device: Device | None = None) -> Arena:
     if Path(file).suffix.lower() != ".tflite":
         raise RuntimeFailure(f"{file} has no tensor arena; only .tflite files have.")
     with opened(device) as on:
-        answer = on.run_agent(_request("arena", 1, 0, file=sent(on, file)))
-    return Arena(*(answer[name] for name in Arena.__dataclass_fields__))
+        answer = cast("ArenaAnswer", on.run_agent(_request("arena", 1, 0, file=sent(on, file))))
+    return Arena(answer["litert"], answer["micro"], answer["micro_head"], answer["note"])
 
 
 def node_times(
@@ -85,9 +85,10 @@ def node_times(
 ) -> list[NodeTime]:
     """The time of each node of an ``.onnx`` file on a device: see ``edgekron.runtimes.agent.profile``."""
     with opened(device) as on:
-        answer = on.run_agent(_request("profile", threads, seed, file=sent(on, file), runs=runs, pin=pin))
+        request = _request("profile", threads, seed, file=sent(on, file), runs=runs, pin=pin)
+        answer = cast("ProfileAnswer", on.run_agent(request))
     return [NodeTime(node["name"], node["operator"], node["seconds"]) for node in answer["nodes"]]
 
 
-def _request(do: str, threads: int, seed: int, **fields: Any) -> dict[str, Any]:
+def _request(do: str, threads: int, seed: int, **fields: object) -> Message:
     return {"do": do, "threads": threads, "seed": seed, "limit_s": LIMIT, "patience": PATIENCE, **fields}

@@ -7,8 +7,8 @@ the c-th largest, with the largest c that keeps
 .. math:: 2 \, P(T \le c - 1) \le 1 - \text{level},
 
 where T sums the ranks that get a plus when n fair coins sign the ranks 1 to n. For symmetric noise, and the
-log-ratio of a file to itself is symmetric whatever the noise, the interval covers the true value at least as often as
-it says, for every n. A percentile bootstrap of 7 to 20 numbers is too narrow: it covers 85 to 92 times in 100.
+log-ratio of a file to itself is symmetric under any noise, the interval covers the true value at least as often as
+its level says, for every n. A percentile bootstrap of 7 to 20 numbers is too narrow: it covers 85 to 92 times in 100.
 
 **Two samples.** The estimate of the shift is the median of all :math:`x_i - y_j`; its interval inverts the Mann-Whitney
 test in the same way.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.runtimes.statistics import Interval
+from .statistics import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

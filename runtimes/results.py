@@ -1,19 +1,19 @@
-"""What a measurement gives: plain data, raw samples included, to JSON and to the rows of a table.
+"""The results of a measurement: plain data, raw samples included, for JSON and for the rows of a table.
 
 Times are in seconds, memory in bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from edgekron.runtimes.statistics import Interval, Summary, median_interval, speedup, summary
+from .statistics import Interval, Summary, median_interval, speedup, summary
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.memory import Memory
+    from .agent.memory import Memory
+    from .agent.messages import MachineFacts, MachineState, RuntimeFacts, TensorFacts
 
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1
@@ -29,7 +29,6 @@ DEFINITIONS = {
     "cold": "from starting the process to the first inference, measured once, in seconds",
 }
 
-Facts = Mapping[str, Any]
 Rounds = tuple[tuple[float, ...], ...]
 
 
@@ -61,7 +60,7 @@ class Paced:
     hertz: float
     samples: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The rate, the summary and the raw samples in whole nanoseconds."""
         return {
             "hertz": self.hertz,
@@ -75,8 +74,8 @@ class FileResult:
     """Everything measured of one file."""
 
     file: str
-    runtime: Facts
-    input: Facts
+    runtime: RuntimeFacts
+    input: TensorFacts
     cores: tuple[int, ...] | None
     cold: ColdStart
     warm_up: int
@@ -95,7 +94,7 @@ class FileResult:
         """The median over the rounds, with its interval."""
         return median_interval(self.rounds)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All fields, the raw samples in whole nanoseconds."""
         return {
             "file": self.file,
@@ -113,6 +112,25 @@ class FileResult:
         }
 
 
+class ReportRow(TypedDict):
+    """One file in a table: ``median`` is that of the interval, and ``speedup`` None for the reference."""
+
+    file: str
+    runtime: str
+    median: float
+    mad: float
+    p5: float
+    p95: float
+    p99: float
+    interval: Interval
+    speedup: Interval | None
+    cold: float | None
+    load: float
+    first: float
+    paced: Summary | None
+    memory: Memory
+
+
 @dataclass(frozen=True)
 class Report:
     """A measurement of one or several files on one device; the first file is the reference of the others."""
@@ -120,13 +138,13 @@ class Report:
     device: str
     threads: int
     seed: int
-    environment: Facts
-    before: Facts
-    after: Facts
+    environment: MachineFacts
+    before: MachineState
+    after: MachineState
     files: tuple[FileResult, ...]
     warnings: tuple[str, ...] = field(default=())
     #: The state of the machine after each round.
-    during: tuple[Facts, ...] = field(default=())
+    during: tuple[MachineState, ...] = field(default=())
 
     @cached_property
     def speedups(self) -> tuple[Interval, ...]:
@@ -134,7 +152,7 @@ class Report:
         reference, *others = self.files
         return tuple(speedup(reference.rounds, other.rounds, seed=self.seed) for other in others)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data that ``json.dumps`` takes."""
         others = self.files[1:]
         return {
@@ -156,8 +174,8 @@ class Report:
             "files": [file.to_json() for file in self.files],
         }
 
-    def table(self) -> list[dict[str, Any]]:
-        """One row a file; ``median`` is that of the interval, and ``speedup`` None for the reference."""
+    def table(self) -> list[ReportRow]:
+        """One row a file."""
         intervals = (None, *self.speedups)
         return [
             {

@@ -1,19 +1,22 @@
-"""What a device may send: every answer is checked against a shape before any of it is used.
+"""The answers of devices: each is checked against its type before any part of it is used.
 
-A shape is a type (``int``, ``float``, ``str``, ``bool``), a list of one shape (so many of them), a tuple of strings
-(one of these), a dict (at least these keys, each of its shape; keys ending in ``?`` may be absent), ``Each(shape)`` or
-``Null(shape)``. Numbers are finite and fit into 64 bits. Text is cut to a decent length and rid of control characters:
-it ends up on terminals and in reports.
+The types are those of ``edgekron.runtimes.agent.messages``: a ``TypedDict`` (at least its required keys, each of its
+type), ``list[X]``, ``dict[str, X]``, ``X | None``, ``Literal`` strings, ``int``, ``float``, ``str`` and ``bool``.
+Numbers are finite and fit into 64 bits. Text is cut to a decent length and rid of control characters: it ends up on
+terminals and in reports.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Literal, get_args, get_origin, get_type_hints, is_typeddict
 
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .agent import messages
+from .agent.errors import RuntimeFailure
+from .agent.messages import Message
 
 #: No line of an answer is longer: ten thousand samples in each of twenty rounds of five files are twenty megabytes.
 LONGEST_LINE = 64 * 2**20
@@ -21,87 +24,22 @@ _LONGEST_TEXT = 2000
 _DEEPEST = 20
 _LARGEST = 2**63
 
-
-@dataclass(frozen=True)
-class Null:
-    """A value of ``shape``, or null."""
-
-    shape: Any
-
-
-@dataclass(frozen=True)
-class Each:
-    """An object with any keys, whose values are all of ``shape``."""
-
-    shape: Any
-
-
-#: What ``environment.describe`` and ``environment.state`` tell.
-_FACTS: dict[str, Any] = {
-    **dict.fromkeys(("cores?", "memory?", "swap?", "page_size?"), int),
-    **dict.fromkeys(("processor?", "board?", "machine?", "clock?", "system?", "kernel?", "python?"), str),
-    "virtual?": bool,
-    "features?": [str],
-    "allowed_cores?": [int],
-    "governor?": Each(str),
-}
-_COUNTERS = ("available", "throttled", "core_throttles", "quota_throttles", "swapped_in", "swapped_out", "stolen_ticks")
-_STATE: dict[str, Any] = {
-    **{f"{name}?": int for name in _COUNTERS},
-    "load?": [float],
-    "frequency?": Each(int),
-    "temperature?": Each(float),
-}
-_TENSOR = {"name": str, "shape": [Null(int)], "dtype": str, "layout": str}
-_RUNTIME = {"runtime": str, "version": str, "not_delegated?": [str]}
-_MEMORY = {"file": int, **dict.fromkeys(("runtime", "loaded", "peak", "steady"), Null(int))}
-_MEASURED = {
-    "name": str,
-    "runtime": _RUNTIME,
-    "input": _TENSOR,
-    "outputs": [_TENSOR],
-    "cores": Null([int]),
-    "cold": {"process": Null(int), "runtime": Null(int), "load": int, "first": int},
-    "warm_up": int,
-    "settled": bool,
-    "rounds": [[int]],
-    "paced": Null({"hertz": float, "nanoseconds": [int], "late": bool}),
-    "memory": _MEMORY,
-}
-
-#: How far a process under a limit of memory can come, see ``edgekron.runtimes.agent.proof``.
-STAGES = ("start", "load", "run", "done")
-
-#: The answer to each command of ``edgekron.runtimes.agent.main`` and each request of
-#: ``edgekron.runtimes.agent.requests``.
-ANSWERS: dict[str, Any] = {
-    "describe": {
-        "facts": _FACTS,
-        "state": _STATE,
-        "runtimes": Each(Null(str)),
-        "disk": {"folder": str, "free": int},
-        "python": str,
-        "protocol": int,
-    },
-    "held": {"bytes": int, "whole": bool, "path": str},
-    "receive": {"path": str},
-    "start": {"job": str},
-    "measure": {"facts": _FACTS, "before": _STATE, "during": [_STATE], "after": _STATE, "files": [_MEASURED]},
-    "prove": {
-        "means": str,
-        "lived": bool,
-        "stage": STAGES,
-        "reason": Null(str),
-        "peak": Null(int),
-        "memory": Null(_MEMORY),
-    },
-    "profile": {"nodes": [{"name": str, "operator": str, "seconds": float}]},
-    "arena": {"litert": Null(int), "micro": Null(int), "micro_head": Null(int), "note": Null(str)},
-    "step": {"done": int, "total": int, "text": str},
+#: The type of the answer to each command of the agent (``edgekron.runtimes.agent.main``) and to each request
+#: (``edgekron.runtimes.agent.requests``). Other commands answer nothing but that they are done.
+ANSWERS: dict[str, type] = {
+    "describe": messages.DescribeAnswer,
+    "held": messages.HeldAnswer,
+    "receive": messages.ReceiveAnswer,
+    "start": messages.StartAnswer,
+    "measure": messages.MeasureAnswer,
+    "prove": messages.ProveAnswer,
+    "profile": messages.ProfileAnswer,
+    "arena": messages.ArenaAnswer,
+    "step": messages.WorkStep,
 }
 
 
-def parse(line: bytes, sender: str) -> dict[str, Any]:
+def parse(line: bytes, sender: str) -> Message:
     """One line of a device as an object, cleaned; ``RuntimeFailure`` for anything else."""
     if len(line) > LONGEST_LINE:
         raise RuntimeFailure(f"{sender} sent a line of {len(line)} bytes; it does not run this version's agent.")
@@ -119,43 +57,60 @@ def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text[:longest])
 
 
-def check(value: Any, what: str, sender: str) -> None:
-    """Raises ``RuntimeFailure`` where an answer to ``what`` has another shape than the agent's."""
-    _check(value, ANSWERS.get(what, {}), what, sender)
+def check(value: object, what: str, sender: str) -> None:
+    """Raises ``RuntimeFailure`` for an answer to the command or request ``what`` that is not of its type."""
+    if what in ANSWERS:
+        _check(value, ANSWERS[what], what, sender)
 
 
-def _check(value: Any, shape: Any, where: str, sender: str) -> None:
-    if isinstance(shape, Null):
+def _check(value: object, kind: object, where: str, sender: str) -> None:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        # The only unions here are those of one type and None.
         if value is not None:
-            _check(value, shape.shape, where, sender)
-        return
-    if isinstance(shape, dict):
-        _require(isinstance(value, dict), value, where, sender)
-        for key, inner in shape.items():
-            name = key.removesuffix("?")
-            if name in value or name == key:
-                _require(name in value, value, f"{where} without {name}", sender)
-                _check(value[name], inner, f"{where}.{name}", sender)
-    elif isinstance(shape, list | Each):
-        _require(isinstance(value, list if isinstance(shape, list) else dict), value, where, sender)
-        inner, items = (shape[0], value) if isinstance(shape, list) else (shape.shape, value.values())
-        for item in items:
-            _check(item, inner, where, sender)
-    elif isinstance(shape, tuple):
-        _require(value in shape, value, where, sender)
-    elif shape is bool or shape is str:
-        _require(isinstance(value, shape), value, where, sender)
-    else:
-        number = isinstance(value, (int, float) if shape is float else int) and not isinstance(value, bool)
-        _require(number and abs(value) < _LARGEST, value, where, sender)
+            _check(value, next(one for one in arguments if one is not NoneType), where, sender)
+    elif is_typeddict(kind) and isinstance(value, dict):
+        _check_keys(value, *_keys(kind), where, sender)
+    elif origin is list and isinstance(value, list):
+        for item in value:
+            _check(item, arguments[0], where, sender)
+    elif origin is dict and isinstance(value, dict):
+        for item in value.values():
+            _check(item, arguments[1], where, sender)
+    elif not (value in arguments if origin is Literal else _plain_value(value, kind)):
+        raise _wrong(value, where, sender)
 
 
-def _require(right: bool, value: Any, where: str, sender: str) -> None:
-    if not right:
-        raise RuntimeFailure(f"{sender} sent an answer that is none of the agent's ({where}: {str(value)[:60]!r}).")
+def _check_keys(
+    value: dict[str, object], types: dict[str, object], required: frozenset[str], where: str, sender: str
+) -> None:
+    for name, inner in types.items():
+        if name in value:
+            _check(value[name], inner, f"{where}.{name}", sender)
+        elif name in required:
+            raise _wrong(value, f"{where} without {name}", sender)
 
 
-def _clean(value: Any, depth: int) -> Any:
+@lru_cache
+def _keys(kind: type) -> tuple[dict[str, object], frozenset[str]]:
+    """The types of a ``TypedDict`` by key, and the keys that must be there."""
+    return get_type_hints(kind), vars(kind)["__required_keys__"]
+
+
+def _plain_value(value: object, kind: object) -> bool:
+    """Whether a value is a text, a truth or a number of this type."""
+    if kind is bool or kind is str:
+        return isinstance(value, kind)
+    if kind is float and isinstance(value, float):
+        return abs(value) < _LARGEST
+    return kind in (int, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _wrong(value: object, where: str, sender: str) -> RuntimeFailure:
+    return RuntimeFailure(f"{sender} sent an answer that is none of the agent's ({where}: {str(value)[:60]!r}).")
+
+
+def _clean(value: object, depth: int) -> object:
     if depth > _DEEPEST:
         raise ValueError("too deep")
     if isinstance(value, str):

@@ -1,8 +1,8 @@
 """Cuts a TFLite file into files of one operator each: LiteRT has no clock for its operators, but it can run them alone.
 
-Every operator keeps its constants, its options and its quantization. Of several activations that enter it, the first
-becomes the file's input and the others random constants, because files of one input are what is measured here.
-Operators that are equal but for the values of their weights take the same time, so they share one file.
+Every operator keeps its constants, its options and its quantization. Of several activations that enter an operator, the
+first becomes the file's input and the others random constants, because only files of one input are measured. Operators
+that are equal but for the values of their weights take the same time, so they share one file.
 
 A lone operator finds its input in the cache, and pays for entering and leaving the runtime, which the whole network
 pays once. These times are shares, not a sum: the whole is what ``bench`` says.
@@ -15,11 +15,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .agent.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
 
 #: Constants up to this many bytes are settings (a shape, a permutation), which make operators differ.
 _SETTING = 64
@@ -27,7 +32,7 @@ _IDENTIFIER = b"TFL3"
 
 
 @dataclass(frozen=True)
-class Operator:
+class SingleOperator:
     """One operator of a file: its kind, the names of its constants and outputs, and the file that runs it alone.
 
     ``alone`` is None for an operator that no activation enters, or that calls another part of the file.
@@ -40,7 +45,7 @@ class Operator:
     alone: Path | None
 
 
-def cut(file: str | Path, folder: Path) -> list[Operator]:
+def cut(file: str | Path, folder: Path) -> list[SingleOperator]:
     """Writes the files into ``folder``, gives the operators in their order; ``RuntimeFailure`` for no TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -61,7 +66,7 @@ def cut(file: str | Path, folder: Path) -> list[Operator]:
         inputs = [i for i in operator.inputs if i >= 0]
         constants = tuple(_name(graph.tensors[i]) for i in inputs if _constant(model, graph.tensors[i]))
         found.append(
-            Operator(
+            SingleOperator(
                 index=index,
                 kind=kinds.get(number, f"operator {number}"),
                 constants=constants,
@@ -72,7 +77,7 @@ def cut(file: str | Path, folder: Path) -> list[Operator]:
     return found
 
 
-def _write(schema: Any, model: Any, operator: Any, folder: Path) -> Path | None:
+def _write(schema: ModuleType, model: ModelT, operator: OperatorT, folder: Path) -> Path | None:
     """The file of one operator, which an equal one may have written before."""
     graph = model.subgraphs[0]
     used = list(dict.fromkeys(i for i in [*operator.inputs, *operator.outputs] if i >= 0))
@@ -110,7 +115,7 @@ def _write(schema: Any, model: Any, operator: Any, folder: Path) -> Path | None:
     return path
 
 
-def _without_weights(model: Any) -> Any:
+def _without_weights(model: ModelT) -> ModelT:
     """The model with its large constants as zeros: what tells equal operators from others."""
     plain = copy.copy(model)
     plain.buffers = []
@@ -122,7 +127,7 @@ def _without_weights(model: Any) -> Any:
     return plain
 
 
-def _pack(model: Any) -> bytes:
+def _pack(model: ModelT) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -130,12 +135,12 @@ def _pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def _constant(model: Any, tensor: Any) -> bool:
+def _constant(model: ModelT, tensor: TensorT) -> bool:
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
 
 
-def _random(schema: Any, tensor: Any) -> np.ndarray | None:
+def _random(schema: ModuleType, tensor: TensorT) -> np.ndarray | None:
     """The bytes of a random tensor; None for a type that is neither float nor integer of 8 bits."""
     random, shape = np.random.default_rng(0), tuple(_shape(tensor.shape))
     if tensor.type == schema.TensorType.FLOAT32:
@@ -151,5 +156,5 @@ def _shape(shape: Sequence[int] | None) -> list[int]:
     return [] if shape is None else [int(size) for size in shape]
 
 
-def _name(tensor: Any) -> str:
+def _name(tensor: TensorT) -> str:
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)

@@ -9,15 +9,15 @@ in round :math:`i`, the estimate is
 
 .. math:: s = \exp \operatorname{median}_i \log (a_i / b_i),
 
-how many times faster the other file is: above 1 it is faster. What other programs do to an inference can only make it
-longer: on a busy machine the upper half of a round's samples is theirs, and the lower quartile still the file's.
+how many times faster the other file is: above 1 it is faster. Other programs can only make an inference longer: on a
+busy machine they decide the upper half of a round's samples, and the lower quartile is still the file's own.
 In logarithms the estimate is exactly reciprocal when the two files change places.
 
 Its interval is the percentile bootstrap over whole rounds: rounds are drawn with replacement, the estimate repeated,
 and the quantiles taken. Inferences within a round are not independent, rounds nearly are; this is why rounds are
-resampled and inferences are not. The interval speaks of the processes that were measured: what changes from one start
-of a process to the next (the layout of its memory) is not in it. ``edgekron check`` starts the processes again and
-again, and takes its intervals over these starts (``edgekron.runtimes.ranks``).
+resampled and inferences are not. The interval speaks of the processes that were measured: the changes from one start
+of a process to the next (the layout of its memory) are not in the interval. ``edgekron check`` starts the processes
+again and again, and takes its intervals over these starts (``edgekron.runtimes.ranks``).
 """
 
 from __future__ import annotations

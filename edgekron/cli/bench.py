@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.files import refuse_existing
 
@@ -16,7 +16,7 @@ from .shared.model_files import model_files, write_json
 from .shared.output import progress_bars
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgekron.runtimes.devices import Device
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILEs, and how long and where to measure."""
+    """FILEs, the device, and how long to measure."""
     parser.epilog = (
         "'Times as fast' compares lower quartiles: in each round that of the first file over that of the other, then "
         "the median over the rounds. Other programs slow down the upper half of a round first, so on a busy machine it "
@@ -67,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures, prints one row a file, and writes the JSON report."""
-    from edgekron.runtimes import bench
+    from edgekron.runtimes import Measuring, bench
     from edgekron.runtimes.check import units
     from edgekron.runtimes.devices import open_device
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 
     proof = arguments.prove_memory and round(units.parse(arguments.prove_memory, "bytes", "--prove-memory"))
     files = model_files(arguments.files)
@@ -82,15 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
         with progress_bars() as bars:
             report = bench(
                 files,
-                threads=arguments.threads,
-                rounds=arguments.rounds,
-                seconds=arguments.seconds,
-                pin=not arguments.no_pin,
-                hertz=arguments.pace,
+                Measuring(
+                    threads=arguments.threads,
+                    rounds=arguments.rounds,
+                    seconds=arguments.seconds,
+                    pin=not arguments.no_pin,
+                    hertz=arguments.pace,
+                    limit=arguments.limit,
+                    patience=arguments.patience,
+                ),
                 device=device,
-                progress=lambda done, total, _: bars("measuring", done, total),
-                limit=arguments.limit,
-                patience=arguments.patience,
+                progress=lambda _, done, total: bars("measuring", done, total),
             )
             extras, lived = _extras(arguments, files, device, proof, bars)
     if arguments.json:
@@ -107,11 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _extras(
     arguments: argparse.Namespace, files: Sequence[Path], device: Device, limit: int | None, bars: Steps
-) -> tuple[dict[str, Any], bool]:
-    """What was asked for beyond ``bench``, as (value for the JSON, how to print it); whether every file lived."""
+) -> tuple[dict[str, tuple[object, Callable[[], None]]], bool]:
+    """The measurements on demand as (value for the JSON, function that prints it), and whether every file lived."""
     from edgekron.runtimes.probes import prove_memory
 
-    extras: dict[str, Any] = {}
+    extras: dict[str, tuple[object, Callable[[], None]]] = {}
     lived = True
     if arguments.layers:
         from edgekron.exporters.layer_times import layer_times

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The budget, where to measure, and what to write."""
+    """The budget, the device, and the files to write."""
     parser.add_argument("budget", metavar="BUDGET.toml", help="limits by model and device")
     parser.add_argument("--on", metavar="DEVICE", help="where to measure (default: the budget's device, else local)")
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this model; may be repeated")

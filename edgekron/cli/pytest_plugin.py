@@ -3,9 +3,9 @@
     def test_sixconv_keeps_its_budget(edgekron_check):
         edgekron_check("budget.toml", model="sixconv")
 
-A broken limit fails the test with what was measured. An inconclusive check skips it, with the reason, or fails it where
-the ini option ``edgekron_inconclusive`` is "fail". ``--edgekron-on DEVICE`` measures elsewhere than the budget says.
-Every judgement is a property of the test in pytest's own JUnit XML.
+A broken limit fails the test and shows the measured number. An inconclusive check skips the test with the reason; with
+the ini option ``edgekron_inconclusive = fail`` the test fails. ``--edgekron-on DEVICE`` measures on another device than
+the budget's. Every judgement is a property of the test in pytest's own JUnit XML.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WAYS = ("skip", "fail")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where to measure, and what an inconclusive check does to a test."""
+    """The device, and the result of a test whose check is inconclusive."""
     group = parser.getgroup("edgekron")
     group.addoption("--edgekron-on", metavar="DEVICE", help="where edgekron_check measures (default: the budget's)")
     parser.addini(_INCONCLUSIVE, "what an inconclusive check does to a test: skip (default) or fail", default="skip")

@@ -204,16 +204,14 @@ def _bench(
     """Latency, memory and cold start of both files, and how many times as fast the second is."""
     import numpy as np
 
-    from edgekron.runtimes import bench
+    from edgekron.runtimes import Measuring, bench
 
     if effort.seconds is None:
         return [{}, {}], None
     report = bench(
         pair,
-        threads=effort.threads,
-        rounds=effort.rounds,
-        seconds=effort.seconds,
-        progress=lambda done, total, _: progress(f"measure in {title}", done, total),
+        Measuring(threads=effort.threads, rounds=effort.rounds, seconds=effort.seconds),
+        progress=lambda _, done, total: progress(f"measure in {title}", done, total),
     )
     notes += [f"{title}: {warning.replace(f'{pair[0].parent}/', '')}" for warning in report.warnings]
     rows = [

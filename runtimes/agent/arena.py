@@ -8,9 +8,9 @@ micro       bytes that TensorFlow Lite for Microcontrollers allocates in all, as
 micro_head  the part of ``micro`` that holds activations and scratch; the rest describes the model
 ==========  =================================================================================================
 
-On a microcontroller the arena is the budget. It is the same for every processor of one word size: these figures are of
-the machine that runs this, mostly 64 bits, where descriptions of tensors and nodes are about twice as large as on a
-32-bit part; activations are equal.
+On a microcontroller the arena is the budget. An arena is the same for every processor of one word size. These figures
+are of the machine that runs the agent, mostly with 64 bits: descriptions of tensors and nodes are about twice as large
+as on a 32-bit processor, activations are equal.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.backends import litert
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .backends import litert
+from .errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _MAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)$", re.MULTILINE)
 _RECORDED = re.compile(r"Arena allocation (total|head) (\d+) bytes")
@@ -75,7 +78,7 @@ def _mappings() -> list[tuple[int, int, str]]:
 
 def _micro(file: Path) -> tuple[int | None, int | None, str | None]:
     try:
-        runtime: Any = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
+        runtime = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
     except ImportError:
         return None, None, "the arena for microcontrollers needs `pip install --pre tflite-micro`"
     try:
@@ -88,7 +91,7 @@ def _micro(file: Path) -> tuple[int | None, int | None, str | None]:
         return None, None, f"TensorFlow Lite for Microcontrollers does not run this file ({reason[0]})"
 
 
-def _printed(runtime: Any, file: Path) -> str:
+def _printed(runtime: ModuleType, file: Path) -> str:
     """What the recording allocator prints: it writes to the descriptors, past Python."""
     with tempfile.TemporaryFile() as said:
         kept = [os.dup(number) for number in (1, 2)]
@@ -98,7 +101,7 @@ def _printed(runtime: Any, file: Path) -> str:
             runtime.Interpreter.from_file(str(file), arena_size=_ROOM).print_allocations()
         finally:
             sys.stdout.flush()
-            for number, copy in zip((1, 2), kept):  # noqa: B905 - Python 3.9
+            for number, copy in zip((1, 2), kept):
                 os.dup2(copy, number)
                 os.close(copy)
         said.seek(0)

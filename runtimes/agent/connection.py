@@ -1,5 +1,4 @@
-"""The near end of a worker (``edgekron.runtimes.agent.worker``): requests and answers over the pipes of one child
-process.
+"""The near end of a worker (``edgekron.runtimes.agent.worker``): requests and answers over pipes of a child process.
 
 The child is any command that ends up running a worker with its standard input and output connected: the Python of the
 machine that measures, or one inside an emulator.
@@ -15,17 +14,17 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from edgekron.runtimes.agent.errors import KilledError, OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.worker import PROTOCOL
+from .errors import KilledError, OutOfTimeError, RuntimeFailure
+from .worker import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-Message = dict[str, Any]
+    from .messages import Message
 
 _LONGEST_LAST_WORDS = 300
 
@@ -39,7 +38,7 @@ class Connection:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         started = time.perf_counter()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own worker
+            self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -67,11 +66,11 @@ class Connection:
         """The child's process number on this machine."""
         return self._process.pid
 
-    def ask(self, do: str, *, timeout: float = 600, **arguments: Any) -> Message:
+    def ask(self, do: str, *, timeout: float = 600, **arguments: object) -> Message:
         """Sends one request and waits for its answer.
 
-        Raises ``RuntimeFailure`` with the worker's sentence when it refuses, or with how it died, or when it takes
-        longer than ``timeout`` seconds (it is then killed).
+        Raises ``RuntimeFailure`` with the sentence of a worker that refuses, with the end of one that died, and when
+        an answer takes longer than ``timeout`` seconds (the worker is then killed).
         """
         try:
             self._requests.write((json.dumps({"do": do, **arguments}) + "\n").encode())

@@ -1,7 +1,7 @@
-"""The machine that measures: what it is (``describe``), and how it is at this moment (``state``).
+"""The machine that measures: its facts (``describe``), and its state at this moment (``state``).
 
-Everything is read from files of the Linux kernel and the standard library; what a machine does not tell is absent.
-A state taken before and one taken after a measurement show whether it was disturbed: ``disturbances`` says how.
+Everything is read from files of the Linux kernel and the standard library; facts that a machine does not tell are
+absent. A state taken before and one taken after a measurement show what disturbed the measurement: ``disturbances``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from typing import Literal
+
+    from .messages import MachineFacts, MachineState
+
+    Counter = Literal["core_throttles", "quota_throttles", "swapped_in", "swapped_out"]
 
 _CPUS = Path("/sys/devices/system/cpu")
 _THERMAL = Path("/sys/class/thermal")
@@ -29,20 +34,26 @@ _STEADY_CLOCK = 0.85
 #: Instruction sets that decide which kernels a runtime picks.
 _FEATURES = re.compile(r"sse4_1|avx\w*|fma|f16c|amx\w*|neon|vfpv4|asimd\w*|fphp|i8mm|bf16|sve\w*")
 
-Facts = dict[str, Any]
+#: Counters of the kernel that must stand still while measuring, and what it means when one moves.
+_COUNTERS: dict[Counter, str] = {
+    "core_throttles": "the processor throttled because of heat",
+    "quota_throttles": "the container ran out of its processor quota",
+    "swapped_in": "memory was swapped in",
+    "swapped_out": "memory was swapped out",
+}
 
 
-def describe() -> Facts:
-    """What does not change while measuring: processor, cores, governor, memory, kernel, versions."""
+def describe() -> MachineFacts:
+    """The facts that do not change while measuring: processor, cores, governor, memory, kernel, versions."""
     info = _text("/proc/cpuinfo")
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
     features = set(flags.group(1).split()) if flags else set()
-    facts: Facts = {
+    facts = {
         "processor": _processor(info),
         "board": _text("/proc/device-tree/model").strip("\0\n ") or None,
         "machine": platform.machine(),
         "virtual": "hypervisor" in features,
-        "features": sorted(filter(_FEATURES.fullmatch, features)),
+        "features": sorted(name for name in features if _FEATURES.fullmatch(name)),
         "cores": os.cpu_count(),
         "allowed_cores": allowed_cores(),
         "governor": _each_core("cpufreq/scaling_governor"),
@@ -54,16 +65,16 @@ def describe() -> Facts:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    return cast("MachineFacts", {name: value for name, value in facts.items() if value is not None})
 
 
-def state() -> Facts:
-    """What may change: load, frequencies in hertz, temperatures in degrees Celsius, throttling, swap, free memory."""
+def state() -> MachineState:
+    """The facts that may change: load, frequencies, temperatures, throttling, swap, free memory."""
     swap = dict(re.findall(r"^(pswp(?:in|out)) (\d+)$", _text("/proc/vmstat"), re.MULTILINE))
     steal = re.search(r"^cpu +(?:\d+ +){7}(\d+)", _text("/proc/stat"))
     quota = re.search(r"^nr_throttled (\d+)$", _text("/sys/fs/cgroup/cpu.stat"), re.MULTILINE)
     throttled = _text(_PI_THROTTLED).strip() or _vcgencmd()
-    facts: Facts = {
+    facts = {
         "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "available": _meminfo("MemAvailable"),
         "frequency": _frequencies(),
@@ -75,16 +86,13 @@ def state() -> Facts:
         "swapped_out": int(swap["pswpout"]) if "pswpout" in swap else None,
         "stolen_ticks": int(steal.group(1)) if steal else None,
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    return cast("MachineState", {name: value for name, value in facts.items() if value is not None})
 
 
 def disturbances(
-    facts: Mapping[str, Any],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    during: Sequence[Mapping[str, Any]] = (),
+    facts: MachineFacts, before: MachineState, after: MachineState, during: Sequence[MachineState] = ()
 ) -> list[str]:
-    """Sentences about what may have spoilt a measurement between two states, and at the states between them."""
+    """Sentences about all that may have spoilt a measurement between two states, with the states between them."""
     found = []
     if "clock" in facts:
         found.append(f"the machine is emulated and its clock counts {facts['clock']}: 1 ms is a million, and no time")
@@ -95,15 +103,9 @@ def disturbances(
     slowest, fastest = _clock_range(during)
     if slowest < _STEADY_CLOCK * fastest:
         found.append(f"the clock fell to {slowest / 1e6:.0f} MHz, from {fastest / 1e6:.0f} MHz, while measuring")
-    counters = {
-        "core_throttles": "the processor throttled because of heat",
-        "quota_throttles": "the container ran out of its processor quota",
-        "swapped_in": "memory was swapped in",
-        "swapped_out": "memory was swapped out",
-    }
     found += [
         f"{meaning} ({after[name] - before[name]} times)"
-        for name, meaning in counters.items()
+        for name, meaning in _COUNTERS.items()
         if name in before and after.get(name, 0) > before[name]
     ]
     load, cores = before.get("load"), facts.get("cores")
@@ -113,12 +115,12 @@ def disturbances(
 
 
 def _clock() -> str | None:
-    """What the clock counts, where that is not time: the command line of an emulated machine's kernel says so."""
+    """The unit of a clock that counts no time: the command line of an emulated machine's kernel names it."""
     found = re.search(r"(?:^|\s)edgekron\.clock=(\w+)", _text("/proc/cmdline"))
     return found.group(1) if found else None
 
 
-def _clock_range(states: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _clock_range(states: Sequence[MachineState]) -> tuple[float, float]:
     """The lowest and the highest of each state's fastest clock, in hertz; zeros where none is told."""
     clocks = [max(state["frequency"].values()) for state in states if state.get("frequency")]
     return min(clocks, default=0), max(clocks, default=0)
@@ -148,9 +150,7 @@ def _vcgencmd() -> str:
     if not Path(_VCGENCMD).exists():
         return ""
     try:
-        done = subprocess.run(  # noqa: S603 - the board's own program
-            [_VCGENCMD, "get_throttled"], capture_output=True, check=False, timeout=2
-        )
+        done = subprocess.run([_VCGENCMD, "get_throttled"], capture_output=True, check=False, timeout=2)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     bits = re.search(rb"0x([0-9a-fA-F]+)", done.stdout)

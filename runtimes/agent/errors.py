@@ -1,10 +1,10 @@
-"""The exceptions of this package."""
+"""The exceptions of all runtimes and devices."""
 
 from __future__ import annotations
 
 
 class RuntimeFailure(ValueError):  # noqa: N818 - RuntimeError is Python's own
-    """A file, a runtime or a device that cannot be used: one sentence that names it and says what to do."""
+    """A file, a runtime or a device that cannot be used: one sentence with its name and a remedy."""
 
 
 class OutOfTimeError(RuntimeFailure):

@@ -1,9 +1,9 @@
-"""What runs on the device: one file, given its work on the command line, answering in JSON.
+"""The agent's command line: one file, given its work as words, answering in JSON.
 
-It needs Python 3.9; numpy and a runtime are needed by the processes that run models. ``edgekron.runtimes.archive``
-packs it with its helpers into one file that is copied to a board; the local device runs that very file. It is called as
-``python agent.pyz [--folder FOLDER] COMMAND ...``. Every line that it prints is a JSON object. One with ``step`` tells
-how far the work is: done, total, text. The last one has ``ok``, and ``error`` (a sentence) where ``ok`` is false.
+The agent needs Python 3.9; the processes that run models need numpy and a runtime too. ``edgekron.runtimes.archive``
+packs the agent into one file that is copied to a board; the local device runs that very file. The agent is called as
+``python agent.pyz [--folder FOLDER] COMMAND ...`` and prints JSON objects, one a line. An object with ``step`` tells
+how far the work is: done, total, text. The last object has ``ok``, and ``error`` (a sentence) if ``ok`` is false.
 
 =========================  ==========================================================================================
 describe                   facts, state, runtimes, disk, python, protocol
@@ -11,10 +11,11 @@ held NAME                  bytes of a file that are here, whole, path (NAME: the
 receive NAME OFFSET SIZE   takes the rest of a file from standard input
 remove NAME ...            removes files
 run                        carries out a request read from standard input; ends when standard input closes
-start ID                   the same in a process of its own, which needs neither this one nor the connection
-wait ID SEEN               prints what that process said, from message SEEN on, and follows it to its end
-drop ID                    ends that process, if it still runs, and removes what it left
-clean                      removes all that the agent keeps here, itself too
+start ID                   carries out a request as a job: a process that needs neither this one nor the connection
+wait ID SEEN               prints the messages of a job, from message SEEN on, and follows the job to its end
+drop ID                    ends a job that still runs, and removes its files
+clean                      removes all files that the agent keeps on the device, the agent's own too
+count REQUEST              runs a model between marks for an instruction counter (``edgekron.runtimes.agent.marks``)
 work, join, limit          a worker (``edgekron.runtimes.agent.worker``), and one under a limit of memory
 =========================  ==========================================================================================
 
@@ -37,16 +38,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment, worker
-from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.agent.store import Store, default_folder, follow, said
+from . import environment, marks, worker
+from .errors import RuntimeFailure
+from .store import Store, default_folder, follow, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-Message = dict[str, Any]
+    from .messages import DescribeAnswer, HeldAnswer, Message, ReceiveAnswer, StartAnswer
 
 #: Distributions that run model files, and what they need.
 RUNTIMES = ("onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "numpy")
@@ -64,6 +65,8 @@ def main(words: list[str] | None = None) -> None:
     try:
         if command == "work":
             worker.main()
+        elif command == "count":
+            _print({"ok": True, **marks.run_marked(json.loads(arguments[0]))})
         elif command in ("join", "limit"):
             _caged(command, arguments[0], arguments[1:])
         else:
@@ -77,7 +80,7 @@ def main(words: list[str] | None = None) -> None:
         os._exit(1)  # nobody listens any more; the interpreter would complain while flushing at exit
 
 
-def _known(words: list[str]) -> Callable[..., Message | None]:
+def _known(words: list[str]) -> Callable[..., Mapping[str, object] | None]:
     """The function of a command that is given with as many words as it takes."""
     command, *arguments = words or [""]
     try:
@@ -87,7 +90,7 @@ def _known(words: list[str]) -> Callable[..., Message | None]:
     return _COMMANDS[command]
 
 
-def _describe(store: Store) -> Message:
+def _describe(store: Store) -> DescribeAnswer:
     usage = shutil.disk_usage(store.folder)
     return {
         "facts": environment.describe(),
@@ -108,12 +111,12 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _held(store: Store, name: str) -> Message:
+def _held(store: Store, name: str) -> HeldAnswer:
     count, whole = store.held(name)
     return {"bytes": count, "whole": whole, "path": str(store.file(name))}
 
 
-def _receive(store: Store, name: str, offset: str, size: str) -> Message:
+def _receive(store: Store, name: str, offset: str, size: str) -> ReceiveAnswer:
     store.receive(name, int(offset), int(size), sys.stdin.buffer)
     return {"path": str(store.file(name))}
 
@@ -129,9 +132,8 @@ def _clean(store: Store) -> Message:
 
 
 def _run(store: Store) -> None:
-    from edgekron.runtimes.agent.requests import (
-        carry_out,  # not needed by the small commands, and slow to start on a board
-    )
+    # Not needed by the small commands, and slow to start on a board.
+    from .requests import carry_out
 
     request = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGTERM, _leave)
@@ -148,12 +150,12 @@ def _end_with_input() -> None:
     os._exit(1)  # the workers end with this process
 
 
-def _leave(number: int, frame: object) -> None:  # noqa: ARG001 - the form of a signal's handler
+def _leave(_number: int, _frame: object) -> None:
     """Ends the work in order: workers, control groups and the lock are given back on the way out."""
     raise SystemExit(1)
 
 
-def _start(store: Store, identity: str) -> Message:
+def _start(store: Store, identity: str) -> StartAnswer:
     folder = store.job(identity)
     if (folder / "messages").exists():
         return {"job": identity}  # asked twice, because the first answer was lost
@@ -163,7 +165,7 @@ def _start(store: Store, identity: str) -> Message:
         (folder / "request.json").write_text(sys.stdin.readline())
         with (folder / "log").open("wb") as log:
             command = [sys.executable, sys.argv[0], "--folder", str(store.folder), "job", identity]
-            process = subprocess.Popen(  # noqa: S603 - ourselves
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -181,7 +183,7 @@ def _start(store: Store, identity: str) -> Message:
 
 
 def _job(store: Store, identity: str) -> None:
-    from edgekron.runtimes.agent.requests import carry_out
+    from .requests import carry_out
 
     signal.signal(signal.SIGTERM, _leave)
     folder = store.job(identity)
@@ -226,15 +228,15 @@ def _caged(how: str, where: str, command: list[str]) -> None:
         (Path(where) / "cgroup.procs").write_text(str(os.getpid()))
     else:
         resource.setrlimit(resource.RLIMIT_DATA, (int(where), int(where)))
-    os.execv(command[0], command)  # noqa: S606 - ourselves
+    os.execv(command[0], command)
 
 
-def _print(message: Message) -> None:
+def _print(message: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-_COMMANDS: dict[str, Callable[..., Message | None]] = {
+_COMMANDS: dict[str, Callable[..., Mapping[str, object] | None]] = {
     "describe": _describe,
     "held": _held,
     "receive": _receive,

@@ -8,9 +8,9 @@ peak        the highest resident memory from just before loading until now
 steady      resident memory after the warm inferences
 ==========  ================================================================================================
 
-Resident memory (RSS, from ``smaps_rollup``) counts a shared library in full. That is what a model costs on a board
-where nothing else uses the library; PSS would divide it among the processes that happen to run beside it.
-The cost of the model itself is ``steady - runtime``. The numbers exist on Linux only; elsewhere they are None.
+Resident memory (RSS, from ``smaps_rollup``) counts a shared library in full, as a board pays for a library that only
+the model uses; PSS would divide the library among the processes that happen to run at the same time. The cost of the
+model itself is ``steady - runtime``. The numbers exist on Linux only; elsewhere they are None.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .messages import MemoryNumbers
 
 _SELF = Path("/proc/self")
 
@@ -31,6 +35,11 @@ class Memory:
     loaded: int | None
     peak: int | None
     steady: int | None
+
+    @staticmethod
+    def read(numbers: MemoryNumbers) -> Memory:
+        """The numbers of an agent's answer."""
+        return Memory(numbers["file"], numbers["runtime"], numbers["loaded"], numbers["peak"], numbers["steady"])
 
     def to_json(self) -> dict[str, int | None]:
         """The five numbers by name."""
@@ -50,7 +59,7 @@ def peak() -> int | None:
 
 
 def reset_peak() -> bool:
-    """Starts a new ``peak`` from now on; False where the kernel does not allow it."""
+    """Starts a new ``peak`` from now on; False if the kernel does not allow that."""
     try:
         (_SELF / "clear_refs").write_text("5")
     except OSError:

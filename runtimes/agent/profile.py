@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends import load, random_input
-from edgekron.runtimes.agent.backends.onnxruntime import import_runtime
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .backends import load, random_input
+from .backends.onnxruntime import import_runtime
+from .errors import RuntimeFailure
 
 _SUFFIX = "_kernel_time"
 

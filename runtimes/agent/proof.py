@@ -1,17 +1,17 @@
-"""Runs a model under a hard limit of memory and says whether it lived.
+"""Runs a model under a hard limit of memory and says whether its process lived.
 
-The limit is the kernel's, one of these, the first that this machine allows:
+The kernel keeps the limit, by the first of these means that the machine allows:
 
 ========  =======================================================================================================
-means     what is limited
+means     limited memory
 ========  =======================================================================================================
-cgroup    memory of the whole process in RAM, swap excluded, by a control group made for it (needs root, or a
+cgroup    memory of the whole process in RAM, swap excluded, by a control group of its own (needs root, or a
           group that was delegated to the user) or by ``systemd-run --user``. Libraries that another process has
-          already brought into memory are not counted twice, so the limit is that of a machine where they are there.
+          already brought into memory are not counted again: the limit is that of a machine that holds them anyway.
 rlimit    private memory that the process asks for (``RLIMIT_DATA``), touched or not, shared libraries excluded
 ========  =======================================================================================================
 
-The process holds Python and the runtime too: what they need alone is the second of the five memory numbers.
+The process holds Python and the runtime too: their own need is the second of the five memory numbers.
 """
 
 from __future__ import annotations
@@ -29,39 +29,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.errors import KilledError, OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.rounds import start_worker, worker_command
+from .errors import KilledError, OutOfTimeError, RuntimeFailure
+from .rounds import start_worker, worker_command
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.agent.rounds import Say
-
-Message = dict[str, Any]
+    from .messages import MemoryNumbers, Message, Progress, ProveAnswer, Stage
 
 _GROUPS = Path("/sys/fs/cgroup")
 #: Seconds in which killed processes must have left their group.
 _PATIENCE = 2.0
 
 
-def prove(request: Message, say: Say) -> Message:
+def prove(request: Message, progress: Progress) -> ProveAnswer:
     """Carries out a ``prove`` request (see ``edgekron.runtimes.agent.requests``).
 
-    A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far it came
-    ("start", "load" or "run"), and ``reason`` holds its last words. Where the kernel did not kill it, the file is run
-    once more without the limit; one that fails there too is an error: memory is not what it lacks.
+    A process that dies under the limit is an answer, not an error: ``lived`` is False, ``stage`` says how far the
+    process came ("start", "load" or "run"), and ``reason`` holds its last words. After a death that was not the
+    kernel's doing, the file is run once more without the limit; if it fails again, memory is not the cause, and
+    ``RuntimeFailure`` is raised with the reason.
     """
     file, limit = request["file"], request["limit"]
-    say(0, 1, f"running {file['name']} in {limit} bytes")
+    progress(f"running {file['name']} in {limit} bytes", 0, 1)
     with _cage(limit) as cage:
         attempt = _attempt(request, cage.prefix)
         peak = cage.peak()
     if attempt.reason is not None and not attempt.killed:
-        say(0, 1, f"running {file['name']} without a limit")
+        progress(f"running {file['name']} without a limit", 0, 1)
         free = _attempt(request, [])
         if free.reason is not None and not free.killed:
             raise RuntimeFailure(free.reason)
-    say(1, 1, "done")
+    progress("done", 1, 1)
     return {
         "means": cage.means,
         "lived": attempt.reason is None,
@@ -76,10 +75,10 @@ def prove(request: Message, say: Say) -> Message:
 class _Attempt:
     """How far a process came ("start", "load", "run" or "done"), how it ended, and the five numbers of memory."""
 
-    stage: str = "start"
+    stage: Stage = "start"
     reason: str | None = None
     killed: bool = False
-    memory: Message | None = None
+    memory: MemoryNumbers | None = None
 
 
 def _attempt(request: Message, prefix: list[str]) -> _Attempt:
@@ -154,7 +153,7 @@ def _new_group(limit: int, name: str) -> Path | None:
 
 
 def _remove(group: Path) -> None:
-    """Removes a control group, if it is there, with the processes in it."""
+    """Removes a control group, if there is one, with the processes in it."""
     deadline = time.monotonic() + _PATIENCE
     while group.exists() and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -167,7 +166,7 @@ def _remove(group: Path) -> None:
 
 
 def _places(limit: int) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Folders in which a group may be made, with what to write into it; the first setting is the limit itself."""
+    """Folders in which a group may be made, with the group's settings; the first setting is the limit itself."""
     text = Path("/proc/self/cgroup").read_text() if Path("/proc/self/cgroup").exists() else ""
     second = {"memory.max": str(limit), "memory.swap.max": "0"}
     first = {"memory.limit_in_bytes": str(limit), "memory.swappiness": "0"}
@@ -185,7 +184,7 @@ def _works(command: list[str]) -> bool:
     if shutil.which(command[0]) is None:
         return False
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=10)  # noqa: S603 - our own words
+        done = subprocess.run(command, capture_output=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -1,8 +1,8 @@
-"""The work that an agent is asked for, carried out alone on its machine and within its time.
+"""Carries out a request to the agent, alone on its machine and within its time.
 
-A request is one JSON object on one line. All have ``do`` and ``limit_s``, the seconds after which the work is given up
-and ended; ``patience``, the seconds to wait for another measurement's end; and ``threads`` and ``seed``. A file in a
-request is an object with ``path`` and ``name`` (what errors call it).
+A request is one JSON object on one line. Every request has ``do`` and ``limit_s``, the seconds after which the work is
+given up and ended; ``patience``, the seconds to wait for another measurement's end; and ``threads`` and ``seed``. A
+file in a request is an object with ``path`` and ``name`` (its name in errors).
 
 =======  ==========================================================  ================================================
 do       takes                                                       gives
@@ -17,31 +17,29 @@ arena    file                                                        see ``edgek
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment
-from edgekron.runtimes.agent.errors import OutOfTimeError, RuntimeFailure
-from edgekron.runtimes.agent.proof import prove
-from edgekron.runtimes.agent.rounds import measure, start_worker
+from . import environment
+from .errors import OutOfTimeError, RuntimeFailure
+from .proof import prove
+from .rounds import measure, start_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from edgekron.runtimes.agent.rounds import Say
-    from edgekron.runtimes.agent.store import Store
-
-Message = dict[str, Any]
+    from .messages import Message, Progress
+    from .store import Store
 
 
 def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -> None:
-    """Carries out a request within its time and tells its end, whatever that is."""
+    """Carries out a request within its time and tells the answer, or the failure."""
 
-    def say(done: int, total: int, text: str) -> None:
+    def progress(text: str, done: int, total: int) -> None:
         tell({"step": {"done": done, "total": total, "text": text}})
 
     limit = request["limit_s"]
 
-    def give_up(number: int, frame: object) -> None:  # noqa: ARG001 - the form of a signal's handler
+    def give_up(_number: int, _frame: object) -> None:
         raise OutOfTimeError(
             f"the work took longer than its limit of {limit:g} seconds; give it more time, or do less."
         )
@@ -49,8 +47,8 @@ def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -
     signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
-        with store.alone(request["do"], request["patience"], lambda: say(0, 1, "waiting for another measurement")):
-            answer = {"ok": True, **_REQUESTS[request["do"]](request, say)}
+        with store.alone(request["do"], request["patience"], lambda: progress("waiting for another measurement", 0, 1)):
+            answer = {"ok": True, **_REQUESTS[request["do"]](request, progress)}
     except RuntimeFailure as error:
         answer = {"ok": False, "error": str(error)}
     except Exception as error:  # noqa: BLE001 - the other side must get an answer
@@ -59,23 +57,23 @@ def carry_out(store: Store, request: Message, tell: Callable[[Message], None]) -
     tell(answer)
 
 
-def _profile(request: Message, say: Say) -> Message:
+def _profile(request: Message, progress: Progress) -> Message:
     file = request["file"]
-    say(0, 1, f"profiling {file['name']}")
+    progress(f"profiling {file['name']}", 0, 1)
     cores = environment.fastest_cores(request["threads"]) if request["pin"] else None
     with start_worker(file["name"], request["threads"]) as process:
         words = {name: request[name] for name in ("threads", "runs", "seed")}
         return process.ask("profile", file=file["path"], cores=cores, **words)
 
 
-def _arena(request: Message, say: Say) -> Message:
+def _arena(request: Message, progress: Progress) -> Message:
     file = request["file"]
-    say(0, 1, f"planning {file['name']}")
+    progress(f"planning {file['name']}", 0, 1)
     with start_worker(file["name"], request["threads"]) as process:
         return process.ask("arena", file=file["path"])
 
 
-_REQUESTS: dict[str, Callable[[Message, Say], Message]] = {
+_REQUESTS: dict[str, Callable[[Message, Progress], Mapping[str, object]]] = {
     "measure": measure,
     "prove": prove,
     "profile": _profile,

@@ -2,7 +2,7 @@
 
 Each file lives in a fresh process (``edgekron.runtimes.agent.worker``) pinned to the same cores; all processes but one
 wait on their pipe. After a warm-up that lasts until the median no longer moves, the files take turns: in every round
-each has one turn, in a new random order. A turn starts with a few inferences that are not counted (they bring the
+each file has one turn, in a new random order. A turn starts with a few inferences that are not counted (they bring the
 caches back), then times back-to-back inferences on one input of seeded random normal numbers. Then, if a pace is given,
 each file runs at that fixed rate, asleep in between, as an application that waits for its camera does: caches and
 clocks fall in the pauses, and these times are the longer ones.
@@ -20,17 +20,22 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from edgekron.runtimes.agent import environment
-from edgekron.runtimes.agent.connection import Connection
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from . import environment
+from .connection import Connection
+from .errors import RuntimeFailure
+from .messages import ColdTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    #: Called with (steps done, steps in all, what is being done now).
-    Say = Callable[[int, int, str], None]
-
-Message = dict[str, Any]
+    from .messages import (
+        FileAnswer,
+        MachineState,
+        MeasureAnswer,
+        Message,
+        PacedTimes,
+        Progress,
+    )
 
 #: Environment variables by which numerical libraries take their number of threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -61,42 +66,43 @@ def worker_command() -> list[str]:
     return [sys.executable, sys.argv[0], "work"]
 
 
-def measure(request: Message, say: Say) -> Message:
+def measure(request: Message, progress: Progress) -> MeasureAnswer:
     """Carries out a ``measure`` request (see ``edgekron.runtimes.agent.requests``); raises ``RuntimeFailure``."""
     files, threads, rounds, seed = request["files"], request["threads"], request["rounds"], request["seed"]
     share = int(1e9 * request["seconds"] / rounds)
     cores = environment.fastest_cores(threads) if request["pin"] else None
     hertz = request["hertz"]
     total = len(files) + rounds + (len(files) if hertz else 0)
-    facts, before, during = environment.describe(), environment.state(), []
+    facts, before = environment.describe(), environment.state()
+    during: list[MachineState] = []
     turns = orders(len(files), rounds, seed)
     with ExitStack() as stack:
-        subjects = []
-        for index, file in enumerate(files):
-            say(index, total, f"warming up {file['name']}")
-            worker = stack.enter_context(start_worker(file["name"], threads))
-            subject = Subject(worker, file["path"], file["name"], seed)
-            subject.prepare(threads, cores, min(_STRETCH, int(1e9 * request["seconds"])))
-            subjects.append(subject)
+        measured = []
+        for index, sent in enumerate(files):
+            progress(f"warming up {sent['name']}", index, total)
+            worker = stack.enter_context(start_worker(sent["name"], threads))
+            file = MeasuredFile(worker, sent["path"], sent["name"], seed)
+            file.prepare(threads, cores, min(_STRETCH, int(1e9 * request["seconds"])))
+            measured.append(file)
         for turn, order in enumerate(turns):
-            say(len(files) + turn, total, f"round {turn + 1} of {rounds}")
+            progress(f"round {turn + 1} of {rounds}", len(files) + turn, total)
             for index in order:
-                subjects[index].take_turn(share)
+                measured[index].take_turn(share)
             during.append(environment.state())
-        for index, subject in enumerate(subjects if hertz else []):
-            say(len(files) + rounds + index, total, f"{subject.name} at {hertz:g} per second")
-            subject.keep_pace(hertz, request["paced_seconds"])
-        results = [subject.result() for subject in subjects]
-    say(total, total, "done")
+        for index, file in enumerate(measured if hertz else []):
+            progress(f"{file.name} at {hertz:g} per second", len(files) + rounds + index, total)
+            file.keep_pace(hertz, request["paced_seconds"])
+        results = [file.result() for file in measured]
+    progress("done", total, total)
     return {"facts": facts, "before": before, "during": during, "after": environment.state(), "files": results}
 
 
 def orders(files: int, rounds: int, seed: int) -> list[list[int]]:
     """The order of the files in each round: shuffled, backwards in the next two, and as it was in the fourth.
 
-    So each file goes before each other one as often as behind it, and follows itself as often as the others do: what a
-    place brings (caches as the last file left them, the look at the machine between rounds) favours none. Left to
-    chance, one file may go first in 13 of 16 rounds.
+    So each file goes before each other file as often as after it, and follows itself as often as the others do: no file
+    is favoured by its place (by caches as the file before left them, by the look at the machine between rounds). Left
+    to chance, one file may go first in 13 of 16 rounds.
     """
     shuffle = random.Random(seed).sample  # noqa: S311 - an order, not a secret
     found: list[list[int]] = []
@@ -107,7 +113,7 @@ def orders(files: int, rounds: int, seed: int) -> list[list[int]]:
 
 
 @dataclass
-class Subject:
+class MeasuredFile:
     """A file in its process; collects the nanoseconds of its turns. Errors name the file as the user does."""
 
     worker: Connection
@@ -115,20 +121,21 @@ class Subject:
     name: str
     seed: int
     loaded: Message = field(default_factory=dict)
-    cold: dict[str, int] = field(default_factory=dict)
+    cold: ColdTimes = field(default_factory=lambda: ColdTimes(process=None, runtime=None, load=0, first=0))
     warm_up: int = 0
     settled: bool = False
     typical: float = 0.0
     rounds: list[list[int]] = field(default_factory=list)
-    paced: Message | None = None
+    paced: PacedTimes | None = None
 
     def prepare(self, threads: int, cores: list[int] | None, nanoseconds: int) -> None:
         """Loads the file and warms it up until two consecutive stretches, of so long each, have the same median."""
         self.loaded = self._ask("load", file=self.path, threads=threads, cores=cores)
         (first,) = self._time(1)
         start = round(1e9 * self.worker.start_seconds)
-        times = {"process": start, "runtime": self.loaded["import_ns"], "load": self.loaded["load_ns"], "first": first}
-        self.cold, self.typical, self.warm_up = times, first, 1
+        runtime, load = self.loaded["import_ns"], self.loaded["load_ns"]
+        self.cold = {"process": start, "runtime": runtime, "load": load, "first": first}
+        self.typical, self.warm_up = first, 1
         earlier: list[int] = []
         for stretch in range(_MOST_STRETCHES):
             later = self._time(_count(nanoseconds, self.typical))
@@ -154,12 +161,14 @@ class Subject:
         # The first one follows the warm turns at once: it is not yet paced.
         self.paced = {"hertz": hertz, "nanoseconds": samples[1:], "late": False}
 
-    def result(self) -> Message:
-        """What was measured, with the memory as it is now."""
-        kept = ("runtime", "input", "outputs", "cores")
+    def result(self) -> FileAnswer:
+        """All measurements of the file, with the memory as it is now."""
         return {
             "name": self.name,
-            **{key: self.loaded[key] for key in kept},
+            "runtime": self.loaded["runtime"],
+            "input": self.loaded["input"],
+            "outputs": self.loaded["outputs"],
+            "cores": self.loaded["cores"],
             "cold": self.cold,
             "warm_up": self.warm_up,
             "settled": self.settled,

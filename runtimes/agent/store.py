@@ -1,9 +1,9 @@
 """The folder that the agent keeps on a device: files by the hash of their content, the jobs, and the lock.
 
     files/HASH.onnx        a model; HASH.onnx.part while it arrives
-    jobs/ID/request.json   what was asked
-    jobs/ID/messages       what the job said so far, a JSON object a line; the last one has ``ok``
-    jobs/ID/alive          locked by the job's process as long as it runs; holds its process number
+    jobs/ID/request.json   the request
+    jobs/ID/messages       the job's messages so far, a JSON object a line; the last one has ``ok``
+    jobs/ID/alive          locked by the job's process as long as that runs; holds its process number
     lock                   locked by the job that measures
 
 Locks are the kernel's (``flock``): they vanish with the process that holds them, however it ends.
@@ -23,9 +23,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from .errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from .messages import Message
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[0-9a-f]{64}\.(onnx|tflite)")
@@ -74,8 +77,8 @@ class Store:
     def receive(self, name: str, offset: int, size: int, source: IO[bytes]) -> None:
         """Takes the rest of a file of ``size`` bytes from ``offset`` on.
 
-        What arrived of a file whose sender vanished stays, so that the rest can follow. Raises ``RuntimeFailure`` when
-        the disk is full, when less arrives than was announced, or when the content is not what the name says.
+        The beginning of a file whose sender vanished stays, so that the rest can follow. Raises ``RuntimeFailure`` when
+        the disk is full, when less arrives than was announced, or when the content's hash is not that of the name.
         """
         path = self.file(name)
         part = _part(path)
@@ -106,7 +109,7 @@ class Store:
             self.file(name).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Removes every file, job and agent; a job that still runs keeps the lock and what it has open."""
+        """Removes every file, job and agent; a job that still runs keeps the lock and its open files."""
         for entry in ("files", "jobs"):
             shutil.rmtree(self.folder / entry, ignore_errors=True)
         for path in self.folder.glob("agent-*.pyz"):
@@ -172,7 +175,7 @@ class Store:
                 file.truncate(0)
 
 
-def follow(store: Store, identity: str, seen: int) -> Iterator[dict[str, Any]]:
+def follow(store: Store, identity: str, seen: int) -> Iterator[Message]:
     """The messages of a job from number ``seen`` on, as they come, up to the last one.
 
     A job whose process died without a last word gets one.

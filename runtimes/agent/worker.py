@@ -1,7 +1,7 @@
 """The process that runs one model on the device: JSON requests on standard input, JSON answers on standard output.
 
 One line in, one line out. Every request is an object with ``do``; every answer has ``ok``, and ``error`` (a sentence)
-where ``ok`` is false.
+if ``ok`` is false.
 
 =======  =======================================  ==============================================================
 do       takes                                    gives
@@ -16,10 +16,9 @@ arena    file                                     the numbers of ``edgekron.runt
 quit                                              (the process ends)
 =======  =======================================  ==============================================================
 
-``time`` without a period runs back to back; with one, an inference begins at every ``period_ns``, and the process
-sleeps in between. The process ends by itself when its input closes, or when the process that started it ends, so it
-never outlives it. Whatever a runtime prints goes to standard error: the answers travel on a private copy of standard
-output.
+``time`` without a period runs back to back; with a period, an inference begins every ``period_ns`` nanoseconds, and
+the process sleeps in between. A worker ends when its input closes, or when the process that started the worker ends.
+All that a runtime prints goes to standard error: the answers travel on a private copy of standard output.
 """
 
 from __future__ import annotations
@@ -36,22 +35,21 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from edgekron.runtimes.agent import environment, memory
-from edgekron.runtimes.agent.errors import RuntimeFailure
+from . import environment, memory
+from .errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
 
-    from edgekron.runtimes.agent.backends import Session
+    from .backends import Session
+    from .messages import Message
 
 #: Raised whenever a request or an answer changes its meaning.
 PROTOCOL = 2
-
-Message = dict[str, Any]
 
 #: The request of prctl(2) for a signal at the death of the parent.
 _PR_SET_PDEATHSIG = 1
@@ -100,7 +98,7 @@ class Worker:
             raise RuntimeFailure(f"{self._session.file} is open already; start another process for {file}.")
         _pin(cores)
         started = time.perf_counter_ns()
-        from edgekron.runtimes.agent import backends
+        from . import backends
 
         backend = backends.backend(file)
         backend.import_runtime()
@@ -125,7 +123,7 @@ class Worker:
     def _time(self, count: int, seed: int, period_ns: int = 0) -> Message:
         session = self._opened()
         if self._input is None:
-            from edgekron.runtimes.agent.backends import random_input
+            from .backends import random_input
 
             self._input = random_input(session, seed)
             session.resize(len(self._input))
@@ -153,20 +151,20 @@ class Worker:
     def _run(self, shape: list[int], data: str) -> Message:
         import numpy as np
 
-        from edgekron.runtimes.agent.backends import run_nchw
+        from .backends import run_nchw
 
         images = np.frombuffer(base64.b64decode(data), np.float32).reshape(shape)
         outputs = run_nchw(self._opened(), images)
         return {"outputs": [{"shape": y.shape, "data": base64.b64encode(y.tobytes()).decode()} for y in outputs]}
 
     def _profile(self, file: str, threads: int, cores: list[int] | None, runs: int, seed: int) -> Message:
-        from edgekron.runtimes.agent.profile import profile
+        from .profile import profile
 
         _pin(cores)
         return {"nodes": [asdict(node) for node in profile(file, threads=threads, runs=runs, seed=seed)]}
 
     def _arena(self, file: str) -> Message:
-        from edgekron.runtimes.agent.arena import arena
+        from .arena import arena
 
         return asdict(arena(file))
 

@@ -1,29 +1,30 @@
-"""Baselines: what models cost when they were last accepted, by the machine that measured them.
+"""Baselines: the cost of models when they were last accepted, by the machine that measured them.
 
-One file holds any number of machines, so it can be committed and used by a workstation and a board alike:
+One file holds any number of machines, so a workstation and a board can share one committed file:
 
     {"format": 1, "machines": {"3f2a…": {"identity": {…}, "devices": {"local": {"sixconv": {…}}}}}}
 
 An entry keeps one number for each process that ran the model, in seconds or instructions: enough to compare with an
-interval later. It is compared only on the machine, device and number of threads it is from.
+interval later. Only a measurement on the same machine, device and number of threads is compared with an entry.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.fingerprint import differences, fingerprint
+
+from .fingerprint import Identity, differences, fingerprint
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class BaselineEntry:
     """One model on one machine: ``latency`` in seconds and ``instructions``, a number for each process."""
 
     date: str
@@ -35,11 +36,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Machine:
+class BaselineMachine:
     """A machine's identity and its entries, by device and by model."""
 
-    identity: Mapping[str, Any]
-    devices: Mapping[str, Mapping[str, Entry]]
+    identity: Identity
+    devices: Mapping[str, Mapping[str, BaselineEntry]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Baseline:
     """A baseline file; ``machines`` are by fingerprint."""
 
     path: Path
-    machines: Mapping[str, Machine]
+    machines: Mapping[str, BaselineMachine]
 
-    def find(self, machine: Mapping[str, Any], device: str, model: str, threads: int) -> tuple[Entry | None, str]:
+    def find(self, machine: Identity, device: str, model: str, threads: int) -> tuple[BaselineEntry | None, str]:
         """The entry for a model on this machine, or None and why there is none."""
         again = "run with --write-baseline on this machine"
         here = self.machines.get(fingerprint(machine))
@@ -64,12 +65,12 @@ class Baseline:
             return None, f"the baseline of {model} is with {entry.threads} threads, not {threads}; {again}"
         return entry, ""
 
-    def with_entries(self, machine: Mapping[str, Any], device: str, entries: Mapping[str, Entry]) -> Baseline:
+    def with_entries(self, machine: Identity, device: str, entries: Mapping[str, BaselineEntry]) -> Baseline:
         """The same with the entries of one machine and device added or replaced."""
         key = fingerprint(machine)
-        old = self.machines.get(key, Machine(machine, {}))
+        old = self.machines.get(key, BaselineMachine(machine, {}))
         devices = {**old.devices, device: {**old.devices.get(device, {}), **entries}}
-        return Baseline(self.path, {**self.machines, key: Machine(old.identity, devices)})
+        return Baseline(self.path, {**self.machines, key: BaselineMachine(old.identity, devices)})
 
     def to_text(self) -> str:
         """The file's content."""
@@ -87,7 +88,7 @@ class Baseline:
 
 
 def read_baseline(path: str | Path) -> Baseline:
-    """Reads a baseline file; ``RuntimeFailure`` where it is missing or is none."""
+    """Reads a baseline file; ``RuntimeFailure`` for a file that is missing or holds no baseline."""
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -106,16 +107,34 @@ def read_baseline(path: str | Path) -> Baseline:
     return Baseline(file, machines)
 
 
-def _machine(value: Mapping[str, Any]) -> Machine:
+class _EntryTable(TypedDict):
+    """A ``BaselineEntry`` in the file."""
+
+    date: str
+    threads: int
+    sha256: str
+    runtime: str
+    latency: list[float]
+    instructions: list[float]
+
+
+class _MachineTable(TypedDict):
+    """A ``BaselineMachine`` in the file."""
+
+    identity: dict[str, object]
+    devices: dict[str, dict[str, _EntryTable]]
+
+
+def _machine(value: _MachineTable) -> BaselineMachine:
     devices = {
         str(device): {str(name): _entry(entry) for name, entry in entries.items()}
         for device, entries in value["devices"].items()
     }
-    return Machine(dict(value["identity"]), devices)
+    return BaselineMachine(dict(value["identity"]), devices)
 
 
-def _entry(value: Mapping[str, Any]) -> Entry:
-    return Entry(
+def _entry(value: _EntryTable) -> BaselineEntry:
+    return BaselineEntry(
         str(value["date"]),
         int(value["threads"]),
         str(value["sha256"]),
@@ -125,7 +144,7 @@ def _entry(value: Mapping[str, Any]) -> Entry:
     )
 
 
-def _positive(values: Sequence[Any]) -> tuple[float, ...]:
+def _positive(values: list[float]) -> tuple[float, ...]:
     numbers = tuple(float(value) for value in values)
     if not all(0 < number < float("inf") for number in numbers):
         raise ValueError("a measured number is not positive")

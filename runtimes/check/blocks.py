@@ -1,8 +1,8 @@
-"""One block of measurements, and the only place that knows how measuring is done.
+"""One block of measurements; no other module of a check knows how measuring is done.
 
 A block is one call of ``bench``, or of an emulated board's ``count``: fresh processes for each file, which take short
 turns. Blocks are independent of each other down to the layout of the processes' memory, which alone moves a latency by
-a percent or two; what is inside a block is not.
+a percent or two; the samples inside one block are not.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from edgekron.runtimes.agent.environment import disturbances
 from edgekron.runtimes.devices import LocalDevice
-from edgekron.runtimes.measure import LIMIT, bench, sent
+from edgekron.runtimes.measure import LIMIT, Measuring, bench, sent
 from edgekron.runtimes.statistics import log_ratios
 
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts, RuntimeFacts
     from edgekron.runtimes.devices import Device
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
     from edgekron.runtimes.results import Report
 
 #: Turns of a file in one block, and the timed seconds they share: long enough for dozens of inferences of a small
@@ -43,11 +44,11 @@ _WAITED = "quota"
 
 @dataclass(frozen=True)
 class Run:
-    """One file in one block: the samples of each turn in seconds, memory in bytes, and what its runtime said."""
+    """One file in one block: the samples of each turn in seconds, memory in bytes, and the facts of its runtime."""
 
     rounds: tuple[tuple[float, ...], ...]
     memory: Mapping[str, int | None]
-    runtime: Mapping[str, Any]
+    runtime: RuntimeFacts
     #: Bytes of the tensor arenas by the name of their limit.
     arena: Mapping[str, int | None] = field(default_factory=dict)
     instructions: float | None = None
@@ -64,20 +65,20 @@ class Run:
 
     @property
     def not_delegated(self) -> int | None:
-        """Operators that the runtime did not hand to its delegate; None where it does not say."""
+        """Operators that the runtime did not hand to its delegate; None for a runtime that does not say."""
         operators = self.runtime.get("not_delegated")
         return None if operators is None else len(operators)
 
 
 @dataclass(frozen=True)
-class Block:
+class MeasuredBlock:
     """The files' runs in the order in which they were asked for, and the machine while they ran."""
 
     runs: tuple[Run, ...]
-    facts: Mapping[str, Any]
-    #: What makes the block worthless for times.
+    facts: MachineFacts
+    #: Reasons why the block is worthless for times.
     spoilt: tuple[str, ...]
-    #: What is worth knowing about it.
+    #: Sentences for the reader of the report.
     notes: tuple[str, ...]
     #: Why the block may be slower than the machine is, or None.
     busy: str | None
@@ -93,7 +94,9 @@ def counts_instructions(device: Device) -> bool:
     return device.unit == "instruction"
 
 
-def measure_block(files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False) -> Block:
+def measure_block(
+    files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False
+) -> MeasuredBlock:
     """Measures one block; every other one mirrors the one before: the files change places in all orders.
 
     ``arena`` asks for the tensor arena of the first file too.
@@ -102,22 +105,15 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
         return _counted(files, cast("EmulatedDevice", device), _arenas(files[0], device, threads) if arena else {})
     busy = _busy() if isinstance(device, LocalDevice) else None
     step = -1 if index % 2 else 1
-    report = bench(
-        files[::step],
-        threads=threads,
-        rounds=_ROUNDS,
-        seconds=_SECONDS,
-        seed=index // 2,
-        device=device,
-        patience=_PATIENCE,
-    )
+    how = Measuring(threads=threads, rounds=_ROUNDS, seconds=_SECONDS, seed=index // 2, patience=_PATIENCE)
+    report = bench(files[::step], how, device=device)
     arenas = _arenas(files[0], device, threads) if arena else {}
     # Of the machine alone: other sentences hold names of files, which may be any words.
     disturbed = disturbances(report.environment, report.before, report.after, report.during)
     spoilt = tuple(text for text in disturbed if any(word in text for word in _SPOILS))
     # Between blocks our own processes are the load, so that sentence says nothing here.
     ignored = (*spoilt, *(text for text in disturbed if "busy before" in text))
-    return Block(
+    return MeasuredBlock(
         runs=tuple(
             Run(result.rounds, result.memory.to_json(), result.runtime, arenas) for result in report.files[::step]
         ),
@@ -128,10 +124,10 @@ def measure_block(files: Sequence[Path], device: Device, threads: int, index: in
     )
 
 
-def _counted(files: Sequence[Path], device: EmulatedDevice, arenas: Mapping[str, int | None]) -> Block:
+def _counted(files: Sequence[Path], device: EmulatedDevice, arenas: Mapping[str, int | None]) -> MeasuredBlock:
     report = device.count(files)
     nothing = dict.fromkeys(("file", "runtime", "loaded", "peak", "steady"))
-    return Block(
+    return MeasuredBlock(
         runs=tuple(Run((), nothing, count.runtime, arenas, count.instructions) for count in report.files),
         facts=report.board,
         spoilt=(),
@@ -148,7 +144,7 @@ def _arenas(file: Path, device: Device, threads: int) -> dict[str, int | None]:
 
 
 def _busy() -> str | None:
-    """What others do with this machine's processors while we only wait."""
+    """How busy other processes keep this machine while this one waits; None where they do not."""
     before = _processor_ticks()
     time.sleep(_WATCH)
     after = _processor_ticks()

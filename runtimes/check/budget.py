@@ -1,4 +1,4 @@
-"""The budget file: what each model may cost, in TOML.
+"""The budget file: the limits of each model, in TOML.
 
     format = 1
     device = "local"                      # where to measure, unless --on says otherwise
@@ -34,20 +34,21 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.limits import KINDS, Limit
-from edgekron.runtimes.check.units import parse
 from edgekron.runtimes.devices.file import check_name, check_place, said_in_full
+
+from .limits import KINDS, Limit
+from .units import parse
 
 FORMAT = 1
 
-Table = Mapping[str, Any]
+#: A table of TOML, whose values are not checked yet.
+Table = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Effort:
+class CheckEffort:
     """How hard to try. ``seconds`` is for one attempt at one model; ``precision`` is half the interval, relative."""
 
     threads: int = 1
@@ -58,7 +59,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class ModelBudget:
-    """One model: its file, what it is compared with, and its limits, general ones and by device."""
+    """One model: its file, reference and data set, and its limits, general ones and by device."""
 
     name: str
     file: Path
@@ -80,7 +81,7 @@ class Budget:
 
     path: Path
     device: str
-    effort: Effort
+    effort: CheckEffort
     baseline: Path | None
     models: tuple[ModelBudget, ...]
 
@@ -94,7 +95,7 @@ class Budget:
 
 
 def read_budget(path: str | Path) -> Budget:
-    """Reads and checks a budget file; ``RuntimeFailure`` names the key that is wrong and what to write instead."""
+    """Reads and checks a budget file; ``RuntimeFailure`` names the key that is wrong and the remedy."""
     file = Path(path)
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -143,7 +144,7 @@ class _Reader:
             raise RuntimeFailure(f"{self.path}: {_join(place, key)} must be words in quotes, not {value!r}.")
         return value
 
-    def number(self, value: Any, quantity: str, place: str, key: str) -> float:
+    def number(self, value: object, quantity: str, place: str, key: str) -> float:
         return parse(value, quantity, f"{self.path}: {_join(place, key)}")
 
     def whole(self, table: Table, key: str, default: int) -> int:
@@ -152,10 +153,10 @@ class _Reader:
             raise RuntimeFailure(f"{self.path}: measure.{key} must be a whole number, not {value!r}.")
         return value
 
-    def effort(self, table: Table) -> Effort:
+    def effort(self, table: Table) -> CheckEffort:
         self.keys(table, "measure", ("threads", "time", "precision", "attempts"))
-        defaults = Effort()
-        effort = Effort(
+        defaults = CheckEffort()
+        effort = CheckEffort(
             threads=self.whole(table, "threads", defaults.threads),
             seconds=self.number(table.get("time", f"{defaults.seconds} s"), "seconds", "measure", "time"),
             precision=self.number(table.get("precision", "1 %"), "fraction", "measure", "precision"),
@@ -211,7 +212,7 @@ class _Reader:
         return tuple(limits)
 
     def consistent(self, model: ModelBudget, place: str, baseline: bool) -> None:
-        """Refuses limits that lack what they are judged by."""
+        """Refuses limits that lack the reference, data set or baseline that they are judged by."""
         every = {limit.kind.key for limits in (model.limits, *model.by_device.values()) for limit in limits}
         if not every:
             raise RuntimeFailure(f"{self.path}: [{place}] has no limit; add one to [{place}.limits].")

@@ -1,38 +1,38 @@
-"""Runs a check: measures what the limits of each model need, judges them, and tries again where that may help."""
+"""Runs a check: measures as much as the limits of each model need, judges, and tries again if that may help."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.baseline import Baseline, Entry
-from edgekron.runtimes.check.blocks import Block, measure_block
-from edgekron.runtimes.check.budget import Budget, Effort
-from edgekron.runtimes.check.estimates import UnknownError, estimate
-from edgekron.runtimes.check.fingerprint import identity
-from edgekron.runtimes.check.job import Job, prepare
-from edgekron.runtimes.check.limits import Evidence, Limit
-from edgekron.runtimes.check.operators import count_operators
-from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.sampling import Progress, Target, sample
-from edgekron.runtimes.check.units import show
-from edgekron.runtimes.check.verdict import Judgement, Verdict, exact, judge
+from edgekron.runtimes.agent.messages import MachineFacts
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 
+from .baseline import Baseline, BaselineEntry
+from .blocks import MeasuredBlock
+from .budget import Budget, CheckEffort
+from .estimates import UnknownError, estimate
+from .fingerprint import Identity, identity
+from .job import Job, prepare
+from .limits import Evidence, Limit
+from .operators import count_operators
+from .outcome import ModelOutcome, Outcome
+from .sampling import INSTRUMENTS, Instruments, Target, sample
+from .units import show
+from .verdict import Judgement, Verdict, exact, judge
+
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Progress
     from edgekron.runtimes.devices import Device
 
 #: Top-1 of a file on a named data set, as a fraction.
 TopOne = Callable[[Path, str], float]
-Measure = Callable[..., Block]
 
 #: Blocks that each kind of evidence takes at least.
 _LEAST = {Evidence.LOADED: 1, Evidence.MEMORY: 3, Evidence.TIMED: FEWEST}
@@ -47,8 +47,7 @@ def check(
     record: bool = False,
     top1: TopOne | None = None,
     progress: Progress = lambda _what, _done, _total: None,
-    measure: Measure = measure_block,
-    clock: Callable[[], float] = time.monotonic,
+    instruments: Instruments = INSTRUMENTS,
 ) -> Outcome:
     """Checks the models of these names, all for none, on one device.
 
@@ -58,10 +57,8 @@ def check(
     """
     chosen = budget.select(models)
     jobs = [prepare(budget, model, device, record) for model in chosen]
-    outcomes = [
-        _Check(job, device, budget.effort, baseline, record, top1, progress, measure, clock).run() for job in jobs
-    ]
-    facts = next((outcome.blocks[0].facts for outcome in outcomes if outcome.blocks), {})
+    outcomes = [_Check(job, device, budget.effort, baseline, record, top1, progress, instruments).run() for job in jobs]
+    facts = next((outcome.blocks[0].facts for outcome in outcomes if outcome.blocks), MachineFacts())
     date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return Outcome(budget.path, device.name, date, budget.effort.threads, tuple(outcomes), facts)
 
@@ -72,18 +69,17 @@ class _Check:
 
     job: Job
     device: Device
-    effort: Effort
+    effort: CheckEffort
     baseline: Baseline | None
     record: bool
     top1: TopOne | None
     progress: Progress
-    measure: Measure
-    clock: Callable[[], float]
+    instruments: Instruments
 
     def run(self) -> ModelOutcome:
         """Measures and judges, again while an attempt is left and may help."""
         fixed = {limit.key: self._fixed(limit) for limit in self.job.limits if limit.kind.evidence < Evidence.LOADED}
-        blocks: list[Block] = []
+        blocks: list[MeasuredBlock] = []
         judged: dict[str, Judgement] = {}
         attempts = 0
         measured = [limit for limit in self.job.limits if limit.kind.evidence >= Evidence.LOADED]
@@ -106,7 +102,7 @@ class _Check:
         )
 
     def _fixed(self, limit: Limit) -> Judgement:
-        """Judged by the file or the data set, always the same."""
+        """The judgement on a limit that needs no measuring: the file or the data set decides."""
         file = self.job.model.file
         if limit.kind.key == "file_size":
             return judge(limit, exact(file.stat().st_size))
@@ -117,7 +113,7 @@ class _Check:
             raise RuntimeFailure(f"top1 of {self.job.model.name} needs a data set and someone who reads it.")
         return judge(limit, exact(self.top1(file, data)))
 
-    def _sample(self) -> list[Block]:
+    def _sample(self) -> list[MeasuredBlock]:
         timed = self.job.evidence is Evidence.TIMED
         arena = any(limit.kind.key.startswith("arena") for limit in self.job.limits)
         return sample(
@@ -127,12 +123,12 @@ class _Check:
             _LEAST[self.job.evidence],
             self._targets if timed else None,
             self.progress,
-            partial(self.measure, arena=True) if arena else self.measure,
-            self.clock,
+            arena=arena,
+            instruments=self.instruments,
         )
 
-    def _targets(self, blocks: Sequence[Block]) -> list[Target]:
-        """What the timed limits are known by now; to record, the latency itself."""
+    def _targets(self, blocks: Sequence[MeasuredBlock]) -> list[Target]:
+        """The estimates of the timed limits from the blocks so far; to record, that of the latency itself."""
         clean = _clean(blocks)
         if len(clean) < FEWEST:
             return [_UNKNOWN]
@@ -148,7 +144,7 @@ class _Check:
                 continue
         return found
 
-    def _judge(self, limit: Limit, blocks: Sequence[Block]) -> Judgement:
+    def _judge(self, limit: Limit, blocks: Sequence[MeasuredBlock]) -> Judgement:
         kind, entry = limit.kind, None
         clock = blocks[0].facts.get("clock") if blocks else None
         if clock and kind.quantity == "seconds":
@@ -176,8 +172,8 @@ class _Check:
         shared = kind.key.endswith("_vs_reference") or not timed
         return judge(limit, measured, busy=busy[-1] if 2 * len(busy) > len(clean) and not shared else "")
 
-    def _notes(self, blocks: Sequence[Block]) -> list[str]:
-        """What is worth knowing about the blocks, and about the baseline that they were compared with."""
+    def _notes(self, blocks: Sequence[MeasuredBlock]) -> list[str]:
+        """Sentences about the blocks, and about the baseline that they were compared with."""
         notes = [note for block in blocks for note in block.notes]
         notes += [f"measurements were left out: {text}" for block in blocks for text in block.spoilt]
         if blocks and any(limit.kind.key.endswith("_vs_baseline") for limit in self.job.limits):
@@ -187,18 +183,18 @@ class _Check:
                 notes.append(f"the baseline was measured in {entry.runtime}, this is {now}")
         return notes
 
-    def _baseline(self, machine: Mapping[str, Any]) -> tuple[Entry | None, str]:
+    def _baseline(self, machine: Identity) -> tuple[BaselineEntry | None, str]:
         if self.baseline is None:
             return None, "there is no baseline; run with --write-baseline on this machine"
         return self.baseline.find(machine, self.device.name, self.job.model.name, self.effort.threads)
 
-    def _entry(self, blocks: Sequence[Block]) -> Entry | None:
+    def _entry(self, blocks: Sequence[MeasuredBlock]) -> BaselineEntry | None:
         clean = _clean(blocks)
         runs = [block.runs[0] for block in clean]
         counts = tuple(run.instructions for run in runs if run.instructions is not None)
         if len(clean) < FEWEST and not counts:
             return None
-        return Entry(
+        return BaselineEntry(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             threads=self.effort.threads,
             sha256=hashlib.sha256(self.job.model.file.read_bytes()).hexdigest(),
@@ -212,10 +208,10 @@ class _Check:
 _UNKNOWN: Target = (Interval(1.0, 0.1, 10.0), None)
 
 
-def _runtime(block: Block) -> str:
+def _runtime(block: MeasuredBlock) -> str:
     described = block.runs[0].runtime
     return f"{described['runtime']} {described['version']}"
 
 
-def _clean(blocks: Sequence[Block]) -> list[Block]:
+def _clean(blocks: Sequence[MeasuredBlock]) -> list[MeasuredBlock]:
     return [block for block in blocks if not block.spoilt]

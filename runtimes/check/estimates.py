@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekron.runtimes.check.baseline import Entry
-from edgekron.runtimes.check.blocks import Block, Run
 from edgekron.runtimes.ranks import FEWEST, pseudomedian, shift
 from edgekron.runtimes.statistics import Interval
+
+from .baseline import BaselineEntry
+from .blocks import MeasuredBlock, Run
 
 #: An interval that is looked at again and again until it is narrow misses the truth more often than one looked at once:
 #: intervals of the first level, the highest that ``FEWEST`` blocks allow, keep the second one over all looks.
@@ -26,7 +27,7 @@ class UnknownError(Exception):
     """The blocks do not hold what the estimate needs; the message is the reason in a few words."""
 
 
-def estimate(key: str, blocks: Sequence[Block], entry: Entry | None) -> Interval:
+def estimate(key: str, blocks: Sequence[MeasuredBlock], entry: BaselineEntry | None) -> Interval:
     """The estimate for a kind of limit from at least one block; for latencies from ``ranks.FEWEST`` on.
 
     The first run of a block is the model's, the last one the reference's. ``entry`` is the baseline's. Raises

@@ -1,4 +1,4 @@
-"""What there is to check of one model on one device, refused before anything is measured where it cannot be judged."""
+"""The limits of one model on one device; those that the device cannot judge are refused before measuring."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.backends import backend
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.blocks import counts_instructions
-from edgekron.runtimes.check.budget import Budget, ModelBudget
-from edgekron.runtimes.check.limits import Evidence, Limit
+
+from .blocks import counts_instructions
+from .budget import Budget, ModelBudget
+from .limits import Evidence, Limit
 
 if TYPE_CHECKING:
     from edgekron.runtimes.devices import Device
@@ -26,13 +27,13 @@ class Job:
 
     @property
     def files(self) -> list[Path]:
-        """What is measured: the model, and its reference where a limit compares with it."""
+        """The files to measure: the model, and its reference if a limit compares with that."""
         compared = any(limit.kind.key.endswith("_vs_reference") for limit in self.limits)
         return [self.model.file, self.model.reference] if compared and self.model.reference else [self.model.file]
 
 
 def prepare(budget: Budget, model: ModelBudget, device: Device, record: bool) -> Job:
-    """What to check of a model; to ``record``, without the limits that compare with a baseline.
+    """The job for a model; to ``record``, without the limits that compare with a baseline.
 
     Raises ``RuntimeFailure`` for a limit that the device cannot judge, for none at all, and for a missing file.
     """

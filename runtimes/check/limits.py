@@ -1,7 +1,7 @@
-"""What a budget can limit: the kinds of limits, and one limit.
+"""The kinds of limits that a budget can set, and one limit.
 
-``evidence`` says what it takes to judge one: the file's bytes alone ("file"), a data set ("data"), one process that has
-the model open ("loaded"), a few of them ("memory"), or a measurement of the latency ("timed").
+``Evidence`` says by what a limit is judged: the file's bytes alone (``FILE``), a data set (``DATA``), one process that
+has the model open (``LOADED``), a few such processes (``MEMORY``), or a measurement of the latency (``TIMED``).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from edgekron.runtimes.check.units import show
+from .units import show
 
 
 class Evidence(IntEnum):
-    """What a limit is judged by; a higher one takes longer."""
+    """The evidence that a limit is judged by; a higher kind takes longer."""
 
     FILE = 0
     DATA = 1
@@ -24,7 +24,7 @@ class Evidence(IntEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of limit: its key in a budget, its quantity (see ``units``), and what it says in a table."""
+    """A kind of limit: its key in a budget, its title in tables, and its quantity (see ``units``)."""
 
     key: str
     title: str

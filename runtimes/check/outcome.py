@@ -1,16 +1,16 @@
-"""What a check gives: the judgements of every model and what they are from, as plain data for every kind of output."""
+"""The outcome of a check: the judgements of every model with their blocks, as plain data for every kind of output."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from edgekron.runtimes.check.baseline import Entry
-from edgekron.runtimes.check.blocks import Block
-from edgekron.runtimes.check.fingerprint import fingerprint, identity
-from edgekron.runtimes.check.verdict import Judgement, Verdict, worst
+from edgekron.runtimes.agent.messages import MachineFacts
+
+from .baseline import BaselineEntry
+from .blocks import MeasuredBlock
+from .fingerprint import fingerprint, identity
+from .verdict import Judgement, Verdict, worst
 
 #: Of the JSON (its schema is docs/check.schema.json); raised whenever a field changes its meaning.
 FORMAT = 1
@@ -24,20 +24,20 @@ class ModelOutcome:
     file: Path
     judgements: tuple[Judgement, ...]
     attempts: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[MeasuredBlock, ...]
     reference: Path | None = None
     notes: tuple[str, ...] = ()
     #: What the baseline of the next check may hold; None where nothing of that kind was measured.
-    entry: Entry | None = None
+    entry: BaselineEntry | None = None
 
     @property
     def verdict(self) -> Verdict:
         """The worst of the limits'."""
         return worst(judgement.verdict for judgement in self.judgements)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; latencies in seconds, one a block."""
-        latency: dict[str, Any] = {}
+        latency: dict[str, list[float]] = {}
         if self.blocks and self.blocks[0].runs[0].rounds:
             files = (self.file,) if self.reference is None else (self.file, self.reference)
             latency = {
@@ -66,7 +66,7 @@ class Outcome:
     date: str
     threads: int
     models: tuple[ModelOutcome, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: MachineFacts = field(default_factory=MachineFacts)
 
     @property
     def verdict(self) -> Verdict:
@@ -78,7 +78,7 @@ class Outcome:
         """0 passed, 1 failed, 3 inconclusive."""
         return self.verdict.exit_code
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data that ``json.dumps`` takes and docs/check.schema.json describes."""
         machine = identity(self.facts)
         return {

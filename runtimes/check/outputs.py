@@ -1,12 +1,12 @@
-"""An outcome for other programs and people: JUnit XML for a CI server, Markdown for a pull request."""
+"""The outcome of a check for other programs and people: JUnit XML for a CI server, Markdown for a pull request."""
 
 from __future__ import annotations
 
 import re
 from xml.etree import ElementTree as ET
 
-from edgekron.runtimes.check.outcome import ModelOutcome, Outcome
-from edgekron.runtimes.check.verdict import Judgement, Verdict
+from .outcome import ModelOutcome, Outcome
+from .verdict import Judgement, Verdict
 
 #: What XML 1.0 cannot hold at all.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -14,7 +14,7 @@ _MARKS = {Verdict.PASS: "pass", Verdict.FAIL: "**FAIL**", Verdict.INCONCLUSIVE: 
 
 
 def junit(outcome: Outcome) -> str:
-    """One test suite a model, one test case a limit; what is inconclusive counts as skipped, with its reason."""
+    """One test suite a model, one test case a limit; an inconclusive one counts as skipped, with its reason."""
     root = ET.Element("testsuites", name=_xml(f"edgekron check {outcome.budget.name}"))
     for model in outcome.models:
         verdicts = [judgement.verdict for judgement in model.judgements]

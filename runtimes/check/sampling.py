@@ -1,8 +1,8 @@
 """How many blocks to measure: until the estimates are precise enough, or plainly on one side of their limits.
 
-An interval that is looked at after every block and believed as soon as it says something would be wrong more often than
-it promises. So a look ends the measurement only when the interval is as narrow as was asked for, whatever it says, or
-when one twice as wide would say the same.
+An interval that is looked at after every block, and believed as soon as a limit lies outside, would be wrong more often
+than it promises. So a look ends the measurement only in two cases: the interval is as narrow as was asked for, or an
+interval twice as wide would give the same verdict.
 """
 
 from __future__ import annotations
@@ -10,21 +10,43 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.check.blocks import Block, measure_block
-from edgekron.runtimes.check.budget import Effort
 from edgekron.runtimes.ranks import FEWEST
 from edgekron.runtimes.statistics import Interval
 
+from .blocks import MeasuredBlock, measure_block
+from .budget import CheckEffort
+
 if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import Progress
     from edgekron.runtimes.devices import Device
 
 #: An estimate of something positive, and the limit it is for; None where it is only to be known precisely.
 Target = tuple[Interval, float | None]
-#: (what is being done now, steps done, steps in all)
-Progress = Callable[[str, int, int], None]
+
+
+class MeasureBlock(Protocol):
+    """How one block is measured: ``blocks.measure_block``, or a test's own."""
+
+    def __call__(
+        self, files: Sequence[Path], device: Device, threads: int, index: int, arena: bool = False
+    ) -> MeasuredBlock:
+        """The block of this number; ``arena`` asks for the tensor arena of the first file too."""
+        ...
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """How a block is measured, and the clock, in seconds, that says when the time for blocks is over."""
+
+    measure: MeasureBlock = measure_block
+    clock: Callable[[], float] = time.monotonic
+
+
+INSTRUMENTS = Instruments()
 
 
 def clear(target: Target, precision: float) -> bool:
@@ -45,20 +67,21 @@ def clear(target: Target, precision: float) -> bool:
 def sample(
     files: Sequence[Path],
     device: Device,
-    effort: Effort,
+    effort: CheckEffort,
     least: int,
-    targets: Callable[[Sequence[Block]], Sequence[Target]] | None,
+    targets: Callable[[Sequence[MeasuredBlock]], Sequence[Target]] | None,
     progress: Progress,
-    measure: Callable[[Sequence[Path], Device, int, int], Block] = measure_block,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[Block]:
+    *,
+    arena: bool = False,
+    instruments: Instruments = INSTRUMENTS,
+) -> list[MeasuredBlock]:
     """Measures blocks until all ``targets`` of them are clear, or for ``effort.seconds`` after which no block begins.
 
     ``least`` blocks are measured without a look; without ``targets`` there are no more than that. Fewer come back only
-    where the time does not allow for more.
+    where the time does not allow for more. ``arena`` asks for the tensor arena of the first file in every block.
     """
-    blocks: list[Block] = []
-    started = clock()
+    blocks: list[MeasuredBlock] = []
+    started = instruments.clock()
     while True:
         done = min(len(blocks), least)
         progress(f"measuring {files[0].name}", done, least)
@@ -67,6 +90,6 @@ def sample(
                 return blocks
             if len(blocks) >= FEWEST and all(clear(target, effort.precision) for target in targets(blocks)):
                 return blocks
-        if blocks and clock() - started >= effort.seconds:
+        if blocks and instruments.clock() - started >= effort.seconds:
             return blocks
-        blocks.append(measure(files, device, effort.threads, len(blocks)))
+        blocks.append(instruments.measure(files, device, effort.threads, len(blocks), arena=arena))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
@@ -45,7 +44,7 @@ _SHOWN = {"seconds": ("s", "ms", "us", "ns"), "bytes": ("GB", "MB", "kB", "B")}
 _NUMBER = re.compile(r"\s*([\d_]*\.?\d+(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
 
 
-def parse(value: Any, quantity: str, where: str) -> float:
+def parse(value: object, quantity: str, where: str) -> float:
     """The number in seconds, bytes, or 1; ``where`` names the file and the key in the sentence of a refusal."""
     units = _UNITS[quantity]
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -1,7 +1,7 @@
 """The verdict on one limit, and on several.
 
-A limit is **kept** only when the whole interval lies within it, and **broken** only when the whole interval lies beyond
-it. Anything else is **inconclusive**: the numbers, or the machine they are from, do not allow an answer.
+A limit is **kept** only if the whole interval lies within the limit, and **broken** only if the whole interval lies
+beyond. Anything else is **inconclusive**: the numbers, or the machine that they are from, do not allow an answer.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from edgekron.runtimes.check.limits import Limit
-from edgekron.runtimes.check.units import show
 from edgekron.runtimes.statistics import Interval
+
+from .limits import Limit
+from .units import show
 
 
 class Verdict(StrEnum):
-    """What is known about a limit."""
+    """The verdict on a limit, a model or a whole budget."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a word to get in
     FAIL = "fail"
@@ -37,7 +37,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A limit, what was measured (None where nothing could be), and the verdict with its reason where it needs one."""
+    """A limit, the measured interval (None if there is none), and the verdict, with a reason if it needs one."""
 
     limit: Limit
     measured: Interval | None
@@ -47,14 +47,14 @@ class Judgement:
     again: bool = False
 
     def shown(self) -> str:
-        """What was measured in words, with its interval where it has a width."""
+        """The measured number in words, with its interval unless that has no width."""
         if self.measured is None:
             return "-"
         quantity = self.limit.kind.quantity
         value, low, high = (show(x, quantity) for x in (self.measured.value, self.measured.low, self.measured.high))
         return value if low == high else f"{value} [{low}, {high}]"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; numbers in seconds, bytes or 1."""
         measured = self.measured
         return {

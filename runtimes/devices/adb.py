@@ -1,7 +1,7 @@
 """``adb:serial``: a phone or board that the system's ``adb`` lists.
 
-Where a Python is on it, it is a board like any other. Where none is, the official ``benchmark_model`` program measures
-``.tflite`` files (``edgekron.runtimes.devices.benchmark_model``); the device's entry then names that program's file.
+A device that has Python is a board like any other (``edgekron.runtimes.devices.board``); for one that has none, the
+entry of a device file names a program that measures in its place (``edgekron.runtimes.devices.opening``).
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.board import LostError
 from edgekron.runtimes.schema import plain
+
+from .board import LostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 #: Where the shell user of a phone may write and run.
 FOLDER = "/data/local/tmp/edgekron"
 
-_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+#: What may be a serial number: nothing that looks like an option.
+SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _SHORT = 60.0
 
 #: What adb says, and what the user can do about it. The first that fits counts.
@@ -76,7 +77,7 @@ class AdbTransport:
     def run(self, command: Sequence[str], timeout: float | None = _SHORT) -> tuple[int, str, str]:
         """(exit code, output, errors) of a command of this machine."""
         try:
-            done = subprocess.run(  # noqa: S603 - words of our own, quoted
+            done = subprocess.run(
                 list(command), capture_output=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL
             )
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Reading an agent's lines: steps go to the listener, the last line is the answer."""
+"""Reads the lines of an agent: steps go to the listener, the last line is the answer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from edgekron.runtimes import schema
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices.device import Listener, Message
+    from edgekron.runtimes.agent.messages import Message
+
+    from .device import Listener
 
 
 def listen(lines: IO[bytes], what: str, device: str, listener: Listener | None = None) -> Message | None:
     """The answer to ``what``, checked; None where the lines end without one.
 
-    Raises ``RuntimeFailure`` with the agent's own sentence, or for lines that are none of an agent's.
+    Raises ``RuntimeFailure`` with the agent's own sentence, or for lines that no agent sends.
     """
     while line := lines.readline(schema.LONGEST_LINE + 1):
         message = schema.parse(line, device)

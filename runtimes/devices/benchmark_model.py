@@ -1,9 +1,9 @@
 """A device without Python: TensorFlow Lite's official ``benchmark_model`` measures, and its report is read.
 
-The program times inferences itself and prints their mean, not each of them: in every round each file is run by a fresh
-process, and the mean of that process is the round's one sample. Percentiles of such samples are those of rounds. The
-start of a process cannot be told from that of the runtime, and of memory the program knows only its growth, so both are
-left out but for the file's size.
+The program times inferences itself and prints their mean, not each inference: in every round each file is run by a
+fresh process, and the mean of that process is the round's one sample. So percentiles of the samples are percentiles of
+rounds. The program does not tell the start of its process from the start of the runtime, and of memory only the growth;
+so both are left out but for the file's size.
 """
 
 from __future__ import annotations
@@ -14,15 +14,25 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgekron.runtimes import schema
 from edgekron.runtimes.agent.errors import OutOfTimeError, RuntimeFailure
 from edgekron.runtimes.agent.store import Store, default_folder
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices.adb import AdbTransport
-    from edgekron.runtimes.devices.device import Listener, Message
+    from edgekron.runtimes.agent.messages import (
+        DescribeAnswer,
+        FileAnswer,
+        MachineFacts,
+        MachineState,
+        MeasureAnswer,
+        Message,
+        WorkStep,
+    )
+
+    from .adb import AdbTransport
+    from .device import Listener
 
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _TIMES = re.compile(
@@ -45,7 +55,7 @@ class Printed:
 
 
 def parse(text: str) -> Printed:
-    """Reads the program's report; ``RuntimeFailure`` with its last line where it holds no times, or broken ones."""
+    """Reads the program's report; ``RuntimeFailure`` with the last line of a report without times."""
     times = _TIMES.search(text)
     if not times:
         last = schema.plain((text.strip().splitlines() or ["nothing"])[-1], 200)
@@ -99,18 +109,18 @@ class BenchmarkModelDevice:
                 )
         # The program knows of no other one; this machine's lock is for all that measure on this device from here.
         phone = hashlib.sha256(self._transport.serial.encode()).hexdigest()[:16]
-        waiting = {"done": 0, "total": 1, "text": "waiting for another measurement"}
+        waiting: WorkStep = {"done": 0, "total": 1, "text": "waiting for another measurement"}
         lock = Store(default_folder() / "phones" / phone)
         with lock.alone("measure", request["patience"], lambda: listener(waiting) if listener else None):
-            return self._take_turns(request, listener)
+            return dict(self._take_turns(request, listener))
 
-    def _take_turns(self, request: Message, listener: Listener | None) -> Message:
+    def _take_turns(self, request: Message, listener: Listener | None) -> MeasureAnswer:
         """All rounds of a ``measure`` request."""
         deadline = time.monotonic() + request["limit_s"]
         rounds, files = request["rounds"], request["files"]
         facts, before = self._describe(), self._state()
         runs: list[list[Printed]] = [[] for _ in files]
-        during = []
+        during: list[MachineState] = []
         shuffle = random.Random(request["seed"]).sample  # noqa: S311 - an order, not a secret
         for turn in range(rounds):
             if listener:
@@ -121,11 +131,17 @@ class BenchmarkModelDevice:
         if listener:
             listener({"done": rounds, "total": rounds, "text": "done"})
         results = [self._result(file, printed) for file, printed in zip(files, runs, strict=True)]
-        answer = {"facts": facts, "before": before, "during": during, "after": self._state(), "files": results}
+        answer: MeasureAnswer = {
+            "facts": facts,
+            "before": before,
+            "during": during,
+            "after": self._state(),
+            "files": results,
+        }
         schema.check(answer, "measure", self.name)
         return answer
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
         free = self._shell("df", "-k", self._folder, must=False).split()[-3:]
         kilobytes = next((int(word) for word in free if word.isdigit()), 0)
@@ -167,14 +183,13 @@ class BenchmarkModelDevice:
         except RuntimeFailure as error:
             raise RuntimeFailure(f"{file['name']}: {str(error).replace(file['path'], file['name'])}") from None
 
-    def _result(self, file: Message, runs: list[Printed]) -> Message:
+    def _result(self, file: Message, runs: list[Printed]) -> FileAnswer:
         first = runs[0]
         size = self._sent[file["path"]]
-        tensor = {"name": "unknown", "shape": [], "dtype": "unknown", "layout": "unknown"}
         return {
             "name": file["name"],
             "runtime": {"runtime": "benchmark_model", "version": "", "samples": "mean of each process"},
-            "input": tensor,
+            "input": {"name": "unknown", "shape": [], "dtype": "unknown", "layout": "unknown"},
             "outputs": [],
             "cores": None,
             "cold": {"process": None, "runtime": None, "load": first.init, "first": first.first},
@@ -185,7 +200,7 @@ class BenchmarkModelDevice:
             "memory": {"file": size, "runtime": None, "loaded": None, "peak": None, "steady": None},
         }
 
-    def _describe(self) -> Message:
+    def _describe(self) -> MachineFacts:
         total = re.search(r"MemTotal:\s+(\d+) kB", self._shell("cat", "/proc/meminfo", must=False))
         cores = re.findall(r"^processor\s*:", self._shell("cat", "/proc/cpuinfo", must=False), re.MULTILINE)
         facts = {
@@ -197,12 +212,12 @@ class BenchmarkModelDevice:
             "cores": len(cores) or None,
             "memory": int(total.group(1)) * 1024 if total else None,
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        return cast("MachineFacts", {name: value for name, value in facts.items() if value is not None})
 
     def _property(self, name: str) -> str | None:
         return schema.plain(self._shell("getprop", name, must=False).strip(), 200) or None
 
-    def _state(self) -> Message:
+    def _state(self) -> MachineState:
         texts = self._shell("sh", "-c", "cat /sys/class/thermal/thermal_zone*/temp", must=False).split()
         readings = [int(text) / 1000 for text in texts if text.lstrip("-").isdigit()]
         return {"temperature": {f"zone{index}": value for index, value in enumerate(readings)}} if readings else {}

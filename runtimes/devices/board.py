@@ -1,8 +1,9 @@
-"""A machine that is reached through a command line, with the agent on it: what SSH and adb share.
+"""A board that is reached through a command line, by SSH or adb, and runs the agent.
 
-A request becomes a job on the board, a process that needs the connection no longer. Its messages are followed from
-here; when the connection is lost they wait in a file, and are read on from where they were as soon as the board can be
-reached again. Files are sent by the hash of their content, and from where an interrupted sending stopped.
+A request becomes a job on the board: a process that no longer needs the connection. The job's messages are followed
+over the connection. When the connection is lost, the messages wait in a file on the board; reading goes on after the
+last message heard as soon as the board can be reached again. Files are named by the hash of their content; a sending
+that was interrupted goes on after the bytes that arrived.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.worker import PROTOCOL
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener, Message, Target
+
+from .answers import listen
+from .device import Listener, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from edgekron.runtimes.agent.messages import DescribeAnswer, Message, WorkStep
 
 #: Writes the agent (standard input) to its place and prints that. Any Python must be able to say that it is too old.
 _INSTALL = """
@@ -109,7 +113,7 @@ class Board:
         words = (json.dumps(request) + "\n").encode()
         heard = 0
 
-        def hear(step: Message) -> None:
+        def hear(step: WorkStep) -> None:
             nonlocal heard
             heard += 1
             if listener:
@@ -125,9 +129,9 @@ class Board:
             with contextlib.suppress(RuntimeFailure):
                 self._call(["drop", identity], "drop")
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
-        return self._persistently(lambda: self._call(["describe"], "describe"))
+        return cast("DescribeAnswer", self._persistently(lambda: self._call(["describe"], "describe")))
 
     def clean(self) -> None:
         """Removes all that the agent keeps on the board, itself included."""
@@ -196,7 +200,7 @@ class Board:
         """(exit code, output, errors) of any command there."""
         command = self._transport.command(words)
         try:
-            done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=_SHORT)  # noqa: S603
+            done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=_SHORT)
         except subprocess.TimeoutExpired:
             raise RuntimeFailure(f"{self.name} does not answer; look whether it is up.") from None
         return done.returncode, done.stdout, done.stderr.decode(errors="replace").strip()
@@ -213,9 +217,7 @@ class Board:
         folder = ["--folder", self._folder] if self._folder else []
         command = self._transport.command([self._python, self._agent, *folder, *words])
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(  # noqa: S603 - quoted by the transport
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            )
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
             started = time.monotonic()
             timer = threading.Timer(limit, process.kill) if limit else None
             if timer:

@@ -1,4 +1,4 @@
-"""What a device is, and how one is named on the command line.
+"""The interface of devices, and their names on the command line.
 
 =========================  ==========================================================================================
 name                       device
@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from edgekron.runtimes.agent.messages import DescribeAnswer, Message, WorkStep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Message = dict[str, Any]
-
 #: Called with each step that a device reports while it works: {"done": 3, "total": 20, "text": "round 3 of 20"}.
-Listener = Callable[[Message], None]
+Listener = Callable[[WorkStep], None]
 
 
 class Device(Protocol):
@@ -49,22 +49,23 @@ class Device(Protocol):
         """
         ...
 
-    def facts(self) -> Message:
-        """What the device is: the answer to ``describe`` (facts, state, runtimes, python, protocol)."""
+    def facts(self) -> DescribeAnswer:
+        """What the device is: the answer to ``describe``."""
         ...
 
     def close(self) -> None:
-        """Ends what runs there and removes what was put there."""
+        """Ends the work on the device and removes the files that were put there."""
         ...
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a device is and what is special about it; one entry of a device file.
+    """The place of a device and its settings; one entry of a device file.
 
-    ``on`` is a name of the table above. ``python`` is the interpreter that runs the agent there, ``folder`` where it
-    keeps its files (both as that machine knows them; None: the device's own choice). ``ssh_config`` replaces the
-    user's OpenSSH configuration. ``adb`` and ``benchmark_model`` are programs of this machine and of the device.
+    ``on`` is a name of the table above. ``python`` is the interpreter that runs the agent on the device, ``folder`` the
+    folder of the agent's files (both are paths of the device; None: the device's own choice). ``keep`` leaves the sent
+    files on the device. ``ssh_config`` replaces the user's OpenSSH configuration. ``adb`` is a program of this machine,
+    ``benchmark_model`` one of the device.
     """
 
     on: str

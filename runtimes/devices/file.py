@@ -20,11 +20,11 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.device import Target
-from edgekron.runtimes.devices.emulation.boards import BOARDS
+
+from .device import Target
+from .emulation.boards import BOARDS
 
 FILE = "edgekron-devices.toml"
 
@@ -48,7 +48,7 @@ def user_file() -> Path:
 
 
 def read(path: Path) -> dict[str, Target]:
-    """The devices of a file, which need not exist; ``RuntimeFailure`` naming what is wrong in it."""
+    """The devices of a file, which need not exist; ``RuntimeFailure`` names the fault of a bad file."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def all_targets() -> dict[str, tuple[Target, Path]]:
 
 
 def find(name: str) -> Target:
-    """What a word of the command line means: an entry of a device file, or a device said in full."""
+    """The target of a word on the command line: an entry of a device file, or a device said in full."""
     if said_in_full(name):
         return Target(name)
     targets = all_targets()
@@ -93,7 +93,7 @@ def said_in_full(word: str) -> bool:
 
 
 def check_place(word: str, where: str) -> None:
-    """Raises ``RuntimeFailure``, beginning with ``where``, for a word that cannot say where a device is."""
+    """Raises ``RuntimeFailure``, beginning with ``where``, for a word that names no place of a device."""
     kind, _, place = word.partition(":")
     known = place.partition(":")[0] in BOARDS if kind == "emulated" else kind in ("ssh", "adb") and place
     if word != "local" and not known:
@@ -103,13 +103,13 @@ def check_place(word: str, where: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises ``RuntimeFailure`` for what cannot name a device."""
+    """Raises ``RuntimeFailure`` for a word that cannot name a device."""
     if not _NAME.fullmatch(name) or name == "local":
         raise RuntimeFailure(f"{name!r} cannot name a device; use letters, digits, - and _, and not 'local'.")
 
 
-def target(path: Path, name: str, entry: Any) -> Target:
-    """What the entry of a name in a file means; ``RuntimeFailure`` naming what is wrong in it."""
+def target(path: Path, name: str, entry: object) -> Target:
+    """The target of an entry in a device file; ``RuntimeFailure`` names the fault of a bad entry."""
     check_name(name)
     if not isinstance(entry, dict) or "on" not in entry:
         raise RuntimeFailure(f'{path}: device {name} needs on = "ssh:user@host" (or local, adb:serial, emulated:pi4).')

@@ -1,4 +1,4 @@
-"""The machine it runs on as a device: the same packed agent that a board is given, as a child process."""
+"""The machine of the caller as a device: the same packed agent that a board is given, as a child process."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from typing import IO, TYPE_CHECKING, cast
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.agent.rounds import start_worker
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.answers import listen
-from edgekron.runtimes.devices.device import Listener, Message
+
+from .answers import listen
+from .device import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekron.runtimes.agent.connection import Connection
-
+    from edgekron.runtimes.agent.messages import DescribeAnswer, Message
 
 #: Seconds that an agent may take to end.
 _PATIENCE = 10.0
 
 
 class LocalDevice:
-    """Nothing of the caller's modules is loaded beside a model, and the work ends with the caller."""
+    """The machine of the caller: none of its modules is loaded beside a model, and the work ends with the caller."""
 
     unit = "second"
 
@@ -51,9 +52,9 @@ class LocalDevice:
         """A worker of its own, for what needs many answers; ``subject`` (the file it will run) is named in errors."""
         return start_worker(subject, threads, [sys.executable, str(self.agent), "work"])
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
-        return self._call(["describe"], "describe")
+        return cast("DescribeAnswer", self._call(["describe"], "describe"))
 
     def close(self) -> None:
         """Removes the agent's file."""
@@ -62,7 +63,7 @@ class LocalDevice:
     def _call(self, words: Sequence[str], what: str, data: bytes = b"", listener: Listener | None = None) -> Message:
         with (
             tempfile.TemporaryFile() as errors,
-            subprocess.Popen(  # noqa: S603 - our own agent
+            subprocess.Popen(
                 [sys.executable, str(self.agent), *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.schema import plain
+
+from .board import Board, LostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.devices.device import Target
+    from .device import Target
 
 #: user@host:port; a host may be an address, one of version 6 in brackets. Nothing may look like an option.
 _PLACE = re.compile(
@@ -60,7 +61,7 @@ _REASONS = (
 
 
 def open_ssh(name: str, place: str, target: Target) -> Board:
-    """A connected board. Raises ``RuntimeFailure`` that says why it cannot be reached and what to do."""
+    """A connected board. Raises ``RuntimeFailure`` that says why the board cannot be reached and what to do."""
     found = _PLACE.fullmatch(place)
     if not found:
         raise RuntimeFailure(f"{place!r} is no place for SSH; write ssh:user@host or ssh:user@host:port.")
@@ -93,7 +94,7 @@ class SshTransport:
         """See ``Transport.connect``."""
         self._end_master()
         with tempfile.TemporaryFile() as errors:
-            self._master = subprocess.Popen(  # noqa: S603 - the user's own client
+            self._master = subprocess.Popen(
                 # It reads from here for ever, so that it ends with this program, however that ends.
                 [*self._ssh("-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-T"), "--", self._host, "cat"],
                 stdin=subprocess.PIPE,
@@ -139,7 +140,7 @@ class SshTransport:
 
     def _alive(self) -> bool:
         command = [*self._ssh("-O", "check"), "--", self._host]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _end_master(self) -> None:
         if self._master:

@@ -16,7 +16,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgekron.runtimes.check import KINDS, blocks, checker, read_budget
-from edgekron.runtimes.check.blocks import Block, Run
+from edgekron.runtimes.check.blocks import MeasuredBlock, Run
+from edgekron.runtimes.check.sampling import Instruments
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -65,15 +66,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Blocks without measuring: a millisecond for the model, two for its reference, on the machine of ``facts``."""
     settings: dict[str, object] = {"facts": FACTS, "milliseconds": 1.0}
 
-    def measure(files: list[Path], device: object, threads: int, index: int) -> Block:
+    def measure(files: list[Path], device: object, threads: int, index: int, arena: bool = False) -> MeasuredBlock:
         memory = dict.fromkeys(("file", "runtime", "loaded", "peak", "steady"), 10_000_000)
         runs = [
             Run(((1e-3 * scale * (1 + 1e-4 * index),) * 3,), memory, {"runtime": "abacus", "version": "3.0"})
             for scale, _ in zip((settings["milliseconds"], 2.0), files, strict=False)
         ]
-        return Block(tuple(runs), settings["facts"], (), ("the abacus squeaks",), None)
+        return MeasuredBlock(tuple(runs), settings["facts"], (), ("the abacus squeaks",), None)
 
-    monkeypatch.setitem(checker.check.__kwdefaults__, "measure", measure)
+    monkeypatch.setitem(checker.check.__kwdefaults__, "instruments", Instruments(measure))
     return settings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import Report, RuntimeFailure, bench, schema
+from edgekron.runtimes import Measuring, Report, RuntimeFailure, bench, schema
 from edgekron.runtimes.agent import environment
 from edgekron.runtimes.agent.environment import disturbances, fastest_cores
 
@@ -29,7 +29,7 @@ def files(write_onnx: Write, write_tflite: Write) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def report(files: list[Path]) -> Report:
-    return bench(files, rounds=8, seconds=0.4, seed=3)
+    return bench(files, Measuring(rounds=8, seconds=0.4, seed=3))
 
 
 def test_far_fewer_macs_are_faster_beyond_doubt(report: Report) -> None:
@@ -69,14 +69,14 @@ def test_the_report_is_json_and_says_how_it_was_made(report: Report, files: list
 
 def test_processes_are_pinned_to_as_many_cores_as_threads(report: Report, files: list[Path]) -> None:
     assert {file.cores for file in report.files} == {tuple(fastest_cores(1) or ())}
-    everywhere = bench(files[1:2], rounds=1, seconds=0.05, pin=False)
+    everywhere = bench(files[1:2], Measuring(rounds=1, seconds=0.05, pin=False))
     assert everywhere.files[0].cores == tuple(sorted(os.sched_getaffinity(0)))
     assert everywhere.speedups == ()
 
 
 def test_memory_grows_from_import_to_load_and_the_peak_is_highest(write_onnx: Write, write_tflite: Write) -> None:
     weights = noise(512, 512, 3, 3)
-    report = bench([write_onnx(weights, (8, 8)), write_tflite(weights, (8, 8))], rounds=2, seconds=0.1)
+    report = bench([write_onnx(weights, (8, 8)), write_tflite(weights, (8, 8))], Measuring(rounds=2, seconds=0.1))
     for file in report.files:
         memory = file.memory
         assert memory.file == Path(file.file).stat().st_size >= weights.nbytes
@@ -93,7 +93,7 @@ def test_memory_grows_from_import_to_load_and_the_peak_is_highest(write_onnx: Wr
 
 def test_progress_counts_to_the_end(files: list[Path]) -> None:
     steps: list[tuple[int, int]] = []
-    bench(files[1:2], rounds=3, seconds=0.05, progress=lambda done, total, _: steps.append((done, total)))
+    bench(files[1:2], Measuring(rounds=3, seconds=0.05), progress=lambda _, done, total: steps.append((done, total)))
     assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -102,12 +102,12 @@ def test_bad_files_are_refused_by_name_before_anything_is_measured(files: list[P
     short.write_bytes(files[2].read_bytes()[:500])
     for bad, words in [(short, "short.tflite"), (tmp_path / "no.onnx", "does not exist"), (tmp_path, "export")]:
         with pytest.raises(RuntimeFailure, match=words):
-            bench([files[0], bad], rounds=1, seconds=0.05)
+            bench([files[0], bad], Measuring(rounds=1, seconds=0.05))
     with pytest.raises(RuntimeFailure, match="no file to measure"):
         bench([])
     for words in ({"rounds": 0}, {"seconds": float("nan")}, {"limit": float("inf")}):
         with pytest.raises(RuntimeFailure, match="must all be positive"):
-            bench(files[:1], **words)
+            bench(files[:1], Measuring(**words))
 
 
 class Answering:
@@ -150,16 +150,16 @@ def answered(files: int, rounds: list[list[int]], cores: list[int] | None = None
 )
 def test_an_answer_to_something_else_is_refused(files: list[Path], count: int, rounds: list[list[int]]) -> None:
     with pytest.raises(RuntimeFailure, match="the board sent an answer to another question"):
-        bench(files[:2], rounds=2, device=answered(count, rounds))
+        bench(files[:2], Measuring(rounds=2), device=answered(count, rounds))
 
 
 def test_files_keep_their_names_and_weak_settings_are_said(files: list[Path]) -> None:
-    report = bench(files[:2], rounds=2, threads=2, device=answered(2, [[1, 2], [3, 4]], [7]))
+    report = bench(files[:2], Measuring(rounds=2, threads=2), device=answered(2, [[1, 2], [3, 4]], [7]))
     assert [file.file for file in report.files] == [str(file) for file in files[:2]]
     few, shared = report.warnings
     assert few.startswith("intervals over no more than 2 rounds promise nothing")
     assert shared.startswith("2 threads share fewer cores")
-    assert bench(files[:1], rounds=6, device=answered(1, [[1, 2]] * 6)).warnings == ()
+    assert bench(files[:1], Measuring(rounds=6), device=answered(1, [[1, 2]] * 6)).warnings == ()
 
 
 def test_a_core_that_sleeps_has_no_frequency(monkeypatch: pytest.MonkeyPatch) -> None:

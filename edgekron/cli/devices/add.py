@@ -22,7 +22,7 @@ _TEXTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The name, the device, and what is special about it."""
+    """The name, the device, and the fields of its entry."""
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("on", metavar="DEVICE", help="local, ssh:user@host[:port], adb:serial or emulated:pi4")
     for name, about in _TEXTS.items():

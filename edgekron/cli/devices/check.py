@@ -1,15 +1,17 @@
-"""``edgekron devices check``: what a device is, what it lacks, and the commands that mend it."""
+"""``edgekron devices check``: the facts about a device, and the commands that install its missing packages."""
 
 from __future__ import annotations
 
 import shlex
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.cli.shared.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     import argparse
+
+    from edgekron.runtimes.agent.messages import DescribeAnswer
 
 _RUNTIMES = ("onnxruntime", "ai-edge-litert", "tflite-runtime", "benchmark_model")
 _LEAST_FREE = 64 * 10**6
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what the device told, and what is missing; exit code 1 when it cannot measure anything yet."""
+    """Prints the device's facts and its missing packages; exit code 1 when it cannot measure anything yet."""
     from edgekron.runtimes.devices import open_device
     from edgekron.runtimes.devices.file import find
 
@@ -40,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if ready else 1
 
 
-def findings(answer: dict[str, Any], python: str = "python3") -> tuple[list[str], bool]:
-    """Sentences about what is missing or may spoil a measurement, and whether anything can be measured.
+def findings(answer: DescribeAnswer, python: str = "python3") -> tuple[list[str], bool]:
+    """Sentences about all that is missing or may spoil a measurement, and whether anything can be measured.
 
-    ``python`` is the interpreter that runs there.
+    ``python`` is the interpreter of the device.
     """
     from edgekron.runtimes.agent.environment import disturbances
 
@@ -67,7 +69,7 @@ def findings(answer: dict[str, Any], python: str = "python3") -> tuple[list[str]
     return wants, numpy_there and any(runtimes.get(name) for name in _RUNTIMES)
 
 
-def _rows(answer: dict[str, Any]) -> list[list[object]]:
+def _rows(answer: DescribeAnswer) -> list[list[object]]:
     facts, state, runtimes = answer["facts"], answer["state"], answer["runtimes"]
     temperature = state.get("temperature")
     frequency = state.get("frequency")
@@ -91,5 +93,5 @@ def _rows(answer: dict[str, Any]) -> list[list[object]]:
     return [[name, value if value not in (None, "") else "not told"] for name, value in values.items()]
 
 
-def _size(number: Any) -> str | None:
-    return f"{number / 1e6:,.0f} MB" if isinstance(number, int) else None
+def _size(number: int | None) -> str | None:
+    return None if number is None else f"{number / 1e6:,.0f} MB"

@@ -13,12 +13,12 @@ from edgekron.cli.shared.output import print_json, print_table, say
 if TYPE_CHECKING:
     import argparse
 
-    from edgekron.runtimes.devices.emulation import Board, Installation
+    from edgekron.runtimes.devices.emulation import EmulatedBoard, Installation
     from edgekron.runtimes.devices.emulation.machine import MachineFiles
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The board, and what to make of it."""
+    """The board, and whether to build or start its virtual machine."""
     parser.add_argument("board", metavar="BOARD", help="pi3, pi4 or pi5")
     parser.add_argument(
         "--machine", action="store_true", help="also a virtual machine that is reached over SSH: emulated:BOARD:ssh"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Builds what is missing, and says how it is used."""
+    """Builds all that is missing, and says how the board is used."""
     from edgekron.runtimes.devices.emulation import build, cache_folder, find_board
     from edgekron.runtimes.devices.emulation.machine import build_machine
 
@@ -52,11 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _step(what: str) -> None:
+def _step(what: str, _done: int, _total: int) -> None:
     sys.stderr.write(f"{what} ...\n")
 
 
-def _facts(board: Board, installation: Installation, machine: MachineFiles | None) -> dict[str, object]:
+def _facts(board: EmulatedBoard, installation: Installation, machine: MachineFiles | None) -> dict[str, object]:
     facts = {"device": f"emulated:{board.name}", "folder": str(installation.folder), **installation.facts(board)}
     if machine is None:
         return facts
@@ -64,7 +64,7 @@ def _facts(board: Board, installation: Installation, machine: MachineFiles | Non
     return {**facts, "machine": {**own, "emulator": f"qemu {machine.qemu_version}"}}
 
 
-def _print(board: Board, installation: Installation, machine: MachineFiles | None) -> None:
+def _print(board: EmulatedBoard, installation: Installation, machine: MachineFiles | None) -> None:
     packages = ", ".join(
         f"{name} {version}"
         for name, version in installation.packages.items()
@@ -85,8 +85,8 @@ def _print(board: Board, installation: Installation, machine: MachineFiles | Non
     print_table(f"emulated:{board.name} is ready", ["<", "<"], rows)
 
 
-def _boot(board: Board, files: MachineFiles) -> None:
-    """Runs the machine until the user has had enough of it."""
+def _boot(board: EmulatedBoard, files: MachineFiles) -> None:
+    """Runs the machine until the user presses Ctrl-C."""
     from edgekron.runtimes.devices.emulation.boot import Machine
 
     # A service manager's request to end is an interrupt too: the machine must not outlive this command.

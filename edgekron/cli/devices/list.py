@@ -1,4 +1,4 @@
-"""``edgekron devices list``: the names of devices, and where they are said."""
+"""``edgekron devices list``: the names of devices, and the files that hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``edgekron devices remove``: forgets a name, and removes what is kept on the device."""
+"""``edgekron devices remove``: forgets a name, and removes EdgeKron's files from the device."""
 
 from __future__ import annotations
 

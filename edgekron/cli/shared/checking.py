@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from edgekron.errors import UserError
 
 if TYPE_CHECKING:
+    from edgekron.processes import Progress
     from edgekron.runtimes.check import Baseline, Budget, Outcome
 
 _BATCH = 100
-
-#: (what is being done, steps done, steps in all)
-Progress = Callable[[str, int, int], None]
 
 
 def run_check(
@@ -52,7 +50,7 @@ def run_check(
 
 
 def _baseline(budget: Budget, device: str, models: Collection[str], path: Path | None, record: bool) -> Baseline | None:
-    """The baseline file where one is needed; an empty one to record into where it does not exist yet."""
+    """The baseline that the limits need, or None; to record, an empty one where the file does not exist yet."""
     from edgekron.runtimes.check import Baseline, read_baseline
 
     if path is None and record:

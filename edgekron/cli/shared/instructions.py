@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgekron.runtimes.devices.emulated import EmulatedDevice
     from edgekron.runtimes.devices.emulation import FileCount, InstructionReport
+    from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 
 #: Columns of the classes: an instruction is counted in "instructions" and in at most one of the next four.
 _COLUMNS = {
@@ -58,7 +58,7 @@ def bench_instructions(device: EmulatedDevice, files: Sequence[Path], arguments:
             )
     with progress_bars() as bars:
         report = device.count(
-            files, timeout=arguments.limit, progress=lambda done, total, _: bars("counting", done, total)
+            files, timeout=arguments.limit, progress=lambda _, done, total: bars("counting", done, total)
         )
     found = arenas(files, device) if arguments.arena else {}
     if arguments.json:
@@ -94,7 +94,7 @@ def _print(report: InstructionReport) -> None:
 
 
 def _outputs(file: FileCount) -> str:
-    """How the outputs compare with the same file's on this machine."""
+    """How the outputs on the board compare with the same file's outputs on this machine."""
     if file.agreement.differing == 0:
         return "as here"
     close = f"{file.agreement.relative:.0e} from here"

@@ -1,4 +1,4 @@
-"""The tables of what was measured: latency, memory, layers, arenas, proofs."""
+"""Tables of measurements: latency, memory, layers, arenas, proofs of memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STAGES = {"start": "before the runtime was there", "load": "while loading", "ru
 
 
 def print_latency(report: Report) -> None:
-    """One row a file: warm latency, the ratio to the first, and the paced latency where it was measured."""
+    """One row a file: warm latency, the ratio to the first, and the paced latency if a pace was asked for."""
     paced = any(file.paced for file in report.files)
     shown = _shown(report)
     rows = []

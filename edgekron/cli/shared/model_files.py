@@ -1,10 +1,10 @@
-"""What the commands that run model files share: which files they take, and how they write their JSON."""
+"""Shared by the commands that run model files: the files that they take, and the JSON that they write."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.errors import UserError
 from edgekron.files import write_file
@@ -31,6 +31,6 @@ def model_files(names: Sequence[str]) -> list[Path]:
     return paths
 
 
-def write_json(path: Path, data: Any, force: bool) -> None:
+def write_json(path: Path, data: object, force: bool) -> None:
     """Writes plain data as JSON."""
     write_file(path, json.dumps(data, indent=1, allow_nan=False) + "\n", force)

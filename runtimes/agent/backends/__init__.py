@@ -1,4 +1,8 @@
-"""Runtimes that execute model files: one module each, chosen by the file's suffix."""
+"""Runtimes that execute model files: one module each, chosen by the file's suffix.
+
+A backend has ``import_runtime()`` and ``load(path, threads)``, which gives a ``Session``; ``session`` says how sessions
+behave and feeds the same images to any of them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekron.runtimes.agent.backends.session import Description, Session, Tensor, random_input, run_nchw
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+from .session import Session, TensorInfo, random_input, run_nchw
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 #: The module of this package that runs files with a suffix.
 BACKENDS = {".onnx": "onnxruntime", ".tflite": "litert"}
 
-__all__ = ["BACKENDS", "Description", "Session", "Tensor", "backend", "load", "random_input", "run_nchw"]
+__all__ = ["BACKENDS", "Session", "TensorInfo", "backend", "load", "random_input", "run_nchw"]
 
 
 def backend(path: str | Path) -> ModuleType:

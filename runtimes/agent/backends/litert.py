@@ -1,8 +1,8 @@
 """TFLite files in LiteRT (``ai_edge_litert``), or in its older name ``tflite_runtime``.
 
-Images are NHWC. Most files are written for a fixed batch; the interpreter could be told another, but a RESHAPE with
-constant sizes inside would then be wrong, so the batch is changed only where the file declares it free (its shape
-signature says -1).
+Images are NHWC. Most files are written for a fixed batch. The interpreter would accept another one, but a RESHAPE with
+constant sizes inside the file would then be wrong; so only a file that declares its batch free (-1 in the shape
+signature) is run with other batches.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from edgekron.runtimes.agent.backends.session import Description, Tensor, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
+
+from .session import TensorInfo, only_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
+
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 #: (module, distribution, name in reports), the first that can be imported is used.
 _RUNTIMES = (
@@ -57,7 +60,7 @@ class LitertSession:
         self.file = str(path)
         _check_header(Path(path))
         self._module = import_runtime()
-        options: dict[str, Any] = {"model_path": self.file, "num_threads": threads}
+        options: dict[str, object] = {"model_path": self.file, "num_threads": threads}
         try:
             if not delegate:
                 resolvers = self._module.OpResolverType
@@ -99,14 +102,10 @@ class LitertSession:
         self._batch = batch
         return True
 
-    def describe(self) -> Description:
-        """See ``Session.describe``.
-
-        ``partitions`` counts the pieces of the graph that the delegate took, ``not_delegated`` lists the operators that
-        it left, in their order.
-        """
+    def describe(self) -> RuntimeFacts:
+        """See ``Session.describe``."""
         title, version = _installed(self._module)
-        described: dict[str, Any] = {"runtime": title, "version": version, "threads": self._threads}
+        described: RuntimeFacts = {"runtime": title, "version": version, "threads": self._threads}
         try:
             operators = self._interpreter._get_ops_details()  # noqa: SLF001
         except AttributeError:  # not a public method; some versions may lack it
@@ -133,7 +132,16 @@ class LitertSession:
         del self._interpreter
 
 
-def _not_delegated(operators: Sequence[dict[str, Any]]) -> list[str]:
+class _Operator(TypedDict):
+    """An operator, or a delegate's node, as the interpreter describes it: the tensors are numbers."""
+
+    index: int
+    op_name: str
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+
+def _not_delegated(operators: Sequence[_Operator]) -> list[str]:
     """The names of operators in no partition.
 
     The interpreter keeps the operators that a delegate took beside the node that stands for them. They are found by
@@ -162,7 +170,7 @@ def _installed(module: ModuleType) -> tuple[str, str]:
 
 
 def _check_header(path: Path) -> None:
-    """Refuses what is no TFLite file before the runtime sees it: older interpreters do not verify."""
+    """Refuses a file that is no TFLite file before the runtime sees it: older interpreters do not verify."""
     try:
         with path.open("rb") as file:
             header = file.read(8)
@@ -174,10 +182,23 @@ def _check_header(path: Path) -> None:
         raise RuntimeFailure(f"{path} is not a TFLite file, or is truncated ({size} bytes); export it again.")
 
 
-def _tensor(detail: dict[str, Any]) -> Tensor:
+class _OldDetail(TypedDict):
+    name: str
+    shape: np.ndarray
+    dtype: type
+    quantization: tuple[float, int]
+
+
+class _Detail(_OldDetail, total=False):
+    """A tensor as the interpreter describes it; the signature, which older ones lack, has -1 for a free size."""
+
+    shape_signature: np.ndarray
+
+
+def _tensor(detail: _Detail) -> TensorInfo:
     signature = detail.get("shape_signature", detail["shape"])
     shape = tuple(None if size < 0 else int(size) for size in signature)
     dtype = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]
     quantization = (float(scale), int(zero)) if dtype.kind in "iu" and scale else None
-    return Tensor(detail["name"], shape, dtype.name, "NHWC" if len(shape) == 4 else "plain", quantization)
+    return TensorInfo(detail["name"], shape, dtype.name, "NHWC" if len(shape) == 4 else "plain", quantization)

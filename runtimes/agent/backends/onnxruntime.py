@@ -1,27 +1,30 @@
 """ONNX files in ONNX Runtime, on the processor.
 
-Spinning is off: a pool that waits for work in a busy loop takes the cores from whatever is measured next. Sizes that a
-file leaves open (the batch) stay open.
+Spinning is off: a pool of threads that waits for work in a busy loop takes the cores from the next measurement. Sizes
+that a file leaves open (the batch) stay open.
 
-ONNX has no scale for an integer input or output. A file that stands for real numbers by one has it in its metadata,
-under ``QUANTIZATION``, as JSON: {name: [scale, zero point]}.
+ONNX has no scale for an integer input or output. A file whose integers stand for real numbers keeps the scales in its
+metadata, under ``QUANTIZATION``, as JSON: {name: [scale, zero point]}.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from edgekron.runtimes.agent.backends.session import Description, Tensor, only_input
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
+from .session import TensorInfo, only_input
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
     import numpy as np
+
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 #: Element types whose name is not numpy's.
 _TYPES = {"float": "float32", "double": "float64"}
@@ -31,7 +34,7 @@ QUANTIZATION = "edgekron.quantization"
 
 
 def import_runtime() -> ModuleType:
-    """The onnxruntime module; ``RuntimeFailure`` where it is not installed."""
+    """The onnxruntime module; ``RuntimeFailure`` on a machine without it."""
     try:
         module = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -87,7 +90,7 @@ class OnnxSession:
         """True where the batch is free, or is this one already."""
         return self.input.shape[0] in (None, batch)
 
-    def describe(self) -> Description:
+    def describe(self) -> RuntimeFacts:
         """See ``Session.describe``."""
         return {
             "runtime": "onnxruntime",
@@ -111,8 +114,16 @@ def scales_of(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[
         raise RuntimeFailure(f"{path}: its metadata {QUANTIZATION} is damaged ({error}); export it again.") from None
 
 
-def _tensor(value: Any, scales: Mapping[str, tuple[float, int]]) -> Tensor:
-    name = str(value.type).removeprefix("tensor(").removesuffix(")")
+class _NodeArg(Protocol):
+    """An input or output as the runtime describes it; a size that the file leaves open is a name or None."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+def _tensor(value: _NodeArg, scales: Mapping[str, tuple[float, int]]) -> TensorInfo:
+    name = value.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "plain"
-    return Tensor(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))
+    return TensorInfo(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))

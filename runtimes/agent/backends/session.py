@@ -1,7 +1,7 @@
-"""What every runtime looks like from outside: a session with one input, run on numpy arrays.
+"""The common form of all runtimes: a session with one input, run on numpy arrays.
 
 A session speaks the file's own layout. ``run_nchw`` puts the layouts of the runtimes behind one convention, so that
-the same float32 NCHW batch can be fed to any file and the outputs compared element by element.
+the same float32 NCHW batch can be fed to any file and the outputs can be compared element by element.
 
 A file may accept any number of images at once, or only the number it was written for. In the second case the batch is
 cut into pieces of that size; the last piece is filled up with zeros and the surplus outputs are dropped, so a network
@@ -10,9 +10,9 @@ that treats the images of a batch independently gives the same outputs either wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 if TYPE_CHECKING:
     from pathlib import Path
 
-Description = Mapping[str, Any]
+    from edgekron.runtimes.agent.messages import RuntimeFacts
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorInfo:
     """An input or output of a file.
 
     ``shape`` has None where any size is accepted; ``layout`` is "NCHW" or "NHWC" for images (rank 4), else "plain";
@@ -43,8 +43,8 @@ class Session(Protocol):
     """A model file opened in a runtime."""
 
     file: str
-    input: Tensor
-    outputs: Sequence[Tensor]
+    input: TensorInfo
+    outputs: Sequence[TensorInfo]
 
     def run(self, array: np.ndarray) -> list[np.ndarray]:
         """One inference on an array in the file's own shape, type and layout."""
@@ -54,7 +54,7 @@ class Session(Protocol):
         """Prepares for this many images at once; False where the file's own number is fixed."""
         ...
 
-    def describe(self) -> Description:
+    def describe(self) -> RuntimeFacts:
         """Name and version of the runtime, its threads, and what executes the operators."""
         ...
 
@@ -63,7 +63,7 @@ class Session(Protocol):
         ...
 
 
-def only_input(file: str | Path, inputs: Sequence[Tensor]) -> Tensor:
+def only_input(file: str | Path, inputs: Sequence[TensorInfo]) -> TensorInfo:
     """The single input of a file; a file with more is refused."""
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs) or "none"
@@ -75,7 +75,7 @@ def only_input(file: str | Path, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def random_input(session: Session, seed: int) -> np.ndarray:
-    """One input of standard normal numbers (integers: uniform over the type), batch 1 where it is free."""
+    """One input of standard normal numbers (integers: uniform over the type); a free batch is 1."""
     tensor = session.input
     free = [axis for axis, size in enumerate(tensor.shape) if size is None and axis > 0]
     if free:
@@ -128,10 +128,7 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     x = np.asarray(images)
     if tensor.layout == "NHWC" and x.ndim == 4:
         x = x.transpose(0, 2, 3, 1)
-    fits = x.ndim == len(tensor.shape) and all(
-        size in (None, got)
-        for size, got in zip(tensor.shape[1:], x.shape[1:])  # noqa: B905 - Python 3.9
-    )
+    fits = x.ndim == len(tensor.shape) and all(size in (None, got) for size, got in zip(tensor.shape[1:], x.shape[1:]))
     if not fits:
         raise RuntimeFailure(
             f"{session.file} takes {tensor.name} of shape {_show(tensor.shape)} ({tensor.layout}), and images of shape "
@@ -145,7 +142,7 @@ def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x, dtype=dtype)
 
 
-def to_integers(x: np.ndarray, dtype: np.dtype[Any], quantization: tuple[float, int]) -> np.ndarray:
+def to_integers(x: np.ndarray, dtype: np.dtype, quantization: tuple[float, int]) -> np.ndarray:
     """Real numbers as the nearest integers of (scale, zero point); saturates at the ends of the type."""
     scale, zero = quantization
     limits = np.iinfo(dtype)
@@ -158,7 +155,7 @@ def to_real(y: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
     return (y.astype(np.float32) - zero) * np.float32(scale)
 
 
-def _from_output(y: np.ndarray, tensor: Tensor) -> np.ndarray:
+def _from_output(y: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     if tensor.quantization is not None:
         y = to_real(y, tensor.quantization)
     if tensor.layout == "NHWC" and y.ndim == 4:

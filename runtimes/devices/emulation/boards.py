@@ -1,4 +1,4 @@
-"""The boards that can be emulated: which processor qemu plays, and what the board's own files say about it.
+"""The boards that can be emulated: the processor that qemu plays, and the board's own files about that processor.
 
 A runtime picks its kernels by two sources that must agree: the instruction sets that the kernel announces (qemu's
 ``-cpu`` decides) and the model of the core in ``/proc/cpuinfo``. XNNPACK executes 1.5 times as many instructions on a
@@ -21,7 +21,7 @@ CORES = 4
 
 
 @dataclass(frozen=True)
-class Board:
+class EmulatedBoard:
     """A board as its own kernel describes it.
 
     ``cpu`` is qemu's name of the core. ``part``, ``variant`` and ``revision`` are fields of ARM's main ID register;
@@ -75,14 +75,14 @@ _LONG = (
 BOARDS = {
     board.name: board
     for board in (
-        Board("pi3", "Raspberry Pi 3 Model B", "cortex-a53", 0xD03, 0, 4, _SHORT, "38.40"),
-        Board("pi4", "Raspberry Pi 4 Model B", "cortex-a72", 0xD08, 0, 3, _SHORT, "108.00"),
-        Board("pi5", "Raspberry Pi 5 Model B", "cortex-a76", 0xD0B, 4, 1, _LONG, "108.00"),
+        EmulatedBoard("pi3", "Raspberry Pi 3 Model B", "cortex-a53", 0xD03, 0, 4, _SHORT, "38.40"),
+        EmulatedBoard("pi4", "Raspberry Pi 4 Model B", "cortex-a72", 0xD08, 0, 3, _SHORT, "108.00"),
+        EmulatedBoard("pi5", "Raspberry Pi 5 Model B", "cortex-a76", 0xD0B, 4, 1, _LONG, "108.00"),
     )
 }
 
 
-def find_board(name: str) -> Board:
+def find_board(name: str) -> EmulatedBoard:
     """The board of a name; ``RuntimeFailure`` for an unknown one."""
     if name not in BOARDS:
         raise RuntimeFailure(f"there is no emulated board {name!r}; use one of {', '.join(BOARDS)}.")

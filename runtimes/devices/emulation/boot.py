@@ -1,8 +1,8 @@
 """Starts the virtual machine as a board on this machine's loopback, and stops it.
 
-With ``-icount shift=0`` the machine's clock advances by one nanosecond with each instruction, so what runs on it
-measures the same "time" on every machine and in every repetition: a clock to try measuring with, and no time at all.
-The kernel's command line says so, and the agent reads it there.
+With ``-icount shift=0`` the machine's clock advances by one nanosecond with each instruction. So a program on the
+machine measures the same "time" on every host and in every repetition: a clock to try measuring with, and no time at
+all. The kernel's command line says so, and the agent reads that.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.machine import HOST_ALIAS, USER, MachineFiles
-from edgekron.runtimes.devices.emulation.packages import last_error
+
+from .machine import HOST_ALIAS, USER, MachineFiles
+from .packages import last_error
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from edgekron.runtimes.devices.emulation.boards import Board
+    from .boards import EmulatedBoard
 
 #: Megabytes; the smallest of the boards has as much.
 MEMORY = 1024
@@ -34,7 +35,7 @@ _PATIENCE = 120.0
 _QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 
-def command(files: MachineFiles, board: Board, port: int, console: Path) -> list[str]:
+def command(files: MachineFiles, board: EmulatedBoard, port: int, console: Path) -> list[str]:
     """The command line of qemu: the board's processor, its SSH port at ``port`` of the loopback, no other network.
 
     Nothing that the machine writes to its disk is kept.
@@ -71,7 +72,7 @@ def ssh_config(folder: Path, port: int, host: str) -> str:
 class Machine:
     """A running virtual machine; stopped by ``close``, at the end of a ``with``, and when this process ends."""
 
-    def __init__(self, files: MachineFiles, board: Board) -> None:
+    def __init__(self, files: MachineFiles, board: EmulatedBoard) -> None:
         """Starts it and waits for its SSH server; ``RuntimeFailure`` when that does not come."""
         #: The name that the configuration gives it.
         self.host = f"edgekron-{board.name}"
@@ -89,7 +90,7 @@ class Machine:
         if setpriv := shutil.which("setpriv"):
             words = [setpriv, "--pdeathsig", "KILL", *words]
         self._errors = (folder / "errors").open("w+b")
-        self._process = subprocess.Popen(  # noqa: S603 - our own words
+        self._process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, env=environment
         )
         started = time.monotonic()

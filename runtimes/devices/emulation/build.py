@@ -10,29 +10,30 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation import wheels
-from edgekron.runtimes.devices.emulation.boards import BOARDS, Board
-from edgekron.runtimes.devices.emulation.installation import SOURCES, Installation, key, library_folders
-from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
+
+from . import wheels
+from .boards import BOARDS, EmulatedBoard
+from .installation import SOURCES, Installation, key, library_folders
+from .packages import PackageSource, last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Called with what is done next.
-Progress = Callable[[str], None]
+    from edgekron.runtimes.agent.messages import Progress
 
 #: Python, and the libraries that the runtimes' wheels expect of a system.
 _ARM_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgcc-s1", "libgomp1")
 _QEMU = "qemu-aarch64"
 #: Debian's package of it; from version 10 on it is linked statically, and then has no plugins.
 _QEMU_PACKAGE = "qemu-user"
+_STEPS = 3
 #: Says on the board what it is, sets a mark, and leaves the bytecode of the runtimes for later runs.
 _TRIAL = """
 import importlib.util, os, platform
@@ -49,24 +50,28 @@ except ProcessLookupError:
 
 
 def build(
-    board: Board, cache: Path, *, sources: Path | None = None, rebuild: bool = False, progress: Progress | None = None
+    board: EmulatedBoard,
+    cache: Path,
+    *,
+    sources: Path | None = None,
+    rebuild: bool = False,
+    progress: Progress = lambda _what, _done, _total: None,
 ) -> Installation:
-    """The installation in ``cache``, made where it is missing or out of date, or when ``rebuild`` is set.
+    """The installation in ``cache``; a missing or outdated one is made, and any one if ``rebuild`` is set.
 
     ``sources`` is a file of apt sources for the ARM packages; the machine's own are used otherwise. Raises
     ``RuntimeFailure`` when packages, the compiler or a working qemu cannot be had.
     """
-    report = progress or _silent
     cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "lock", report):
+    with locked(cache / "lock", progress):
         if not rebuild:
             with contextlib.suppress(RuntimeFailure):
                 return Installation.open(cache, board.name)
         with tempfile.TemporaryDirectory(prefix=".arm64-", dir=cache) as name:
             folder = Path(name) / "arm64"
             folder.mkdir()
-            installation = _make(folder, Path(name), sources, report)
-            report("trying it")
+            installation = _make(folder, Path(name), sources, progress)
+            progress("trying it", 2, _STEPS)
             _try(installation, board, Path(name))
             installation.write()
             old = cache / "arm64"
@@ -76,9 +81,9 @@ def build(
             return replace(installation, folder=old)
 
 
-def _make(folder: Path, scratch: Path, sources: Path | None, report: Progress) -> Installation:
+def _make(folder: Path, scratch: Path, sources: Path | None, progress: Progress) -> Installation:
     compile_counter(folder / "counter.so")
-    report("ARM packages")
+    progress("ARM packages", 0, _STEPS)
     root = folder / "root"
     arm = PackageSource(scratch.parent / "apt-arm64", "arm64", sources)
     arm.update()
@@ -88,7 +93,7 @@ def _make(folder: Path, scratch: Path, sources: Path | None, report: Progress) -
     if not pythons:
         raise RuntimeFailure("the ARM packages brought no Python; check the machine's apt sources.")
     python, libc = pythons[0].removeprefix("python"), wheels.libc_minor(root)
-    report("qemu and ARM wheels")
+    progress("qemu and ARM wheels", 1, _STEPS)
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(wheels.install, wheels.requirements(), folder / "site", python, libc)
         qemu = shutil.which(_QEMU) or _unpacked_qemu(folder, scratch)
@@ -118,7 +123,7 @@ def compile_counter(target: Path) -> None:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     words = [*compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(target), str(SOURCES[0])]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - the user's compiler
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError as error:
         raise RuntimeFailure(
             f"{words[0]} cannot be started ({error.strerror}), and the instruction counter must be compiled; install a "
@@ -155,9 +160,7 @@ def link_boards(folder: Path) -> None:
 def qemu_version(command: Sequence[str], libraries: Sequence[Path]) -> str:
     """The version that a qemu states, as "7.2.22"."""
     environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))} if libraries else None
-    done = subprocess.run(  # noqa: S603 - qemu itself
-        [*command, "--version"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"version (\d+[\d.]*)", done.stdout)
     if done.returncode or not found:
         raise RuntimeFailure(f"{command[0]} does not start ({last_error(done.stderr)}); build it again with --rebuild.")
@@ -170,9 +173,9 @@ def installed(site: Path) -> dict[str, str]:
     return dict(sorted((match.group(1).replace("_", "-"), match.group(2)) for match in found if match))
 
 
-def _try(installation: Installation, board: Board, scratch: Path) -> None:
+def _try(installation: Installation, board: EmulatedBoard, scratch: Path) -> None:
     marks = scratch / "marks.json"
-    done = subprocess.run(  # noqa: S603 - what was just built
+    done = subprocess.run(
         [*installation.command(board, count_to=marks), "-c", _TRIAL],
         env=installation.environment(scratch),
         capture_output=True,
@@ -188,16 +191,12 @@ def _try(installation: Installation, board: Board, scratch: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, report: Progress) -> Iterator[None]:
+def locked(path: Path, progress: Progress) -> Iterator[None]:
     """Holds a lock file, so that two builds do not make the same folder; waits for the other one."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("waiting for another build")
+            progress("waiting for another build", 0, 1)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _silent(what: str) -> None:
-    """The progress that nobody watches."""

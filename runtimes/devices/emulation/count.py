@@ -13,25 +13,25 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekron.runtimes.agent.backends import backend
 from edgekron.runtimes.agent.errors import RuntimeFailure
+from edgekron.runtimes.agent.marks import AFTER
 from edgekron.runtimes.archive import archive
-from edgekron.runtimes.devices.emulation import guest
-from edgekron.runtimes.devices.emulation.packages import last_error
-from edgekron.runtimes.devices.emulation.results import CLASSES, Agreement, FileCount, InstructionReport
+
+from .packages import last_error
+from .results import CLASSES, Agreement, FileCount, InstructionReport
 
 if TYPE_CHECKING:
-    from edgekron.runtimes.devices.emulation.boards import Board
-    from edgekron.runtimes.devices.emulation.installation import Installation
+    from edgekron.runtimes.agent.messages import Message, Progress
 
-#: (steps done, steps in all, what is being done now)
-Progress = Callable[[int, int, str], None]
+    from .boards import EmulatedBoard
+    from .installation import Installation
 
 #: The first inference that is counted differs from the later ones by some hundred instructions, and is dropped.
 _WARM_UP = 2
@@ -41,7 +41,7 @@ _DROPPED = 1
 def count_instructions(
     files: Sequence[str | Path],
     installation: Installation,
-    board: Board,
+    board: EmulatedBoard,
     *,
     inferences: int = 3,
     timeout: float = 600,
@@ -66,27 +66,24 @@ def count_instructions(
         (folder / "agent.pyz").write_bytes(archive())
         for index, file in enumerate(files):
             if progress:
-                progress(index, len(files), f"running {Path(file).name}")
+                progress(f"running {Path(file).name}", index, len(files))
             counts.append(_count(str(file), installation, board, inferences, timeout, folder))
     if progress:
-        progress(len(files), len(files), "done")
+        progress("done", len(files), len(files))
     return InstructionReport(f"emulated:{board.name}", installation.facts(board), tuple(counts))
 
 
 def _count(
-    file: str, installation: Installation, board: Board, inferences: int, timeout: float, folder: Path
+    file: str, installation: Installation, board: EmulatedBoard, inferences: int, timeout: float, folder: Path
 ) -> FileCount:
     request = {"file": str(Path(file).resolve()), "input": str(folder / "input.npy")}
     here, there, marks = folder / "here.npz", folder / "there.npz", folder / "marks.json"
-    agent = folder / "agent.pyz"
-    native = {**os.environ, "PYTHONPATH": str(agent)}
+    agent = str(folder / "agent.pyz")
     one = {**request, "make": True, "outputs": str(here), "warm_up": 0, "count": 1}
-    _run([sys.executable], native, one, file, "this machine", timeout)
-    environment = installation.environment(folder, agent)
+    _run([sys.executable, agent], os.environ, one, file, "this machine", timeout)
     many = {**request, "make": False, "outputs": str(there), "warm_up": _WARM_UP, "count": inferences + _DROPPED}
-    described = _run(
-        installation.command(board, count_to=marks), environment, many, file, f"emulated:{board.name}", timeout
-    )
+    command = [*installation.command(board, count_to=marks), agent]
+    described = _run(command, installation.environment(folder), many, file, f"emulated:{board.name}", timeout)
     counted = inference_counts(marks.read_text())[_DROPPED:]
     if len(counted) != inferences:
         raise RuntimeFailure(f"{file}: {len(counted)} of {inferences} inferences were counted; run this again.")
@@ -96,29 +93,24 @@ def _count(
 
 
 def _run(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    request: Mapping[str, Any],
-    file: str,
-    where: str,
-    timeout: float,
-) -> dict[str, Any]:
-    words = [*command, str(Path(guest.__file__).resolve()), json.dumps(request)]
+    agent: Sequence[str], environment: Mapping[str, str], request: Message, file: str, where: str, timeout: float
+) -> Message:
+    """The agent's answer to ``count``, from a process that ``agent`` starts ``where``."""
+    words = [*agent, "count", json.dumps(request)]
     try:
-        done = subprocess.run(  # noqa: S603 - our own program
-            words, env=dict(environment), capture_output=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(words, env=dict(environment), capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         raise RuntimeFailure(
             f"{file}: not done on {where} in {timeout:g} seconds; emulation is hundreds of times slower than the "
             "machine, so count a smaller input."
         ) from None
-    if done.returncode:
+    *_, last = b"", *done.stdout.splitlines()
+    if done.returncode and not last.startswith(b'{"ok": false'):
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        words_of_it = last_error(done.stderr.decode(errors="replace"))
-        raise RuntimeFailure(f"{file}: the process on {where} died ({how}, last words: {words_of_it}).")
-    answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
-    if "error" in answer:
+        said = last_error(done.stderr.decode(errors="replace"))
+        raise RuntimeFailure(f"{file}: the process on {where} died ({how}, last words: {said}).")
+    answer: Message = json.loads(last)
+    if not answer["ok"]:
         raise RuntimeFailure(f"on {where}: {answer['error']}")
     return answer
 
@@ -127,7 +119,7 @@ def inference_counts(marks: str) -> list[dict[str, int]]:
     """The counts between each pair of marks, from the counter's output; ``RuntimeFailure`` when it is not that."""
     try:
         lines = [json.loads(line) for line in marks.splitlines()]
-        return [{name: int(line[name]) for name in CLASSES} for line in lines if line["tag"] == guest.AFTER]
+        return [{name: int(line[name]) for name in CLASSES} for line in lines if line["tag"] == AFTER]
     except (KeyError, TypeError, ValueError) as error:
         raise RuntimeFailure(f"the instruction counter wrote what cannot be read ({error}); build it again.") from None
 

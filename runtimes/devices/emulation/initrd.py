@@ -1,7 +1,7 @@
 """The first file system of the virtual machine: loads the drivers of its disk and network, and goes on on the disk.
 
-It is a "newc" cpio archive, as the Linux kernel's documentation describes it (initramfs buffer format): for each entry
-a header of 13 numbers in hexadecimal, the name, and the content, each padded to four bytes.
+The file system is a "newc" cpio archive (the initramfs buffer format of the Linux kernel's documentation): for each
+entry a header of 13 numbers in hexadecimal, the name, and the content, each padded to four bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the emulated boards are kept, and what is in there.
+"""The folder of the emulated boards, and its content.
 
 emulated/           below the user's cache folder
   arm64/            everything that counting needs
@@ -18,11 +18,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.boards import Board
-from edgekron.runtimes.devices.emulation.wheels import requirements
+
+from .boards import EmulatedBoard
+from .wheels import requirements
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts
 
 #: Raised when an installation made by an older version no longer serves.
 _FORMAT = 1
@@ -49,7 +53,7 @@ def key() -> str:
 
 @dataclass(frozen=True)
 class Installation:
-    """A built folder ``arm64``; paths inside it are relative, so that it can be moved.
+    """A built folder ``arm64``, which can be moved: its own paths are relative.
 
     ``qemu`` is the program (relative, or an absolute path of the machine's own), ``python`` the version of the ARM
     Python ("3.11"), ``packages`` the ARM versions by name.
@@ -65,11 +69,11 @@ class Installation:
 
     @classmethod
     def open(cls, cache: Path, board: str) -> Installation:
-        """The installation in a cache; ``RuntimeFailure`` where there is none, or one of other versions."""
+        """The installation in a cache; ``RuntimeFailure`` for a cache without one, or with one of other versions."""
         folder = cache / "arm64"
         remedy = f"run `edgekron devices emulate {board}`."
         try:
-            stored: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+            stored = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
             raise RuntimeFailure(f"emulated:{board} has not been built on this machine; {remedy}") from None
         except (OSError, ValueError) as error:
@@ -86,11 +90,11 @@ class Installation:
         stored = {name: value for name, value in asdict(self).items() if name != "folder"}
         (self.folder / "manifest.json").write_text(json.dumps(stored, indent=1) + "\n")
 
-    def root(self, board: Board) -> Path:
+    def root(self, board: EmulatedBoard) -> Path:
         """The file system that a program on the board sees."""
         return self.folder / "boards" / board.name
 
-    def facts(self, board: Board) -> dict[str, Any]:
+    def facts(self, board: EmulatedBoard) -> MachineFacts:
         """What a report says about the board."""
         return {
             "board": board.title,
@@ -100,7 +104,7 @@ class Installation:
             "packages": dict(self.packages),
         }
 
-    def command(self, board: Board, *, count_to: Path | None = None) -> list[str]:
+    def command(self, board: EmulatedBoard, *, count_to: Path | None = None) -> list[str]:
         """The start of a command line that runs the ARM Python as on this board; the script and its words follow.
 
         ``count_to`` is the file to which the counter writes at each mark.
@@ -112,15 +116,15 @@ class Installation:
             words += ["-plugin", f"{_escaped(self.folder / 'counter.so')},out={_escaped(count_to)}"]
         return [*words, str(root / f"usr/bin/python{self.python}")]
 
-    def environment(self, home: Path, *path: Path) -> dict[str, str]:
+    def environment(self, home: Path) -> dict[str, str]:
         """All environment variables of such a process: nothing of this machine's leaks into the board.
 
-        ``home`` is where a runtime may leave files of its own; ``path`` is searched by Python before the packages.
+        ``home`` is where a runtime may leave files of its own.
         """
         variables = {
             "HOME": str(home),
             "PYTHONHASHSEED": "0",
-            "PYTHONPATH": os.pathsep.join(map(str, (*path, self.folder / "site"))),
+            "PYTHONPATH": str(self.folder / "site"),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }

@@ -6,8 +6,8 @@
       vmlinuz, initrd, disk.img
       ssh/            the key that opens the board, and the board's own public key as ``known_hosts``
 
-It is the same ARM system as in ``emulated/arm64``, started as a computer instead of one program at a time, so that
-whatever drives a board over SSH can be tried as a whole. ``boot.py`` starts it.
+The machine holds the same ARM system as ``emulated/arm64``, started as a computer instead of one program at a time: so
+all that drives a board over SSH can be tried as a whole. ``boot.py`` starts the machine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.boards import find_board
-from edgekron.runtimes.devices.emulation.build import Progress, build, locked, merge_usr, qemu_version
-from edgekron.runtimes.devices.emulation.initrd import drivers, initrd
-from edgekron.runtimes.devices.emulation.installation import Installation, library_folders
-from edgekron.runtimes.devices.emulation.packages import PackageSource, last_error
+
+from .boards import find_board
+from .build import build, locked, merge_usr, qemu_version
+from .initrd import drivers, initrd
+from .installation import Installation, library_folders
+from .packages import PackageSource, last_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from edgekron.runtimes.agent.messages import Progress
 
 #: The name under which the board's key is known, whatever port it gets.
 HOST_ALIAS = "edgekron-board"
@@ -38,6 +41,7 @@ USER = "pi"
 
 _KERNEL = "linux-image-cloud-arm64"
 _QEMU, _QEMU_PACKAGE = "qemu-system-aarch64", "qemu-system-arm"
+_STEPS = 3
 #: Room on the disk beyond what is on it at first, in bytes.
 _ROOM = 256 * 2**20
 _USER_ID = 1000
@@ -88,7 +92,7 @@ class MachineFiles:
 
     @classmethod
     def open(cls, cache: Path, board: str) -> MachineFiles:
-        """What is in a cache; ``RuntimeFailure`` where it is missing or out of date."""
+        """The machine's files in a cache; ``RuntimeFailure`` for files that are missing or out of date."""
         folder = cache / "machine"
         remedy = f"run `edgekron devices emulate {board} --machine`."
         installation = Installation.open(cache, board)
@@ -112,22 +116,26 @@ class MachineFiles:
 
 
 def build_machine(
-    board: str, cache: Path, *, sources: Path | None = None, rebuild: bool = False, progress: Progress | None = None
+    board: str,
+    cache: Path,
+    *,
+    sources: Path | None = None,
+    rebuild: bool = False,
+    progress: Progress = lambda _what, _done, _total: None,
 ) -> MachineFiles:
-    """The machine's files in ``cache``, made where they are missing, out of date, or to be made anew.
+    """The machine's files in ``cache``; missing or outdated ones are made, and all of them if ``rebuild`` is set.
 
-    The emulated board, whose system goes on the disk, is built first where it is missing. ``build`` says the rest.
+    A missing emulated board, whose system goes on the disk, is built first; ``build`` explains the arguments.
     """
-    report: Progress = progress or (lambda what: None)
     installation = build(find_board(board), cache, sources=sources, progress=progress)
-    with locked(cache / "lock", report):
+    with locked(cache / "lock", progress):
         if not rebuild:
             with contextlib.suppress(RuntimeFailure):
                 return MachineFiles.open(cache, board)
         with tempfile.TemporaryDirectory(prefix=".machine-", dir=cache) as name:
             folder = Path(name) / "machine"
             folder.mkdir()
-            files = _make(folder, Path(name), installation, sources, report)
+            files = _make(folder, Path(name), installation, sources, progress)
             target = cache / "machine"
             if target.exists():
                 target.rename(Path(name) / "old")
@@ -136,11 +144,11 @@ def build_machine(
 
 
 def _make(
-    folder: Path, scratch: Path, installation: Installation, sources: Path | None, report: Progress
+    folder: Path, scratch: Path, installation: Installation, sources: Path | None, progress: Progress
 ) -> MachineFiles:
     mkfs = _program("mkfs.ext4", "e2fsprogs")
     keygen = _program("ssh-keygen", "openssh-client")
-    report("kernel and SSH server")
+    progress("kernel and SSH server", 0, _STEPS)
     arm = PackageSource(scratch.parent / "apt-arm64", "arm64", sources)
     arm.update()
     disk, kernel = scratch / "disk", scratch / "kernel"
@@ -156,9 +164,9 @@ def _make(
     shutil.copy(image, folder / "vmlinuz")
     busybox = (disk / "bin/busybox").read_bytes()
     (folder / "initrd").write_bytes(initrd(busybox, drivers(kernel / "lib/modules" / version)))
-    report("qemu")
+    progress("qemu", 1, _STEPS)
     qemu = shutil.which(_QEMU) or _unpacked_qemu(folder, scratch)
-    report("keys and disk")
+    progress("keys and disk", 2, _STEPS)
     _overlay(installation.folder / "root", disk)
     packages = disk / f"usr/local/lib/python{installation.python}/dist-packages"
     packages.mkdir(parents=True)
@@ -237,9 +245,8 @@ def _overlay(source: Path, target: Path) -> None:
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(  # noqa: S603 - our own words
-        list(command), env=environment and dict(environment), capture_output=True, text=True, check=False
-    )
+    variables = environment and dict(environment)
+    done = subprocess.run(list(command), env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         name = Path(command[0]).name
         raise RuntimeFailure(f"{name} failed ({last_error(done.stderr)}); free disk space and run this again.")

@@ -1,8 +1,8 @@
 """Debian packages without installing them: downloaded by the machine's own apt, unpacked to a folder of ours.
 
-apt gets a private state in that folder, so neither the lists nor the packages of the machine change and no right to
-install is needed. Where packages come from is the machine's own set-up (sources, keys, proxies), unless a file of
-sources is given; a machine whose mirror has no packages for ARM needs one. No script of a package is run.
+apt gets a private state in that folder, so neither the lists nor the packages of the machine change, and the user needs
+no right to install. Packages come from the machine's own sources, with its keys and proxies, or from a file of sources;
+a machine whose mirror has no packages for ARM needs such a file. No script of a package is run.
 """
 
 from __future__ import annotations
@@ -119,13 +119,11 @@ class PackageSource:
 
     def _apt(self, program: str, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [program, "-c", str(self._settings), *words]
-        return subprocess.run(  # noqa: S603 - fixed words
-            command, cwd=folder, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def _run(command: Sequence[str], failure: str) -> None:
-    done = subprocess.run(list(command), capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure(f"{failure} ({last_error(done.stderr)}); free disk space and run this again.")
 

@@ -1,7 +1,7 @@
-"""What counting gives: instructions of each class for every inference, and how the outputs compare with this machine's.
+"""Counts of instructions by class for every inference, and how the outputs compare with this machine's outputs.
 
-Nothing here is a time, and nothing can be turned into one: the same number of instructions takes a different time on
-every processor, and one that waits for memory executes none meanwhile.
+A count is no time, and cannot be turned into one: the same number of instructions takes a different time on every
+processor, and a processor that waits for memory executes none meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekron.runtimes.agent.messages import MachineFacts, RuntimeFacts
 
 #: Of the JSON; raised whenever a field changes its meaning.
 FORMAT = 1
@@ -28,8 +31,6 @@ CLASSES = (
 REPEATS_WITHIN = 1e-3
 #: Float outputs agree within this part of the largest output.
 FLOAT_TOLERANCE = 1e-6
-
-Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class FileCount:
     """One file: a mapping of the classes for each counted inference."""
 
     file: str
-    runtime: Facts
+    runtime: RuntimeFacts
     inferences: tuple[Mapping[str, int], ...]
     agreement: Agreement
 
@@ -81,7 +82,7 @@ class InstructionReport:
     """Counts of one or several files on one emulated board; the first file is the reference of the others."""
 
     device: str
-    board: Facts
+    board: MachineFacts
     files: tuple[FileCount, ...]
 
     @property
@@ -91,12 +92,12 @@ class InstructionReport:
 
     @property
     def agree(self) -> bool:
-        """Whether every file computes on the board what it computes on this machine."""
+        """Whether every file computes the same on the board as on this machine."""
         return all(file.agreement.equal for file in self.files)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what is not as it should be."""
+        """Sentences about counts that do not repeat and outputs that differ."""
         found = [
             f"{file.file}: the counts of {len(file.inferences)} inferences differ by {file.spread:.2%}; "
             "something besides the inference was counted"
@@ -111,7 +112,7 @@ class InstructionReport:
         ]
         return tuple(found)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data that ``json.dumps`` takes."""
         return {
             "format": FORMAT,

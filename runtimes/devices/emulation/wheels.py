@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.devices.emulation.packages import last_error
+
+from .packages import last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +23,9 @@ _OLDEST = 17
 
 
 def requirements() -> list[str]:
-    """What the board needs: numpy and the runtimes in the versions of this machine, to compare outputs with its own.
+    """The board's packages: numpy and the runtimes, in the versions of this machine so that outputs can be compared.
 
-    A runtime that this machine lacks is left out; where it has none, the board gets the newest of each.
+    A runtime that this machine lacks is left out; if all are missing, the board gets the newest of each.
     """
     installed = [name for names in _RUNTIMES for name in names if _version(name)]
     runtimes = installed or [names[0] for names in _RUNTIMES]
@@ -55,7 +56,7 @@ def install(wanted: Sequence[str], folder: Path, python: str, libc: int) -> None
     command += ["--no-compile", "--no-warn-conflicts", "--root-user-action=ignore", "--target", str(folder)]
     command += ["--implementation", "cp", "--python-version", python, "--only-binary", ":all:"]
     command += [word for name in platforms(libc) for word in ("--platform", name)]
-    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure(
             f"pip cannot provide {', '.join(wanted)} for Python {python} on 64-bit ARM ({last_error(done.stderr)}); "

@@ -21,7 +21,7 @@ from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.verify import difference, open_version
 from edgekron.graph import Factorized, Hub, load
-from edgekron.runtimes import RuntimeFailure, bench, top1
+from edgekron.runtimes import Measuring, RuntimeFailure, bench, top1
 from edgekron.runtimes.agent import backends
 
 SHAPE = (3, 12, 10)
@@ -167,7 +167,7 @@ def test_integer_files_are_measured_and_evaluated(
     path = written(hub, tmp_path, target, Quantization("int8", images, integer_io=True))
     labels = outputs(path, images[0]).argmax(axis=1)
     assert top1(path, [(images[0], labels)]).top1 == 1.0
-    assert len(bench([path], rounds=1, seconds=0.01).files) == 1
+    assert len(bench([path], Measuring(rounds=1, seconds=0.01)).files) == 1
 
 
 def test_damaged_scales_are_refused(hub: Hub, images: list[np.ndarray], tmp_path: Path) -> None:

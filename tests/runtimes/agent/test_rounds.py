@@ -55,7 +55,7 @@ def test_a_period_spaces_inferences_without_being_part_of_them(monkeypatch: pyte
     monkeypatch.setattr("time.perf_counter_ns", lambda: now)
     monkeypatch.setattr("time.sleep", sleep)
     worker = Worker()
-    worker._session, worker._input = Session(), np.zeros(1)  # type: ignore[assignment]
+    worker._session, worker._input = Session(), np.zeros(1)
     assert worker.answer({"do": "time", "count": 4, "seed": 0, "period_ns": 10}) == {"ok": True, "nanoseconds": [3] * 4}
     assert begun == [0, 10, 20, 30]
     assert worker.answer({"do": "time", "count": 2, "seed": 0})["nanoseconds"] == [3, 3]

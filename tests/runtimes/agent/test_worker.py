@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, agent
+from edgekron.runtimes import RuntimeFailure
 from edgekron.runtimes.agent.connection import Connection
 from edgekron.runtimes.agent.worker import PROTOCOL
 from edgekron.runtimes.archive import archive
@@ -42,14 +41,6 @@ def gone(pid: int, patience: float = 20) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def test_the_archive_is_reproducible_and_parses_as_python_3_9() -> None:
-    assert archive() == archive()
-    files = sorted(Path(agent.__file__).parent.rglob("*.py"))
-    assert len(files) >= 16
-    for file in files:
-        ast.parse(file.read_text(), file.name, feature_version=(3, 9))
 
 
 def test_the_archive_runs_alone_with_nothing_of_the_project_installed(tmp_path: Path, small: Path) -> None:

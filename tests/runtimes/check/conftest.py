@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes.check.blocks import Block, Run
+from edgekron.runtimes.check.blocks import MeasuredBlock, Run
 
 FACTS = {"processor": "Abacus 3", "machine": "wood", "cores": 4, "memory": 2**32, "kernel": "6.1"}
 
@@ -49,12 +49,14 @@ class Machine:
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
 
-    def measure(self, files: Sequence[Path], device: object, threads: int, index: int, arena: bool = False) -> Block:
+    def measure(
+        self, files: Sequence[Path], device: object, threads: int, index: int, arena: bool = False
+    ) -> MeasuredBlock:
         assert device is self
         common = self.random.lognormal(sigma=self.shared) if self.shared else 1.0
         runs = tuple(self._run(file, common, arena) for file in files)
         self.blocks += 1
-        return Block(runs, self.facts, self.spoilt(self.blocks - 1), (), self.busy)
+        return MeasuredBlock(runs, self.facts, self.spoilt(self.blocks - 1), (), self.busy)
 
     def _run(self, file: Path, common: float, arena: bool) -> Run:
         instructions = self.instructions.get(file.name)

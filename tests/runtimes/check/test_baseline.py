@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from edgekron.runtimes.agent.errors import RuntimeFailure
-from edgekron.runtimes.check.baseline import Baseline, Entry, read_baseline
+from edgekron.runtimes.check.baseline import Baseline, BaselineEntry, read_baseline
 from edgekron.runtimes.check.fingerprint import fingerprint, identity
 
 from .conftest import FACTS
 
 HERE = identity(FACTS)
 THERE = identity({**FACTS, "processor": "Abacus 4", "governor": {"cpu0": "ondemand"}})
-ENTRY = Entry("2031-02-03", 1, "ab" * 32, "abacus 3.0", (1e-3, 1.1e-3), ())
+ENTRY = BaselineEntry("2031-02-03", 1, "ab" * 32, "abacus 3.0", (1e-3, 1.1e-3), ())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "baselines.json"
-    counted = Entry("2031-02-04", 2, "cd" * 32, "abacus 3.0", (), (12e6, 12e6))
+    counted = BaselineEntry("2031-02-04", 2, "cd" * 32, "abacus 3.0", (), (12e6, 12e6))
     baseline = (
         Baseline(path, {})
         .with_entries(HERE, "local", {"net": ENTRY})

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import bench
+from edgekron.runtimes import Measuring, bench
 from edgekron.runtimes.check import blocks
-from edgekron.runtimes.check.blocks import Block, counts_instructions, measure_block
+from edgekron.runtimes.check.blocks import MeasuredBlock, counts_instructions, measure_block
 from edgekron.runtimes.devices import Device, open_device
 
 
@@ -24,7 +24,7 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture(scope="module")
-def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
+def block(device: Device, write_tflite: Callable[..., Path]) -> MeasuredBlock:
     """A file, and one of sixteen times its work, as the reference."""
     little, large = (write_tflite(np.ones((size, size, 3, 3), np.float32), (16, 16)) for size in (8, 32))
     with pytest.MonkeyPatch.context() as patch:
@@ -33,12 +33,12 @@ def block(device: Device, write_tflite: Callable[..., Path]) -> Block:
         return measure_block([little, large], device, 1, 1, arena=True)
 
 
-def test_runs_are_in_the_order_of_the_files(block: Block) -> None:
+def test_runs_are_in_the_order_of_the_files(block: MeasuredBlock) -> None:
     little, large = block.runs
     assert len(little.rounds) == len(large.rounds) > 1
     assert 0 < little.median <= little.p95
     assert block.log_ratio < 0
-    assert large.memory["file"] > little.memory["file"]  # type: ignore[operator]
+    assert large.memory["file"] > little.memory["file"]
 
 
 def test_every_other_block_mirrors_the_one_before(
@@ -46,9 +46,9 @@ def test_every_other_block_mirrors_the_one_before(
 ) -> None:
     asked: list[tuple[list[Path], int]] = []
 
-    def spy(files: list[Path], **options: Any) -> Any:
-        asked.append((list(files), options["seed"]))
-        return bench(files, **options)
+    def spy(files: list[Path], measuring: Measuring, **options: Any) -> Any:
+        asked.append((list(files), measuring.seed))
+        return bench(files, measuring, **options)
 
     monkeypatch.setattr(blocks, "bench", spy)
     monkeypatch.setattr(blocks, "_SECONDS", 0.02)
@@ -58,7 +58,7 @@ def test_every_other_block_mirrors_the_one_before(
     assert asked == [(files, 0), (files[::-1], 0), (files, 1), (files[::-1], 1)]
 
 
-def test_what_the_runtime_tells_is_kept(block: Block) -> None:
+def test_what_the_runtime_tells_is_kept(block: MeasuredBlock) -> None:
     run = block.runs[0]
     assert run.runtime["runtime"] == "litert"
     assert run.not_delegated == 0
@@ -78,7 +78,7 @@ def test_a_files_name_spoils_nothing(
 ) -> None:
     file = tmp_path / "throttled quota, swapped, busy before.tflite"
     file.write_bytes(write_tflite(np.ones((4, 3, 3, 3), np.float32), (8, 8)).read_bytes())
-    report = bench([file], rounds=1, seconds=0.02, device=device)
+    report = bench([file], Measuring(rounds=1, seconds=0.02), device=device)
     report = replace(report, environment={}, before={}, after={}, during=())
     sentence = f"{file} had not settled after 9 warm-up inferences"
     for warnings, spoilt in [((sentence,), ()), ((sentence, swap := "memory was swapped in (3 times)"), (swap,))]:

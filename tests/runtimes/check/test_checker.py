@@ -11,6 +11,7 @@ import pytest
 from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.check import Baseline, Outcome, Verdict, check, read_budget
 from edgekron.runtimes.check.fingerprint import identity
+from edgekron.runtimes.check.sampling import Instruments
 
 from .conftest import FACTS, Machine
 
@@ -19,8 +20,8 @@ Write = Callable[..., Path]
 
 def run(path: Path, machine: Machine, **options: Any) -> Outcome:
     """A check on a machine where every block takes a tenth of a second."""
-    measure, clock = machine.measure, lambda: 0.1 * machine.blocks
-    return check(read_budget(path), machine, measure=measure, clock=clock, **options)  # type: ignore[arg-type]
+    instruments = Instruments(machine.measure, lambda: 0.1 * machine.blocks)
+    return check(read_budget(path), machine, instruments=instruments, **options)
 
 
 def verdict(outcome: Outcome) -> tuple[str, str]:

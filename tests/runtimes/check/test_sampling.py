@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekron.runtimes.check.budget import Effort
+from edgekron.runtimes.check.budget import CheckEffort
 from edgekron.runtimes.check.estimates import estimate
-from edgekron.runtimes.check.sampling import clear, sample
+from edgekron.runtimes.check.sampling import Instruments, clear, sample
 from edgekron.runtimes.ranks import FEWEST, pseudomedian
 from edgekron.runtimes.statistics import Interval
 
@@ -35,12 +35,11 @@ def compare(machine: Machine, limit: float | None = None) -> tuple[Interval, int
     blocks = sample(
         FILES,
         machine,
-        Effort(seconds=60),
+        CheckEffort(seconds=60),
         FEWEST,
         lambda blocks: [(estimate(key, blocks, None), limit)],
         lambda _what, _done, _total: None,
-        machine.measure,
-        Clock(machine),
+        instruments=Instruments(machine.measure, Clock(machine)),
     )
     return estimate(key, blocks, None), len(blocks)
 

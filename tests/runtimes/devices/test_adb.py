@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes import Measuring, RuntimeFailure, bench
 from edgekron.runtimes.agent.store import default_folder
 from edgekron.runtimes.devices import Target, open_device
 from edgekron.runtimes.devices.benchmark_model import BenchmarkModelDevice, parse
@@ -88,7 +88,7 @@ def test_a_device_with_python_is_a_board(adb: str, tmp_path: Path, kernel: np.nd
     folder = tmp_path / "data it's"
     target = Target("adb:emulator-5554", adb=adb, python=sys.executable, folder=str(folder))
     with closing(open_device("phone", target)) as device:
-        report = bench([write_onnx(kernel, (7, 10))], rounds=2, seconds=0.1, device=device)
+        report = bench([write_onnx(kernel, (7, 10))], Measuring(rounds=2, seconds=0.1), device=device)
         assert (report.device, len(report.files[0].rounds)) == ("phone", 2)
         assert device.facts()["runtimes"]["numpy"] == np.__version__
     assert list((folder / "files").iterdir()) == []
@@ -103,7 +103,7 @@ def test_the_official_program_measures_where_no_python_is(
     folder = tmp_path / "data"
     target = Target("adb:phone", adb=adb, folder=str(folder), benchmark_model=program)
     with closing(open_device("phone", target)) as device:
-        report = bench(files, rounds=3, seconds=0.3, threads=2, device=device)
+        report = bench(files, Measuring(rounds=3, seconds=0.3, threads=2), device=device)
         assert report.files[0].rounds == ((0.016001,),) * 3
         assert report.files[1].latency.median == pytest.approx(0.0080005)
         assert report.speedups[0].value == pytest.approx(2, rel=1e-3)
@@ -116,16 +116,16 @@ def test_the_official_program_measures_where_no_python_is(
         for file, words in [(tmp_path / "x.onnx", "runs these"), (bad, r"bad\.tflite: .*Failed to load model")]:
             file.touch()
             with pytest.raises(RuntimeFailure, match=words):
-                bench([file], rounds=1, seconds=0.1, threads=2, device=device)
+                bench([file], Measuring(rounds=1, seconds=0.1, threads=2), device=device)
         with pytest.raises(RuntimeFailure, match="has no paced inferences; install Python"):
-            bench(files, hertz=10, device=device)
+            bench(files, Measuring(hertz=10), device=device)
         (lock,) = (default_folder() / "phones").glob("*/lock")
         with lock.open() as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             with pytest.raises(RuntimeFailure, match="measuring already"):
-                bench(files, rounds=1, threads=2, patience=0, device=device)
+                bench(files, Measuring(rounds=1, threads=2, patience=0), device=device)
         with pytest.raises(RuntimeFailure, match=r"longer than its limit of 1e-06 seconds"):
-            bench(files, rounds=1, threads=2, limit=1e-6, device=device)
+            bench(files, Measuring(rounds=1, threads=2, limit=1e-6), device=device)
     assert list(folder.iterdir()) == []
 
 

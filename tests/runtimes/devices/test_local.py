@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, bench, measure
+from edgekron.runtimes import Measuring, RuntimeFailure, bench, measure
 from edgekron.runtimes.devices import LocalDevice
 
 Write = Callable[..., Path]
@@ -45,7 +45,7 @@ def test_a_pace_is_kept_and_one_that_cannot_be_is_said(
 ) -> None:
     monkeypatch.setattr(measure, "_PACED_SECONDS", 0.2)
     slow = write_onnx(np.ones((256, 256, 3, 3), np.float32), (64, 64))
-    report = bench([file, slow], rounds=1, seconds=0.05, hertz=100)
+    report = bench([file, slow], Measuring(rounds=1, seconds=0.05, hertz=100))
     kept, late = (result.paced for result in report.files)
     assert kept is not None
     assert late is not None
@@ -82,14 +82,14 @@ def test_two_measurements_at_once_wait_or_are_refused(local: LocalDevice, file: 
     thread.start()
     assert running.wait(30)
     with pytest.raises(RuntimeFailure, match="measuring already"):
-        bench([file], rounds=1, seconds=0.05, patience=0)
+        bench([file], Measuring(rounds=1, seconds=0.05, patience=0))
     texts: list[str] = []
 
-    def listen(done: int, total: int, text: str) -> None:
+    def listen(text: str, done: int, total: int) -> None:
         texts.append(text)
         enough.set()
 
-    bench([file], rounds=1, seconds=0.05, patience=60, progress=listen)
+    bench([file], Measuring(rounds=1, seconds=0.05, patience=60), progress=listen)
     assert texts[0] == "waiting for another measurement"
     thread.join(30)
     assert not thread.is_alive()
@@ -97,8 +97,9 @@ def test_two_measurements_at_once_wait_or_are_refused(local: LocalDevice, file: 
 
 def test_the_agent_ends_with_the_program_that_asked(file: Path, tmp_path: Path) -> None:
     parent = (
-        "from edgekron.runtimes import bench\n"
-        f"bench([{str(file)!r}], rounds=500, seconds=100, progress=lambda *step: print(*step, flush=True))\n"
+        "from edgekron.runtimes import Measuring, bench\n"
+        "measuring = Measuring(rounds=500, seconds=100)\n"
+        f"bench([{str(file)!r}], measuring, progress=lambda *step: print(*step, flush=True))\n"
     )
     variables = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed program cannot remove its temporary files
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=variables) as process:

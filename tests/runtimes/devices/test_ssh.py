@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgekron.runtimes import RuntimeFailure, bench, measure
+from edgekron.runtimes import Measuring, RuntimeFailure, bench, measure
 from edgekron.runtimes.devices import Target, open_device
 from edgekron.runtimes.devices.board import Board, LostError
 from edgekron.runtimes.devices.ssh import open_ssh
@@ -50,7 +50,7 @@ def test_a_file_is_measured_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(measure, "_PACED_SECONDS", 0.2)
     twin = write_tflite(kernel, (7, 10))
-    report = bench([file, twin], rounds=3, seconds=0.2, hertz=50, device=board)
+    report = bench([file, twin], Measuring(rounds=3, seconds=0.2, hertz=50), device=board)
     assert report.device == server.name
     assert [result.file for result in report.files] == [str(file), str(twin)]
     assert [len(result.rounds) for result in report.files] == [3, 3]
@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_opened_is_named_as_the_user_names_it(board: Board
     broken = tmp_path / "it's $(broken); rm -rf.onnx"
     broken.write_bytes(b"nothing")
     with pytest.raises(RuntimeFailure, match=r"it's \$\(broken\); rm -rf.onnx cannot be opened by ONNX Runtime"):
-        bench([broken], rounds=1, seconds=0.05, device=board)
+        bench([broken], Measuring(rounds=1, seconds=0.05), device=board)
 
 
 def test_words_reach_the_remote_shell_quoted(server: Server, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_missing_runtime_names_the_command_that_installs_it(server: Server, tm
         closing(open_device(server.name, server.target(python=str(bare)))) as board,
         pytest.raises(RuntimeFailure, match="ONNX Runtime cannot be imported.*pip install onnxruntime"),
     ):
-        bench([file], rounds=1, seconds=0.05, device=board)
+        bench([file], Measuring(rounds=1, seconds=0.05), device=board)
 
 
 def test_a_full_disk_is_said_before_anything_is_sent(server: Server, tmp_path: Path, file: Path) -> None:

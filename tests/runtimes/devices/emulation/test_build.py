@@ -234,9 +234,9 @@ def test_the_command_line_names_the_board(installation):
 def test_nothing_of_this_machine_leaks_into_the_board(installation, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     (installation.folder / "host/usr/lib/x86_64-linux-gnu").mkdir(parents=True)
-    environment = installation.environment(Path("/home/x"), Path("/agent.pyz"))
+    environment = installation.environment(Path("/home/x"))
     assert "OPENBLAS_CORETYPE" not in environment
-    assert environment["PYTHONPATH"] == f"/agent.pyz:{installation.folder}/site"
+    assert environment["PYTHONPATH"] == f"{installation.folder}/site"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["LD_LIBRARY_PATH"].endswith("x86_64-linux-gnu")
     assert environment["QEMU_UNSET_ENV"] == "LD_LIBRARY_PATH"

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgekron.runtimes import RuntimeFailure, bench
-from edgekron.runtimes.devices.emulated import EmulatedDevice, MachineDevice, open_emulated
+from edgekron.runtimes import Measuring, RuntimeFailure, bench
 from edgekron.runtimes.devices.emulation import InstructionReport, cache_folder
+from edgekron.runtimes.devices.emulation.device import EmulatedDevice, MachineDevice, open_emulated
 
 pytestmark = pytest.mark.emulator
 
@@ -112,7 +112,7 @@ def test_the_virtual_machine_is_a_board_over_ssh(kernel, write_tflite):
     try:
         facts = device.facts()["facts"]
         assert (facts["machine"], facts["clock"], facts["cores"]) == ("aarch64", "instructions", 1)
-        report = bench([write_tflite(kernel, (32, 32))], rounds=2, seconds=0.02, device=device)
+        report = bench([write_tflite(kernel, (32, 32))], Measuring(rounds=2, seconds=0.02), device=device)
         assert any("clock counts instructions" in warning for warning in report.warnings)
         (file,) = report.files
         # Nothing but the runtime's own instructions and a few of the kernel's: the fastest inferences are alike.

@@ -19,12 +19,12 @@ import pytest
 
 from edgekron.cli.main import main
 from edgekron.cli.shared.measured import print_latency, print_memory
-from edgekron.runtimes import RuntimeFailure, bench
+from edgekron.runtimes import Measuring, RuntimeFailure, bench
 from edgekron.runtimes.agent import environment
 from edgekron.runtimes.devices import open_device
-from edgekron.runtimes.devices.emulated import EmulatedDevice
 from edgekron.runtimes.devices.emulation import Installation
 from edgekron.runtimes.devices.emulation.build import link_boards
+from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 from edgekron.runtimes.devices.emulation.installation import key
 from edgekron.runtimes.devices.emulation.results import CLASSES
 
@@ -100,7 +100,7 @@ def test_instructions_are_counted_and_outputs_compared(board, kernel, write_onnx
 
 def test_nothing_that_needs_a_clock_is_answered(board, kernel, write_onnx):
     with pytest.raises(RuntimeFailure, match=r"emulated:pi4 counts instructions; it has neither times nor memory"):
-        bench([write_onnx(kernel, (7, 10))], rounds=1, seconds=0.1, device=board)
+        bench([write_onnx(kernel, (7, 10))], Measuring(rounds=1, seconds=0.1), device=board)
 
 
 def test_what_is_read_from_this_machine_is_not_said_of_the_board(board):
@@ -127,7 +127,7 @@ def test_the_arena_is_planned_there(board, kernel, write_tflite):
             "print('qemu: no such CPU', file=sys.stderr); sys.exit(3)",
             r"died \(exit code 3, last words: qemu: no such CPU",
         ),
-        ('print(\'{"error": "no runtime."}\'); sys.exit(0)', r"on emulated:pi4: no runtime\."),
+        ('print(\'{"ok": false, "error": "no runtime."}\'); sys.exit(1)', r"on emulated:pi4: no runtime\."),
         (
             "open(words[words.index('-plugin') + 1].partition('out=')[2], 'w').close()",
             r"0 of 3 inferences were counted",
@@ -179,7 +179,7 @@ def test_bench_prints_instructions_and_no_times(stand_in, kernel, write_onnx, tm
 
 
 def test_a_clock_of_instructions_is_shown_as_such(kernel, write_onnx, capsys, monkeypatch):
-    report = bench([write_onnx(kernel, (7, 10))], rounds=2, seconds=0.02)
+    report = bench([write_onnx(kernel, (7, 10))], Measuring(rounds=2, seconds=0.02))
     report = replace(report, environment={**report.environment, "clock": "instructions"})
     print_latency(report)
     print_memory(report)

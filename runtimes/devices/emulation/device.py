@@ -1,10 +1,11 @@
-"""``emulated:pi4``: a board that qemu plays on this machine. It runs the runtimes' real ARM code and counts it.
+"""``emulated:pi4``: a board that qemu plays on this machine, running the runtimes' real ARM code.
 
-An emulator has no clock of the board's and no memory of its own, so neither is ever reported: whatever would need one
-is refused. What it has is ``count``: the instructions of each inference, by class, and the outputs.
+An emulator has neither a clock of the board's nor memory of its own, so neither time nor memory is ever reported:
+requests that need one are refused. ``EmulatedDevice.count`` gives the instructions of each inference, by class, and
+compares the outputs.
 
-``emulated:pi4:ssh`` is the same system as a virtual machine, driven like any board over SSH: the way to try what works
-with boards, from the first connection to the report. Its clock counts instructions, and every report says so.
+``emulated:pi4:ssh`` is the same system as a virtual machine, driven like any board over SSH: the way to try all that
+boards do, from the first connection to the report. Its clock counts instructions, and every report says so.
 """
 
 from __future__ import annotations
@@ -21,34 +22,31 @@ from edgekron.runtimes.agent.errors import RuntimeFailure
 from edgekron.runtimes.archive import archive
 from edgekron.runtimes.devices.answers import listen
 from edgekron.runtimes.devices.device import Target
-from edgekron.runtimes.devices.emulation import (
-    Board,
-    Installation,
-    InstructionReport,
-    cache_folder,
-    count_instructions,
-    find_board,
-)
-from edgekron.runtimes.devices.emulation.boot import Machine
-from edgekron.runtimes.devices.emulation.machine import MachineFiles
-from edgekron.runtimes.devices.emulation.packages import last_error
 from edgekron.runtimes.devices.ssh import open_ssh
+
+from .boards import EmulatedBoard, find_board
+from .boot import Machine
+from .count import count_instructions
+from .installation import Installation, cache_folder
+from .machine import MachineFiles
+from .packages import last_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.runtimes.devices.device import Listener, Message
-    from edgekron.runtimes.devices.emulation.count import Progress
+    from edgekron.runtimes.agent.messages import DescribeAnswer, MachineFacts, Message, Progress
+    from edgekron.runtimes.devices.device import Listener
 
+    from .results import InstructionReport
 
 #: Facts that the agent reads from the machine that emulates, and that are none of the board's.
 _NOT_THE_BOARDS = ("allowed_cores", "governor", "kernel", "memory", "swap")
 
 
 def open_emulated(place: str, cache: Path | None = None, alias: str = "") -> EmulatedDevice | MachineDevice:
-    """The board of "pi4", or the running machine of "pi4:ssh"; ``alias`` is what reports call it instead.
+    """The board of "pi4", or the running machine of "pi4:ssh"; ``alias`` replaces that name in reports.
 
-    Raises ``RuntimeFailure`` where there is none of the name, or it has not been built yet.
+    Raises ``RuntimeFailure`` for an unknown name, and for a board that has not been built yet.
     """
     name, _, how = place.partition(":")
     board = find_board(name)
@@ -65,7 +63,7 @@ class EmulatedDevice:
 
     unit = "instruction"
 
-    def __init__(self, board: Board, installation: Installation, name: str = "") -> None:
+    def __init__(self, board: EmulatedBoard, installation: Installation, name: str = "") -> None:
         self.name = name or f"emulated:{board.name}"
         self._board = board
         self._installation = installation
@@ -111,11 +109,11 @@ class EmulatedDevice:
         )
         return replace(report, device=self.name)
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``; with what plays the board."""
         with (
             tempfile.TemporaryFile() as errors,
-            subprocess.Popen(  # noqa: S603 - our own agent
+            subprocess.Popen(
                 self._command("--folder", str(self._home / "store"), "describe"),
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -132,8 +130,9 @@ class EmulatedDevice:
                     f"{self.name} does not start ({reason}); run "
                     f"`edgekron devices emulate {self._board.name} --rebuild`."
                 )
-        facts = {name: value for name, value in answer["facts"].items() if name not in _NOT_THE_BOARDS}
-        return {**answer, "facts": {**facts, **self._installation.facts(self._board)}, "state": {}}
+        kept = {name: value for name, value in answer["facts"].items() if name not in _NOT_THE_BOARDS}
+        facts = cast("MachineFacts", {**kept, **self._installation.facts(self._board)})
+        return cast("DescribeAnswer", {**answer, "facts": facts, "state": {}})
 
     def close(self) -> None:
         """Removes the agent's file."""
@@ -147,11 +146,11 @@ class EmulatedDevice:
 
 
 class MachineDevice:
-    """See ``Device``: a virtual machine that runs from here to ``close``, and the board over SSH that it is."""
+    """See ``Device``: a virtual machine that runs until ``close``, driven as a board over SSH."""
 
     unit = "second"
 
-    def __init__(self, board: Board, files: MachineFiles, name: str = "") -> None:
+    def __init__(self, board: EmulatedBoard, files: MachineFiles, name: str = "") -> None:
         self.name = name or f"emulated:{board.name}:ssh"
         #: The running machine.
         self.machine = Machine(files, board)
@@ -170,7 +169,7 @@ class MachineDevice:
         """See ``Device.run_agent``."""
         return self._ssh.run_agent(request, listener)
 
-    def facts(self) -> Message:
+    def facts(self) -> DescribeAnswer:
         """See ``Device.facts``."""
         return self._ssh.facts()
 
