@@ -27,7 +27,7 @@ import numpy as np
 
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
-from edgekron.fitting.fit import Fit, Fitter, _factorized, _kernel
+from edgekron.fitting.fit import Fit, Fitter, as_factorized, kernel_of
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import is_whole
 from edgekron.memory import give_back
@@ -40,7 +40,7 @@ from edgekron.planning.plan import CompressionPlan, LayerPlan, plain
 from edgekron.planning.ranks import RankRule
 from edgekron.planning.survey import _original_layers, make_plan
 from edgekron.processes import ALONE, Processes, Progress
-from edgekron.pruning import CRITERIA, Pruning, Settings, criterion_of, prune, prune_as, pruned_plan, pruned_rows
+from edgekron.pruning import CRITERIA, Pruning, PruningSettings, criterion_of, prune, prune_as, pruned_plan, pruned_rows
 
 from .refit import _degeneracy, _fit_layer
 from .report import dense_row, report_of
@@ -65,7 +65,7 @@ def compress(
     rule: RankRule | ErrorBound | None = None,
     fill: int = 1,
     revise: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
-    pruning: Settings | None = None,
+    pruning: PruningSettings | None = None,
     processes: Processes = ALONE,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
@@ -111,7 +111,7 @@ def compress(
         return apply_plan(hub, revise(plan), data=data, processes=processes, progress=progress)
     _check_alone(processes)
     _original_layers(hub)
-    settings = pruning or Settings()
+    settings = pruning or PruningSettings()
     if settings.similarity is None and not ratios:
         raise UserError(f"say how much {criterion} is to prune: by ratios, or by a similarity.")
     if settings.similarity is not None and ratios and not method:
@@ -188,7 +188,7 @@ def apply_plan(
     plan: CompressionPlan,
     *,
     data: Sequence[np.ndarray] = (),
-    pruning: Settings | None = None,
+    pruning: PruningSettings | None = None,
     processes: Processes = ALONE,
     progress: Progress = lambda what, done, total: None,
 ) -> Compression:
@@ -239,7 +239,7 @@ def _apply(
                 other.advance(layer)
                 line = plan.layers[layer.name]
                 fitted, bias, facts = _fit_layer(layer, line, reference, other, first=index == 0, seed=index)
-                made = _factorized(layer, fitted, line.order, line.forms, bias)
+                made = as_factorized(layer, fitted, line.order, line.forms, bias)
                 result.factorize(layer.name, processes.agreed(made, Factorized.to_bytes, Factorized.from_bytes))
                 rows[layer.name] |= _facts(layer, line, fitted) | facts
                 give_back()
@@ -247,8 +247,8 @@ def _apply(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fitted = Fitter(template_of(layer, line), _kernel(layer), None).closed_form(*ranks_of(layer, line))
-            result.factorize(layer.name, _factorized(layer, fitted, line.order, line.forms, layer.bias))
+            fitted = Fitter(template_of(layer, line), kernel_of(layer), None).closed_form(*ranks_of(layer, line))
+            result.factorize(layer.name, as_factorized(layer, fitted, line.order, line.forms, layer.bias))
             rows[layer.name] |= _facts(layer, line, fitted) | {"error": fitted.error, "fit": "weights"}
     progress("fit", len(todo), len(todo))
     return Compression(result, plan, report_of(rows, sum(len(batch) for batch in data)))

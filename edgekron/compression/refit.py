@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from edgekron.fitting.calibration import Walk, sample
-from edgekron.fitting.fit import LARGE, Fit, Fitter, _kernel, least_squares_kernel
+from edgekron.fitting.fit import LARGE, Fit, Fitter, kernel_of, least_squares_kernel
 from edgekron.fitting.moments import Moments
 from edgekron.graph import Layer
 from edgekron.memory import give_back
@@ -34,7 +34,7 @@ def _fit_layer(
     layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first: bool, seed: int
 ) -> tuple[Fit, np.ndarray, dict[str, Any]]:
     """The fit with the least error on held-out images, its bias, and what is reported of it."""
-    kernel, template, ranks = _kernel(layer), template_of(layer, line), ranks_of(layer, line)
+    kernel, template, ranks = kernel_of(layer), template_of(layer, line), ranks_of(layer, line)
     taken = sample(layer, kernel, reference, reference, seed)
     tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
     if not first:

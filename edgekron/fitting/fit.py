@@ -325,13 +325,13 @@ def balanced(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [(t * (mean / n)).float() for t, n in zip(tensors, norms, strict=True)]
 
 
-def _kernel(layer: Layer) -> Tensor:
+def kernel_of(layer: Layer) -> Tensor:
     if layer.kernel is None:
         raise AssertionError(f"layer {layer.name} has no kernel although it is not frozen")
     return torch.from_numpy(np.array(layer.kernel))
 
 
-def _factorized(
+def as_factorized(
     layer: Layer,
     fit: Fit,
     order: Sequence[int],

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from edgekron.graph import Layer
 
 
-
 def cost(layer: Layer) -> dict[str, int]:
     """MACs for one image and number of weights of a layer as it is in the hub."""
     if layer.factorized is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgekron.algebra.lowering import default_forms
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Sample, Walk, sample
-from edgekron.fitting.fit import Fitter, _factorized, _kernel
+from edgekron.fitting.fit import Fitter, as_factorized, kernel_of
 from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
@@ -51,7 +51,7 @@ def make_plan(
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
-                kernel = _kernel(layer)
+                kernel = kernel_of(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
                 choices[layer.name] = _choices(layer, kernel, taken, method, rule, fill)
                 if at_output is not None:
@@ -64,7 +64,7 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, _kernel(layer), None, method, rule, fill)
+            choices[layer.name] = _choices(layer, kernel_of(layer), None, method, rule, fill)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     fixed = {"macs": sum(cost(layer)["macs"] for layer in layers if layer.frozen_reason is not None)}
@@ -129,7 +129,7 @@ def _probe(
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
     bias = taken.moments.bias(fit.kernel()).float().numpy()
     forms = {"onnx": ("expand",)} if probe.expanded else {}
-    return _factorized(layer, fit, probe.order, forms, bias), fit.error
+    return as_factorized(layer, fit, probe.order, forms, bias), fit.error
 
 
 def _line(

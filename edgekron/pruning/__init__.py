@@ -1,6 +1,6 @@
 """Pruning: channels of a hub's layers that go for good, with all that depends on them.
 
-    pruning = prune(hub, "qsfm-ssim", Settings(), ratios={"macs": 2.0}, data=batches)
+    pruning = prune(hub, "qsfm-ssim", PruningSettings(), ratios={"macs": 2.0}, data=batches)
     pruning.hub.save("pruned.hub.onnx")
 
 Which channels depend on which is read from the graph (``channels``, ``operators``, ``groups``), a criterion puts the
@@ -10,19 +10,19 @@ out of the graph (``removal``), and the layers behind them take over what they g
 
 from edgekron.graph.hub import kept_channels
 
-from .groups import Group, Structure
-from .orders import CRITERIA
+from .criteria import CRITERIA
+from .groups import ChannelStructure, Group
 from .planned import pruned_plan, pruned_rows
-from .pruner import LEARNT, Pruning, Settings, criterion_of, prune, prune_as
+from .pruner import LEARNT, Pruning, PruningSettings, criterion_of, prune, prune_as
 from .removal import remove
 
 __all__ = [
     "CRITERIA",
     "LEARNT",
+    "ChannelStructure",
     "Group",
     "Pruning",
-    "Settings",
-    "Structure",
+    "PruningSettings",
     "criterion_of",
     "kept_channels",
     "prune",

@@ -18,7 +18,7 @@ from edgekron.fitting.moments import MomentSums
 from edgekron.memory import give_back
 
 from .elimination import DIMENSIONS, Elimination, elimination_order
-from .groups import Group, Structure
+from .groups import ChannelStructure, Group
 from .order import Order, order_of
 from .reading import images_of, outputs_of, patches_of, patches_per_image
 from .weights import write_layer
@@ -52,7 +52,7 @@ class _Columns:
 
 def absorb_orders(
     hub: Hub,
-    structure: Structure,
+    structure: ChannelStructure,
     groups: Sequence[Group],
     data: Sequence[np.ndarray],
     *,
@@ -86,7 +86,7 @@ def absorb_orders(
     return orders
 
 
-def _order(structure: Structure, group: Group, readers: Sequence[Elimination], costs: Sequence[str]) -> Order:
+def _order(structure: ChannelStructure, group: Group, readers: Sequence[Elimination], costs: Sequence[str]) -> Order:
     count = len(group.units)
     places, added = elimination_order(readers, count, count - 1)
     whole, without = structure.costs(set()), structure.costs({int(group.units[0])})

@@ -7,7 +7,7 @@ inputs to its outputs and may tie some of them together (an addition does), whic
 mixes channels in another way freezes the units that it reads, with the reason.
 
 What has to change when units are removed is noted on the way: the axes of constants with one entry for each channel
-(``Axis``), and edits of constants or attributes that state a number of channels.
+(``ChannelAxis``), and edits of constants or attributes that state a number of channels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Alive = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class ChannelAxis:
     """An axis of the constant at an input of a node, with one entry for each of ``units``.
 
     ``makes`` says that its entries determine the channels (an output axis, a bias, a scale); the others, such as the
@@ -51,7 +51,7 @@ class Channels:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         self.names = layer_names(model.graph)
-        self.axes: list[Axis] = []
+        self.axes: list[ChannelAxis] = []
         self.edits: list[Callable[[Alive], None]] = []
         self.layers: dict[str, tuple[np.ndarray | None, np.ndarray | None]] = {}
         self.makers: dict[str, np.ndarray] = {}
@@ -108,7 +108,7 @@ class Channels:
 
     def note(self, node: ir.Node, index: int, axis: int, units: np.ndarray, *, makes: bool = True) -> None:
         """Notes an axis of a constant with one entry for each of ``units``."""
-        self.axes.append(Axis(node, index, axis, units, makes))
+        self.axes.append(ChannelAxis(node, index, axis, units, makes))
 
     def name(self, node: ir.Node) -> str:
         """What messages call a node."""

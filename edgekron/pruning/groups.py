@@ -58,7 +58,7 @@ class Footprint:
     outputs: np.ndarray | None
 
 
-class Structure:
+class ChannelStructure:
     """The channels of a hub as groups, and its cost for any choice of channels."""
 
     def __init__(self, hub: Hub) -> None:
@@ -94,7 +94,7 @@ class Structure:
         )
 
 
-def prunable(structure: Structure, name: str) -> Group:
+def prunable(structure: ChannelStructure, name: str) -> Group:
     """The group that layer ``name`` stands for. Raises ``UserError`` where it cannot be pruned, or not alone."""
     group = structure.group(name)
     if group is None:

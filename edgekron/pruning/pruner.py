@@ -11,9 +11,9 @@ import numpy as np
 
 from edgekron.errors import UserError
 
-from .groups import Structure, prunable
+from .criteria import CRITERIA, SIMILARITIES, find_orders
+from .groups import ChannelStructure, prunable
 from .order import Order
-from .orders import CRITERIA, SIMILARITIES, find_orders
 from .quotas import by_threshold, removed_units, to_ratios
 from .removal import remove
 from .repair import repair
@@ -30,7 +30,7 @@ ALIASES = {"qsfm": "qsfm-ssim"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class PruningSettings:
     """How to prune: whether any width will do, and whether later layers are repaired.
 
     ``similarity`` removes every channel that the criterion finds at least that redundant; None goes by ratios.
@@ -57,7 +57,7 @@ class Pruning:
 def prune(
     hub: Hub,
     criterion: str,
-    settings: Settings,
+    settings: PruningSettings,
     *,
     ratios: Mapping[str, float],
     data: Sequence[np.ndarray],
@@ -69,7 +69,7 @@ def prune(
     that can be pruned, a budget that cannot be reached, and a criterion that needs images and gets none; ``hub`` stays
     as it is.
     """
-    structure = Structure(hub)
+    structure = ChannelStructure(hub)
     if all(group.reason is not None for group in structure.groups):
         reasons = "; ".join(f"{group.name} {group.reason}" for group in structure.groups[:3])
         raise UserError(f"no layer of this network can be pruned: {reasons or 'it has none'}.")
@@ -100,7 +100,7 @@ def prune_as(
 
     Raises ``UserError`` for a layer that cannot be pruned, or not alone, or to that number; ``hub`` stays as it is.
     """
-    structure = Structure(hub)
+    structure = ChannelStructure(hub)
     kept = {name: (count, criterion_of(criterion) or criterion) for name, (count, criterion) in kept.items()}
     widths = {group.name: len(group.units) for group in structure.groups}
     # A plan may be applied again to what it made: then nothing is left to remove.

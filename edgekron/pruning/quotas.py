@@ -14,7 +14,7 @@ from edgekron.errors import UserError
 from edgekron.planning.allocation import COSTS
 from edgekron.planning.ranks import raised
 
-from .groups import Structure
+from .groups import ChannelStructure
 from .order import Order
 
 #: Share of a group's channels that stays in any case.
@@ -30,7 +30,7 @@ def by_threshold(orders: Mapping[str, Order], similarity: float, *, any_width: b
 
 
 def to_ratios(
-    structure: Structure, orders: Mapping[str, Order], ratios: Mapping[str, float], *, any_width: bool
+    structure: ChannelStructure, orders: Mapping[str, Order], ratios: Mapping[str, float], *, any_width: bool
 ) -> dict[str, int]:
     """How many channels of each group stay at the lowest price at which every cost falls by its ratio.
 

@@ -13,13 +13,12 @@ from edgekron.errors import UserError
 from edgekron.graph.hub import KEPT_KEY, kept_channels
 
 from .channels import constant
-from .groups import Structure, prunable
+from .groups import ChannelStructure, prunable
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
     from .channels import Channels
-
 
 
 def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
@@ -30,7 +29,7 @@ def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     where no channel would stay.
     """
     result = hub.copy()
-    structure = Structure(result)
+    structure = ChannelStructure(result)
     channels = structure.channels
     gone: set[int] = set()
     for name, places in removed.items():
@@ -44,8 +43,6 @@ def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
         _cut(channels, gone)
         _remember(result, structure, gone)
     return result
-
-
 
 
 def _cut(channels: Channels, gone: set[int]) -> None:
@@ -73,7 +70,7 @@ def _cut(channels: Channels, gone: set[int]) -> None:
             value.shape = ir.Shape([value.shape[0], int(keep.sum()), *list(value.shape)[2:]])
 
 
-def _remember(hub: Hub, structure: Structure, gone: set[int]) -> None:
+def _remember(hub: Hub, structure: ChannelStructure, gone: set[int]) -> None:
     counts = kept_channels(hub.model)
     for group in structure.groups:
         left = sum(root not in gone for root in group.units.tolist())

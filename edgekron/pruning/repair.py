@@ -25,7 +25,7 @@ from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import least_squares_kernel
 from edgekron.memory import give_back
 
-from .groups import Structure
+from .groups import ChannelStructure
 from .norms import reestimate, stops
 from .samples import Kept, Standing, kept_of, take_sample
 from .weights import write_layer
@@ -53,7 +53,7 @@ def repair(
     ``data`` are batches float32 [n, C, H, W]. Returns for each repaired layer the error of its outputs on held-out
     images, relative to their variance, and which kernel it got.
     """
-    structure = Structure(original)
+    structure = ChannelStructure(original)
     facts: dict[str, dict[str, Any]] = {}
     olds = {layer.name: layer for layer in original.layers()}
     first = next((name for name in olds if _changes(structure, name, removed)), None)
@@ -79,7 +79,7 @@ def repair(
     return facts
 
 
-def _changes(structure: Structure, name: str, removed: set[int]) -> bool:
+def _changes(structure: ChannelStructure, name: str, removed: set[int]) -> bool:
     """Whether a layer reads fewer channels than it did: a depthwise one those that it makes."""
     inputs, outputs = structure.channels.layers.get(name, (None, None))
     read = outputs if inputs is None else inputs

@@ -13,7 +13,7 @@ from edgekron.fitting.calibration import Sample, Walk
 from edgekron.fitting.moments import MomentSums
 
 from .channels import constant
-from .groups import Structure
+from .groups import ChannelStructure
 from .reading import images_of, outputs_of, patches_of, patches_per_image
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Kept:
     places: np.ndarray
 
 
-def kept_of(structure: Structure, layer: Layer, removed: set[int]) -> Kept:
+def kept_of(structure: ChannelStructure, layer: Layer, removed: set[int]) -> Kept:
     """What is left of a layer of the original network where the units of the roots ``removed`` go."""
     inputs, outputs = structure.channels.layers[layer.name]
     f, c, _, _ = layer.kernel_shape
@@ -57,7 +57,7 @@ def kept_of(structure: Structure, layer: Layer, removed: set[int]) -> Kept:
 class Standing:
     """Where both networks stand."""
 
-    structure: Structure
+    structure: ChannelStructure
     reference: Walk
     other: Walk
     removed: set[int]

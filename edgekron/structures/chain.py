@@ -26,7 +26,7 @@ Site = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
-class Chain:
+class CoreChain:
     """The sites in order, for a kernel in ``groups`` groups. Raises ``StructureError`` if f or c is in no
     site, or the sites are too few or too many.
     """
@@ -80,7 +80,7 @@ class Chain:
         return text if self.groups == 1 else f"{text} | groups {self.groups}"
 
     @classmethod
-    def parse(cls, text: str, example: str) -> Chain:
+    def parse(cls, text: str, example: str) -> CoreChain:
         """The chain that ``str`` writes; raises ``StructureError`` that shows an ``example``."""
         sites: list[Site] = []
         groups = 1
@@ -101,7 +101,7 @@ class Chain:
 class OfChain:
     """What tensor trains and rings have of their ``chain``."""
 
-    chain: Chain
+    chain: CoreChain
 
     @property
     def kernel_shape(self) -> KernelShape:
@@ -119,11 +119,11 @@ class OfChain:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The structure that ``str`` writes; raises ``StructureError``."""
-        return cls(Chain.parse(text, "c 64 | h 3 | w 3 | f 128"))
+        return cls(CoreChain.parse(text, "c 64 | h 3 | w 3 | f 128"))
 
 
-def pipeline(kernel_shape: KernelShape, groups: int) -> Chain:
+def pipeline(kernel_shape: KernelShape, groups: int) -> CoreChain:
     """The chain c | h | w | f, whose cores are the convolutions 1x1, kh x 1, 1 x kw, 1x1."""
     f, c, h, w = kernel_shape
     window: Sequence[Site] = [((kind, n),) for kind, n in (("h", h), ("w", w)) if n > 1]
-    return Chain(((("c", c),), *window, (("f", f // groups),)), groups)
+    return CoreChain(((("c", c),), *window, (("f", f // groups),)), groups)

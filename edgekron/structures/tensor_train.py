@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from edgekron.algebra import FactorNetwork
 
-from .chain import Chain, OfChain, Site, pipeline
+from .chain import CoreChain, OfChain, Site, pipeline
 from .splits import balanced_factors, check_bonds
 from .structure import KernelShape, Ranks, Spectrum, spectrum, split
 
@@ -108,7 +108,7 @@ def _split_off(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return pad(left, (0, lack)), pad(right, (0, 0, 0, lack))
 
 
-def cores(chain: Chain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
+def cores(chain: CoreChain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
     """The network with one factor a site: its left bonds, its axes, its right bonds."""
     sizes = {"g": chain.groups} if chain.groups > 1 else {}
     sizes |= ranks | {name: size for site in chain.axes for name, size in site}
@@ -124,7 +124,7 @@ def pipelines(kernel_shape: KernelShape, groups: int) -> Iterator[TensorTrain]:
     yield TensorTrain(pipeline(kernel_shape, groups))
 
 
-def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[Chain]:
+def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[CoreChain]:
     """The window first, then the channels split into two to four parts each (the paper's form)."""
     f, c, h, w = kernel_shape
     window: tuple[Site, ...] = ((("h", h), ("w", w)),) if h * w > 1 else ()
@@ -132,7 +132,7 @@ def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[Chain]:
         inputs, outputs = balanced_factors(c, count), balanced_factors(f // groups, count)
         if min(*inputs, *outputs) > 1:
             sites = tuple((("c", n), ("f", m)) for n, m in zip(inputs, outputs, strict=True))
-            yield Chain((*window, *sites), groups)
+            yield CoreChain((*window, *sites), groups)
 
 
 def matrix_trains(kernel_shape: KernelShape, groups: int) -> Iterator[TensorTrain]:

@@ -18,7 +18,7 @@ from .blocks import worth_a_pair
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
-    from edgekron.pruning import Group, Structure
+    from edgekron.pruning import ChannelStructure, Group
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Budget:
 
     def __init__(
         self,
-        structure: Structure,
+        structure: ChannelStructure,
         groups: list[Group],
         layers: list[Layer],
         full_ranks: Mapping[str, int],

@@ -23,7 +23,7 @@ import numpy as np
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
 
-from .groups import Group, Structure
+from .groups import ChannelStructure, Group
 from .order import Order, order_of
 from .reading import spread_of_outputs
 from .similarity import Measure, greedy_order, map_similarity
@@ -42,11 +42,9 @@ DATA_FREE = frozenset(("l1", "random"))
 SIMILARITY_IMAGES = 64
 
 
-
-
 def find_orders(
     hub: Hub,
-    structure: Structure,
+    structure: ChannelStructure,
     criterion: str,
     data: Sequence[np.ndarray],
     *,
@@ -91,8 +89,6 @@ def _first(data: Sequence[np.ndarray], images: int) -> Iterator[np.ndarray]:
             return
         yield batch[:images]
         images -= len(batch)
-
-
 
 
 def _by_score(group: Group, scores: np.ndarray) -> Order:
