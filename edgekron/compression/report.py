@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def dense_row(layer: Layer, reason: str) -> dict[str, Any]:
     """The row of a layer of the original network that nothing was done to yet, with the reason."""
-    kernel = list(layer.kernel.shape) if layer.kernel is not None else None
+    kernel = list(layer.kernel_shape) if layer.has_kernel else None
     return {"kernel": kernel, "dense": cost(layer), "method": "dense", "reason": reason}
 
 

@@ -134,7 +134,7 @@ def _groups(channels: Channels, layers: list[Layer]) -> tuple[Group, ...]:
     readers = {name: channels.roots(pair[0]) for name, pair in channels.layers.items() if pair[0] is not None}
     order = [layer.name for layer in layers]
     for layer in layers:
-        if layer.kernel is None:
+        if not layer.has_kernel:
             for known in (readers, makers):
                 for root in known[layer.name].tolist() if layer.name in known else ():
                     frozen.setdefault(root, f"depends on {layer.name}, whose kernel is not a constant one of images")

@@ -47,7 +47,7 @@ def outputs_of(layer: Layer, patches: Tensor) -> Tensor:
 
 def spread_of_outputs(layer: Layer, walk: Walk, seed: int) -> np.ndarray | None:
     """Standard deviation [F] of a layer's outputs where ``walk`` stands; None for one without a constant kernel."""
-    if layer.kernel is None:
+    if not layer.has_kernel:
         return None
     total, count = torch.zeros(2, layer.kernel_shape[0], dtype=torch.float64), 0
     for index, image in enumerate(images_of(walk, layer.input)):

@@ -87,7 +87,7 @@ def _changes(structure: ChannelStructure, name: str, removed: set[int]) -> bool:
 
 
 def _mendable(layer: Layer) -> bool:
-    depthwise = layer.kernel is not None and layer.groups > 1 and layer.kernel_shape[1] == 1
+    depthwise = layer.has_kernel and layer.groups > 1 and layer.kernel_shape[1] == 1
     return layer.frozen_reason is None or depthwise
 
 

@@ -67,7 +67,7 @@ class Budget:
         self._costs: dict[str, _Cost] = {}
         for layer in layers:
             inputs, outputs = structure.channels.layers.get(layer.name, (None, None))
-            filters, channels, *window = layer.kernel_shape if layer.kernel is not None else (1, 1, 1)
+            filters, channels, *window = layer.kernel_shape if layer.has_kernel else (1, 1, 1)
             self._costs[layer.name] = _Cost(
                 {"macs": layer.dense_macs, "parameters": layer.dense_parameters},
                 None if inputs is None else structure.channels.roots(inputs),
