@@ -293,14 +293,14 @@ def refine(
         for i, t in enumerate(start)
     ]
     scale = 1.0 / max(moments.yy, 1e-30)
-    optimiser = torch.optim.LBFGS(
+    optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
         whitened, max_iter=iterations, history_size=HISTORY, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
 
     def plain() -> list[Tensor]:
         return [whitening.factor(i, t, inverse=True) for i, t in enumerate(whitened)]
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimiser.zero_grad()
         kernel = network.expand(plain())
         k = kernel.detach().reshape(moments.yx.shape)
@@ -309,9 +309,9 @@ def refine(
         del k
         # The gradient with respect to K is known; only the factors' share is left to autograd.
         kernel.backward(product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
-        return value
+        return float(value)
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     with torch.no_grad():
         return plain()
 

@@ -14,6 +14,7 @@ from edgekron.algebra import Geometry, Pair, dense_macs
 
 from .factorized import Factorized, Kind, is_factorized, layer_of, read_node
 from .kernels import DenseKernel, dense_kernel
+from .values import float_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -206,7 +207,7 @@ def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | 
     """The bias [F], and why it is none that can be handled."""
     if node.op_type == "MatMul" or len(node.inputs) < 3 or node.inputs[2] is None:
         return None, None
-    array = _array(node.inputs[2])
+    array = float_constant(node.inputs[2])
     if array is None or outputs is None:
         return None, "its bias is not a constant of type float32"
     if array.size not in (1, outputs) or array.shape[-1:] not in ((), (1,), (outputs,)):
@@ -255,12 +256,6 @@ def _crop_reason(node: ir.Node) -> str | None:
     if any(more >= step for more, step in zip(extra, stride, strict=True)):
         return "pads its output by a whole stride or more"
     return None
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    return value.const_value.numpy()
 
 
 def _size(value: ir.Value | None) -> Pair | None:

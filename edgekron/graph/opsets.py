@@ -12,6 +12,7 @@ costs next to nothing. It lacks some steps, which are taken here:
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -97,9 +98,9 @@ def _written_out(node: onnx.NodeProto, opset: int, target: int) -> bool:
     """Whether an operator has to be written as the standard defines it, and is defined at all."""
     if node.domain or not defs.has(node.op_type):
         return False
-    schema = defs.get_schema(node.op_type, opset)
-    # Their stubs lack both.
-    defined = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
+    # Their stubs lack both attributes.
+    schema: Any = defs.get_schema(node.op_type, opset)
+    defined = schema.has_function or schema.has_context_dependent_function
     redefined = target < _REDEFINED.get(node.op_type, 0) <= opset
     return bool(defined and (redefined or _first_version(node.op_type) > target))
 

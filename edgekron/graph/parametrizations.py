@@ -60,14 +60,14 @@ def _remove_hook(part: nn.Module, hook: object, tensor_name: str) -> None:
         remove_spectral_norm(part, tensor_name)
     else:
         _untie(part, f"{tensor_name}_orig")
-        prune.remove(part, tensor_name)  # type: ignore[no-untyped-call]
+        prune.remove(part, tensor_name)
 
 
 def _remove_parametrizations(part: nn.Module, layer: str) -> None:
     # The class was made for the original module, a property for each tensor; removing takes them from the class.
     made = type(part)
     part.__class__ = type(made.__name__, made.__bases__, {k: v for k, v in vars(made).items() if k != "__weakref__"})
-    for tensor_name, chain in list(part.parametrizations.items()):  # type: ignore[union-attr, operator]
+    for tensor_name, chain in list(_chains(part)):
         chain.eval()
         kinds = ", ".join(type(step).__name__ for step in chain)
         what = f"layer {layer}: the parametrization {kinds} of its {tensor_name}"
@@ -82,6 +82,13 @@ def _remove_parametrizations(part: nn.Module, layer: str) -> None:
             raise UserError(f"{what} cannot be removed ({error}); remove it before compressing") from error
         if not constant:
             raise UserError(f"{what} gives another value each time; remove it before compressing")
+
+
+def _chains(part: nn.Module) -> Iterator[tuple[str, parametrize.ParametrizationList]]:
+    """The parametrizations of a module, each with the name of its tensor."""
+    for name, chain in part.get_submodule("parametrizations").named_children():
+        if isinstance(chain, parametrize.ParametrizationList):
+            yield name, chain
 
 
 def _untie(part: nn.Module, name: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.layers import layer_names
+from edgekron.graph.values import required
 
 from .channels import constant, put_constant
 from .reading import images_of
@@ -52,8 +53,8 @@ def reestimate(original: Hub, pruned: Hub, output: str, standing: Standing) -> N
     standing.reference.advance(_Place(str(old.outputs[0].name)))
     standing.other.advance(_Place(str(new.outputs[0].name)))
     units = standing.structure.channels.of(old.inputs[0])
-    before = _statistics(standing.reference, str(old.inputs[0].name))  # type: ignore[union-attr]
-    after = _statistics(standing.other, str(new.inputs[0].name))  # type: ignore[union-attr]
+    before = _statistics(standing.reference, str(required(old, 0).name))
+    after = _statistics(standing.other, str(required(new, 0).name))
     if units is not None:
         before = before[:, standing.structure.alive(units, standing.removed)]
     mean, variance = constant(new.inputs[3]), constant(new.inputs[4])

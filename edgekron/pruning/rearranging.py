@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.graph.values import sizes_behind_batch
+
 from .channels import Alive, Channels, constant
 
 Rule = Callable[[Channels, ir.Node], None]
@@ -58,8 +60,7 @@ def _sizes(value: ir.Value | None) -> list[int] | None:
     """The sizes behind the batch, which must be open; None where one is not known."""
     if value is None or value.shape is None or len(value.shape) < 2 or isinstance(value.shape[0], int):
         return None
-    sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
-    return sizes if len(sizes) == len(value.shape) - 1 else None
+    return sizes_behind_batch(value)
 
 
 def _transpose(channels: Channels, node: ir.Node) -> None:

@@ -32,8 +32,9 @@ def _spares(user: ir.Node, expanded: ir.Value, x: ir.Value) -> bool:
         return False
     if user.op_type == "PRelu" and user.inputs[0] is expanded:
         return False
-    operands = [_dims(x if value is expanded else value) for value in user.inputs]
-    return all(operand is not None for operand in operands) and _broadcast(operands, len(result)) == result  # type: ignore[arg-type]
+    shapes = [_dims(x if value is expanded else value) for value in user.inputs]
+    known = [shape for shape in shapes if shape is not None]
+    return len(known) == len(shapes) and _broadcast(known, len(result)) == result
 
 
 def _broadcast(shapes: list[list[object]], rank: int) -> list[object] | None:

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from edgekron.graph.axes import open_sizes
 from edgekron.graph.nodes import add_initializer, replace_node
+from edgekron.graph.values import constant
 
 #: How far a scale that is given may be from the ratio of the sizes.
 _SAME = 1e-6
@@ -64,11 +65,11 @@ def _indices(node: ir.Node) -> dict[int, tuple[int, np.ndarray]]:
 
 def _scales(node: ir.Node, rank: int) -> dict[int, float]:
     """The scales that the node is given, by axis; none where it is given sizes."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    if value is None or value.const_value is None or not value.const_value.size:
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is None or not scales.size:
         return {}
     axes = node.attributes.get_ints("axes", range(rank))
-    return {axis % rank: float(scale) for axis, scale in zip(axes, value.const_value.numpy(), strict=True)}
+    return {axis % rank: float(scale) for axis, scale in zip(axes, scales, strict=True)}
 
 
 def _runtime(exact: np.ndarray, size: int) -> np.ndarray:

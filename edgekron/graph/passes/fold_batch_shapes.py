@@ -39,7 +39,8 @@ def _give_shape(model: ir.Model, node: ir.Node, first: _Probe, second: _Probe) -
     if not a or a[1:] != b[1:] or 0 in a or x is None or x.shape is None:
         return False
     follows = (first.batches.get(str(x.name)), second.batches.get(str(x.name))) == _PROBES
-    if (a[0], b[0]) == _PROBES and (follows or x.shape[0] == model.graph.inputs[0].shape[0]):  # type: ignore[index]
+    batch = list(model.graph.inputs[0].shape or ())[:1]
+    if (a[0], b[0]) == _PROBES and (follows or list(x.shape)[:1] == batch):
         set_shape(model.graph, node, [0, *a[1:]])
         return True
     if a[0] == b[0] == -1:
