@@ -26,6 +26,9 @@ from .errors import UserError
 
 T = TypeVar("T")
 
+#: Called with what is being done, how many steps are finished, and of how many.
+Progress = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -130,7 +133,3 @@ def joined(*, gpus: bool = True) -> Iterator[Processes]:
 
 
 _VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-
-
-#: Called with what is being done, how many steps are finished, and of how many.
-Progress = Callable[[str, int, int], None]

@@ -31,7 +31,8 @@ from typing import overload
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
+
 from .images import image_files, read_images, resized
 from .pixels import CIFAR10, FASHION_MNIST, IMAGENET, Normalisation, normalisation
 from .shards import Member, shard_members

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
+
 from .shards import Member
 
 if TYPE_CHECKING:

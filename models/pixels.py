@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from .errors import DataError
+from edgekron.errors import DataError
 
 #: Mean and standard deviation of the pixels, in [0, 1], of the Fashion-MNIST training images.
 FASHION_MNIST = ((0.2860,), (0.3530,))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

@@ -24,7 +24,7 @@ import torch
 from edgekron.training import Augmentation, Examples, Progress, Settings, Trainer, joined
 
 from . import datasets
-from .catalog import CHECKPOINTS, RECIPES, build
+from .catalog import CHECKPOINTS, RECIPES, CheckpointFacts, build
 
 if TYPE_CHECKING:
     from .datasets import ImageSet
@@ -93,7 +93,7 @@ def both(train_set: ImageSet, test_set: ImageSet) -> tuple[Examples, Examples]:
     )
 
 
-def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, object]:
+def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> CheckpointFacts:
     """Runs the recipe ``name`` to its end and writes the checkpoint to the folder; returns what is written beside it.
 
     The state of an unfinished run is below ``runs``.
@@ -122,7 +122,7 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, o
         )
         outcome = trainer.run()
         device = processes.device_name
-    facts: dict[str, object] = {
+    facts: CheckpointFacts = {
         "network": recipe.network,
         "data": recipe.data,
         "top1": round(outcome.best.top1 or 0.0, 2),

@@ -37,7 +37,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+
+from .arrays import Array, einsum
 
 Pair = tuple[int, int]
 #: ((before, after) along h, (before, after) along w)
@@ -198,16 +199,9 @@ class FactorNetwork:
         left = ",".join("".join(letters[a] for a in axes) for axes in self.axes)
         return f"{left}->{''.join(letters[a] for a in out)}"
 
-    def expand(self, tensors: Sequence[Any]) -> Any:
-        """The dense kernel [F, C / groups, kh, kw] from numpy arrays or torch tensors."""
-        first = tensors[0]
-        if hasattr(first, "detach"):
-            import torch
-
-            return torch.einsum(self.equation(), *tensors).reshape(self.kernel_shape)
-        import numpy as np
-
-        return np.einsum(self.equation(), *tensors, optimize=True).reshape(self.kernel_shape)
+    def expand(self, tensors: Sequence[Array]) -> Array:
+        """The dense kernel [F, C / groups, kh, kw] from the factors: arrays of numpy, or tensors of torch."""
+        return einsum(self.equation(), tensors, optimize=True).reshape(self.kernel_shape)
 
     def stages(self, order: Sequence[int], geometry: Geometry | None = None) -> tuple[Stage, ...]:
         """The contraction in ``order`` (a permutation of the factors' indices) as stages, first to last."""

@@ -308,7 +308,7 @@ def refine(
         value = (torch.dot(k.flatten(), product.flatten()) / 2 - torch.dot(k.flatten(), moments.yx.flatten())) * scale
         del k
         # The gradient with respect to K is known; only the factors' share is left to autograd.
-        kernel.backward(product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
+        torch.autograd.backward(kernel, product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
         return float(value)
 
     optimiser.step(closure)

@@ -7,7 +7,7 @@ its error at the layer is the layer's weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,9 @@ import numpy as np
 
 from edgekron.fitting.calibration import Walk
 from edgekron.fitting.moments import MomentSums
+from edgekron.fitting.output_error import OutputError
 from edgekron.memory import give_back
+from edgekron.processes import Progress
 
 from .elimination import DIMENSIONS, Elimination, elimination_order
 from .groups import ChannelStructure, Group
@@ -57,7 +59,7 @@ def absorb_orders(
     data: Sequence[np.ndarray],
     *,
     costs: Sequence[str],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[str, Order]:
     """The order of each group; a price is an error at the network's output over the share of ``costs`` it saves."""
     orders: dict[str, Order] = {}
@@ -65,7 +67,7 @@ def absorb_orders(
     waiting = {group.name: set(group.readers) for group in groups}
     layers = [layer for layer in hub.layers() if any(layer.name in group.readers for group in groups)]
     with Walk(hub, data) as walk:
-        reference = walk.outputs(hub, PROBE_IMAGES)
+        output_error = OutputError(hub, walk, PROBE_IMAGES)
         for index, layer in enumerate(layers):
             progress("survey", index, len(layers))
             walk.advance(layer)
@@ -75,7 +77,7 @@ def absorb_orders(
                     continue
                 places, inputs = group.columns(layer.name)
                 blocks = columns.blocks(inputs)
-                scale = _weight(hub, layer, columns, blocks, walk, reference) / columns.variance
+                scale = _weight(hub, layer, columns, blocks, output_error) / columns.variance
                 readers[group.name].append(Elimination(columns.moments, columns.weights, blocks, places, scale))
                 waiting[group.name].discard(layer.name)
                 if not waiting[group.name]:
@@ -113,14 +115,7 @@ def _columns(layer: Layer, walk: Walk, seed: int) -> _Columns:
     )
 
 
-def _weight(
-    hub: Hub,
-    layer: Layer,
-    columns: _Columns,
-    blocks: np.ndarray,
-    walk: Walk,
-    reference: Sequence[np.ndarray],
-) -> float:
+def _weight(hub: Hub, layer: Layer, columns: _Columns, blocks: np.ndarray, output_error: OutputError) -> float:
     """Relative squared error at the network's output for each unit of relative squared error in this layer."""
     count = len(blocks)
     trial = Elimination(columns.moments, columns.weights, blocks, np.arange(count), 1 / columns.variance)
@@ -133,9 +128,4 @@ def _weight(
     bias = (0 if layer.bias is None else layer.bias) + lost
     changed = hub.copy()
     write_layer(changed, changed.layer(layer.name), weights.reshape(f, c, h, w), bias)
-    outputs = walk.outputs(changed, PROBE_IMAGES)
-    error = sum(
-        float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
-        for new, old in zip(outputs, reference, strict=True)
-    )
-    return error / max(sum(added), 1e-12)
+    return output_error(changed) / max(sum(added), 1e-12)

@@ -22,6 +22,7 @@ import numpy as np
 
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
+from edgekron.processes import Progress
 
 from .groups import ChannelStructure, Group
 from .order import Order, order_of
@@ -30,8 +31,6 @@ from .similarity import Measure, greedy_order, map_similarity
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
-
-Progress = Callable[[str, int, int], None]
 
 CRITERIA = ("qsfm-ssim", "qsfm-psnr", "absorb", "l1", "bn-scale", "random")
 #: Those that have a similarity to compare with a threshold.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekron.errors import UserError
+from edgekron.processes import Progress
 
 from .criteria import CRITERIA, SIMILARITIES, find_orders
 from .groups import ChannelStructure, prunable
@@ -20,8 +21,6 @@ from .repair import repair
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
-
-Progress = Callable[[str, int, int], None]
 
 #: What plans call channels that training has chosen.
 LEARNT = "edp"

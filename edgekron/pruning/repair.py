@@ -14,7 +14,7 @@ normalisations that are no part of a layer are re-estimated on the way; see ``no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import least_squares_kernel
 from edgekron.memory import give_back
+from edgekron.processes import Progress
 
 from .groups import ChannelStructure
 from .norms import reestimate, stops
@@ -46,7 +47,7 @@ def repair(
     pruned: Hub,
     removed: set[int],
     data: Sequence[np.ndarray],
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Repairs the layers of ``pruned``, in place: ``original`` without the units ``removed`` (roots of its structure).
 
