@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 
@@ -45,7 +45,7 @@ def _reason(structure: ChannelStructure, name: str) -> str:
 
 
 def pruned_rows(
-    rows: Mapping[str, dict[str, Any]], before: Mapping[str, Layer], after: Mapping[str, Layer], pruning: Pruning
+    rows: Mapping[str, dict[str, object]], before: Mapping[str, Layer], after: Mapping[str, Layer], pruning: Pruning
 ) -> None:
     """Adds to the report's rows what pruning did: the channels left, the cost, and the error after the repair."""
     for name, row in rows.items():
@@ -53,14 +53,12 @@ def pruned_rows(
         if name in pruning.kept:
             row["method"] = pruning.kept[name][1]
         if new.dense_parameters < old.dense_parameters or new.dense_macs < old.dense_macs:
-            row["channels"] = {
-                "outputs": _counts(new, old, 0),
-                "inputs": _counts(new, old, 1),
-            }
+            outputs, inputs = _counts(new, old, 0), _counts(new, old, 1)
+            row["channels"] = {"outputs": outputs, "inputs": inputs}
             row["compressed"] = {"macs": new.dense_macs, "parameters": new.dense_parameters}
-            outputs, inputs = row["channels"].values()
             row["reason"] = f"makes {outputs[0]} of {outputs[1]} channels, reads {inputs[0]} of {inputs[1]}"
-        row.update(pruning.facts.get(name, {}))
+        if name in pruning.repairs:
+            row.update(asdict(pruning.repairs[name]))
 
 
 def _counts(new: Layer, old: Layer, axis: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .groups import ChannelStructure, prunable
 from .order import Order
 from .quotas import by_threshold, removed_units, to_ratios
 from .removal import remove
-from .repair import repair
+from .repair import LayerRepair, repair
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
@@ -44,13 +44,13 @@ class PruningSettings:
 class Pruning:
     """A pruned hub, and of each group's first layer how many channels it kept by which criterion.
 
-    ``facts`` holds what is reported of layers: the error after the repair, and which kernel it chose.
+    ``repairs`` holds the layers that were repaired, by name.
     """
 
     hub: Hub
     kept: Mapping[str, tuple[int, str]]
     repaired: bool = True
-    facts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    repairs: Mapping[str, LayerRepair] = field(default_factory=dict)
 
 
 def prune(
@@ -130,12 +130,12 @@ def _apply(
 ) -> Pruning:
     gone = {name: orders[name].places[: len(orders[name].group.units) - count] for name, (count, _) in kept.items()}
     result = remove(hub, gone)
-    facts: dict[str, dict[str, Any]] = {}
+    repairs: dict[str, LayerRepair] = {}
     repaired = repaired and len(data) > 0 and bool(kept)
     if repaired:
         units = removed_units(orders, {name: count for name, (count, _) in kept.items()})
-        facts = repair(hub, result, units, data, progress)
-    return Pruning(result, kept, repaired, facts)
+        repairs = repair(hub, result, units, data, progress)
+    return Pruning(result, kept, repaired, repairs)
 
 
 def criterion_of(name: str) -> str | None:

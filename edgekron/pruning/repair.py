@@ -14,8 +14,9 @@ normalisations that are no part of a layer are re-estimated on the way; see ``no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -42,24 +43,36 @@ RIDGE = 1e-9
 _EXACT = 1e-10
 
 
+@dataclass(frozen=True)
+class LayerRepair:
+    """How a layer was repaired: by which kernel, and the errors of all that were tried.
+
+    An ``error`` is that of the layer's outputs on held-out images, squared, relative to their variance.
+    """
+
+    error: float
+    repair: str
+    tried: Mapping[str, float]
+
+
 def repair(
     original: Hub,
     pruned: Hub,
     removed: set[int],
     data: Sequence[np.ndarray],
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, LayerRepair]:
     """Repairs the layers of ``pruned``, in place: ``original`` without the units ``removed`` (roots of its structure).
 
     ``data`` are batches float32 [n, C, H, W]. Returns for each repaired layer the error of its outputs on held-out
     images, relative to their variance, and which kernel it got.
     """
     structure = ChannelStructure(original)
-    facts: dict[str, dict[str, Any]] = {}
+    repaired: dict[str, LayerRepair] = {}
     olds = {layer.name: layer for layer in original.layers()}
     first = next((name for name in olds if _changes(structure, name, removed)), None)
     if first is None:
-        return facts
+        return repaired
     todo = stops(pruned)
     with Walk(original, data) as reference, Walk(pruned, data) as other:
         standing = Standing(structure, reference, other, removed)
@@ -74,10 +87,10 @@ def repair(
                 reference.advance(old)
                 other.advance(new)
                 kept = kept_of(structure, old, removed)
-                facts[name] = _repair_layer(pruned, old, new, kept, standing, index)
+                repaired[name] = _repair_layer(pruned, old, new, kept, standing, index)
                 give_back()
     progress("repair", len(todo), len(todo))
-    return facts
+    return repaired
 
 
 def _changes(structure: ChannelStructure, name: str, removed: set[int]) -> bool:
@@ -92,7 +105,7 @@ def _mendable(layer: Layer) -> bool:
     return layer.frozen_reason is None or depthwise
 
 
-def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> dict[str, Any]:
+def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> LayerRepair:
     left = _cut(old, kept)
     taken, maps = take_sample(old, new, kept, standing, seed)
     tries = [("what is left", left)]
@@ -112,8 +125,7 @@ def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Sta
     best = min(range(len(tried)), key=lambda i: max(errors[i], _EXACT))
     _, kernel, bias = tried[best]
     write_layer(pruned, new, kernel.numpy(), bias.float().numpy())
-    facts = {"error": errors[best], "repair": tried[best][0]}
-    return facts | {"tried": {name: error for (name, _, _), error in zip(tried, errors, strict=True)}}
+    return LayerRepair(errors[best], tried[best][0], dict(zip((name for name, _, _ in tried), errors, strict=True)))
 
 
 def _cut(layer: Layer, kept: Kept) -> Tensor:

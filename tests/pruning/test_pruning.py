@@ -155,8 +155,8 @@ def test_the_repair_brings_accuracy_back(hub: Hub, data: list[np.ndarray]) -> No
     kept = {name: (len(order.group.units) - len(order.group.units) // 4, "qsfm-ssim") for name, order in orders.items()}
     bare = prune_as(hub, kept, data=data, repaired=False)
     mended = prune_as(hub, kept, data=data, repaired=True)
-    assert not bare.facts
-    assert all(0 <= fact["error"] < 0.3 for fact in mended.facts.values())
+    assert not bare.repairs
+    assert all(0 <= one.error < 0.3 for one in mended.repairs.values())
     assert accuracy(mended.hub) > accuracy(bare.hub) + 5
     assert accuracy(mended.hub) > accuracy(hub) - 2
 
