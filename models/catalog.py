@@ -22,9 +22,9 @@ Option = int | float | str | bool | tuple[int, ...]
 
 @dataclass(frozen=True)
 class BundledNetwork:
-    """One network: the class that builds it, its input [C, H, W], one line about it, and the class's arguments.
+    """One network: its class, the shape of its input [C, H, W], a line about it, and the arguments of the class.
 
-    ``made_by`` is ``module.Class`` in this package; the module needs torch, and is imported when a network is built.
+    ``made_by`` is ``module.Class`` in this package. The module needs torch, so it is imported when a network is built.
     """
 
     made_by: str
@@ -40,7 +40,7 @@ class BundledNetwork:
 
 
 class CheckpointFacts(TypedDict):
-    """What is written beside a checkpoint: what it was trained on, by which recipe, and the accuracy it came to."""
+    """The file beside a checkpoint: its data, recipe and accuracy, and the machine that trained it."""
 
     network: str
     data: str
@@ -116,15 +116,15 @@ def build(name: str, **options: Option) -> nn.Module:
 
 
 def facts(name: str, checkpoints: Path = CHECKPOINTS) -> CheckpointFacts | None:
-    """What is written beside the checkpoint of ``name`` in the folder; None where there is none."""
+    """The facts beside the checkpoint of ``name`` in the folder; None for a network without a checkpoint."""
     path = checkpoints / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def load(name: str, checkpoints: Path = CHECKPOINTS) -> nn.Module:
-    """The network with its trained weights where there is a checkpoint in the folder, in evaluation mode.
+    """The network with the weights of its checkpoint in the folder, in evaluation mode.
 
-    Without a checkpoint its weights are random, but the same every time.
+    Without a checkpoint the weights are random, but the same every time.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How a network was trained to see pixels: which numbers stand for black and white, and the order of the colours.
+"""The pixels that a network was trained on: the numbers for black and white, and the order of the colours.
 
 A word of ``RANGES``, or mean and standard deviation by channel in units of full scale, such as
 ``0.485,0.456,0.406/0.229,0.224,0.225``: a byte p becomes (p / 255 - mean) / std.

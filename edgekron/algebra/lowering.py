@@ -1,6 +1,6 @@
 """Lowering: from the stages of a contraction to steps that every runtime has.
 
-A stage has several exact *forms*. With b = its batch axes, s = its carried axes (groups that share their filters):
+A stage has several exact *forms*. With b the batch axes and s the carried axes (groups that share their filters):
 
     grouped   one convolution with b * s groups, the factor repeated for each s
     fold      the channels are viewed as s slices, and each slice is an image: the factor is stored once
@@ -10,13 +10,13 @@ A stage has several exact *forms*. With b = its batch axes, s = its carried axes
 and a whole layer may be ``dense``, the kernel expanded, or ``expand``: the factors are stored, and the runtime expands
 the kernel when it loads the file. Where s is 1 the forms of a stage are the same plain convolution, called ``grouped``.
 
-``grouped`` and ``fold`` need the contracted axes innermost among the channels and leave the new ones
-there; ``matmul`` needs and leaves them outermost; ``mix`` takes any order and gives any order. ``lower`` finds the
-orders that need the fewest shuffles, so that most layers have none.
+``grouped`` and ``fold`` need the contracted axes innermost among the channels and leave the new axes innermost;
+``matmul`` needs the contracted axes outermost and leaves the new axes outermost; ``mix`` takes any order and gives any
+order. ``lower`` finds the orders that need the fewest shuffles, so that most layers have none.
 
 A stage of a transposed convolution that spreads the pixels is a transposed convolution, in all forms but ``matmul``.
 
-``steps`` has the steps, ``stage_steps`` makes the one of a stage in a form.
+``steps`` has the steps; ``einsums`` makes the step of a stage in a form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import replace
 from functools import cache
 
 from .network import FactorNetwork, Geometry, Stage, StructureError
-from .stage_steps import Layout, convolution, matmul, mix, spread
+from .einsums import Layout, convolution, matmul, mix, spread
 from .steps import Bias, Conv, ConvTranspose, Shuffle, Step, Weight
 
 FORMS = ("grouped", "fold", "mix", "matmul")
@@ -52,10 +52,10 @@ def valid_forms(stage: Stage, target: str) -> tuple[str, ...]:
 def default_forms(stages: Sequence[Stage], target: str, dtype: str = "float32") -> tuple[str, ...]:
     """The form of each stage that was fastest for ``dtype`` in most measurements on ``target``.
 
-    ONNX Runtime: matrix products on single pixels, slices folded into the batch elsewhere. LiteRT: slices folded into
-    the width, and groups where a stride forbids that; on single pixels the identity costs less than a transpose while
-    there are few channels. In "int8" a transpose is dearer beside the arithmetic and a matrix product from the left
-    stays float, so that single pixels take the identity as long as it is not mostly zeros.
+    In ONNX Runtime, single pixels get matrix products, and all other stages slices folded into the batch. In LiteRT,
+    slices are folded into the width, and become groups where a stride forbids that; on single pixels an identity costs
+    less than a transpose while there are few channels. In "int8" the arithmetic is cheap beside a transpose, and a
+    matrix product from the left stays float, so that single pixels take the identity unless most of it is zeros.
     """
     chosen = []
     for stage in stages:

@@ -18,9 +18,9 @@ from .network import Geometry, Pair
 class Weight:
     """A convolution's or matrix product's weight as an einsum over factors, identities and vectors of ones.
 
-    ``factors`` are indices into the layer's factors; ``constants`` are ("eye", n) or ("ones", n), the operands after
-    them. Where it is ``computed``, the file has the factors, and its runtime evaluates the einsum once. ``reversed``
-    are the axes of each factor along which it is taken backwards, nothing for none.
+    ``factors`` are indices into the layer's factors; the operands after them are ``constants``, ("eye", n) or
+    ("ones", n). A ``computed`` weight is not in the file: the file has the factors, and the runtime evaluates the
+    einsum once. ``reversed`` are the axes along which each factor is taken backwards, empty where no factor is.
     """
 
     factors: tuple[int, ...]
@@ -37,7 +37,7 @@ class Weight:
         return h, w
 
     def operands(self, tensors: Sequence[Array]) -> list[Array]:
-        """Of the layer's factors, numpy or torch, those that enter the einsum, as they enter it."""
+        """The operands of the einsum, but for the constants, from all factors of the layer, numpy or torch."""
         chosen = [tensors[i] for i in self.factors]
         if not any(self.reversed):
             return chosen
@@ -66,8 +66,8 @@ class Shuffle:
 class Conv:
     """Views C channels as (fold, C / fold) and applies one grouped convolution to every slice.
 
-    ``weight`` is [O, I / groups, kh, kw] for one slice. ``bias``, only where fold is 1, says how the layer's bias
-    vector is reordered.
+    ``weight`` is [O, I / groups, kh, kw] for one slice. ``bias``, only in a step with a fold of 1, reorders the layer's
+    bias vector.
     """
 
     weight: Weight

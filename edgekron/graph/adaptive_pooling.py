@@ -1,11 +1,11 @@
-"""How torch's adaptive average pooling is written in ONNX, which has no operator for it.
+"""Torch's adaptive average pooling in the operators of ONNX, which has none of its own for this.
 
 Pixel i of o along an axis of n is the mean of the pixels from floor(i n / o) to ceil((i + 1) n / o), so the pool is
 linear in each axis:
 
     y = A_h x A_w^T        A [o, n]: one over the size of its window for each pixel in it, zero elsewhere
 
-Where o divides n along both axes it is an ordinary AveragePool, and where both are one a GlobalAveragePool.
+If o divides n along both axes, the pool is an ordinary AveragePool; if both outputs are 1, a GlobalAveragePool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TBD."""
+"""The cost of a layer as it is in the hub: multiply-accumulates for one image, and weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from edgekron.algebra.lowering import WHOLE
 
 if TYPE_CHECKING:
-    from edgekron.graph import Layer
+    from .layers import Layer
 
 
 def cost(layer: Layer) -> dict[str, int]:
-    """MACs for one image and number of weights of a layer as it is in the hub."""
+    """{"macs": MACs for one image, "parameters": number of weights} of a layer as it is in the hub."""
     if layer.factorized is not None:
         network = layer.factorized.network
         macs = network.macs(layer.factorized.order, layer.input_size, layer.geometry)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer as the hub held it when it was asked for; what happens to the hub afterwards changes nothing here.
+    """One layer as the hub held it when the layer was asked for: later changes of the hub do not show here.
 
-    ``weights`` is what the kernel is made of: the factors of a factorized layer, the stored weight of an ordinary one,
-    None where the weight is not constant float32 or not that of an image layer. For a transposed convolution, the
-    kernel and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and
+    ``weights`` is what the kernel is made of: the factors of a factorized layer, or the stored weight of an ordinary
+    one; None for a weight that is not constant float32, or not that of an image layer. For a transposed convolution,
+    the kernel and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and
     ``output`` are value names; the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the
-    layer cannot be factorized; it is None where it can.
+    layer cannot be factorized, and is None for a layer that can.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Layer:
         """The dense kernel [F, C / groups, kh, kw], [F, C, 1, 1] for a fully connected layer, always y = W x.
 
         None for a layer without a constant kernel. Factors are multiplied out at the first use; ``kernel_shape`` and
-        ``has_kernel`` tell most of what is asked of a kernel without that.
+        ``has_kernel`` need no factors.
         """
         return None if self.weights is None else self.weights.kernel()
 
@@ -91,7 +91,7 @@ def layer_names(graph: ir.Graph) -> dict[ir.Node, str]:
 
 
 def describe(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
-    """The layer of one node, with the names of all layers at hand."""
+    """The layer of one node; ``names`` are those of all layers of the graph."""
     return _factorized_layer(node, names[node]) if is_factorized(node) else _dense_layer(node, names)
 
 
@@ -171,7 +171,7 @@ def _kind(node: ir.Node) -> Kind:
 
 
 def _dense_macs(node: ir.Node) -> int:
-    """Multiply-accumulates for one image: each value is multiplied with all weights that it shares an axis with."""
+    """Multiply-accumulates for one image: each value is multiplied by every weight that shares an axis with it."""
     weight = _dims(node.inputs[1])
     if not weight:
         return 0
@@ -184,7 +184,7 @@ def _dense_macs(node: ir.Node) -> int:
 
 
 def _dims(value: ir.Value | None) -> list[int]:
-    """Sizes of a value, 0 for one that is not known, the batch included."""
+    """All sizes of a value, the batch first; 0 for a size that is not known."""
     return [d if isinstance(d, int) else 0 for d in list(value.shape or ())] if value is not None else []
 
 
@@ -204,7 +204,7 @@ def _geometry(node: ir.Node, window: Sequence[int]) -> Geometry:
 
 
 def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | None]:
-    """The bias [F], and why it is none that can be handled."""
+    """The bias [F], or None and the reason why it cannot be handled; None twice for a layer without a bias."""
     if node.op_type == "MatMul" or len(node.inputs) < 3 or node.inputs[2] is None:
         return None, None
     array = float_constant(node.inputs[2])
@@ -243,7 +243,7 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
 
 
 def _crop_reason(node: ir.Node) -> str | None:
-    """Why a transposed convolution is not the equivalent of an ordinary one of an image spread by its stride."""
+    """Why a transposed convolution has no equivalent ordinary one on a spread image; None where it has one."""
     if "output_shape" in node.attributes:
         return "states its output's shape; export it with pads and output_padding"
     dilations, window = node.attributes.get_ints("dilations", (1, 1)), _dims(node.inputs[1])[2:]

@@ -1,8 +1,8 @@
-"""Takes the parametrizations from a module, so that every layer has its weights as plain parameters again.
+"""Removes the parametrizations of a module, so that every layer has its weights as plain parameters again.
 
 Weight, spectral and orthogonal normalisation, any other use of ``torch.nn.utils.parametrize``, the older hooks of
-``torch.nn.utils.weight_norm`` and ``spectral_norm``, and pruning masks all compute a weight from other tensors each
-time it is used. In evaluation mode the result is a constant: it takes the place of what it is computed from.
+``torch.nn.utils.weight_norm`` and ``spectral_norm``, and pruning masks all compute a weight from other tensors at
+every use. In evaluation mode the computed weight is constant, and can be stored in the place of these tensors.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _chains(part: nn.Module) -> Iterator[tuple[str, parametrize.ParametrizationL
 
 
 def _untie(part: nn.Module, name: str) -> None:
-    """Gives ``part`` a parameter of its own: the removal overwrites it, and another layer may share it."""
+    """Gives ``part`` its own copy of a parameter: removal overwrites the values, which another layer may share."""
     tensor = getattr(part, name)
     if isinstance(tensor, nn.Parameter):
         setattr(part, name, nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad))

@@ -1,4 +1,4 @@
-"""What a graph says of its values before it runs: constants, and sizes that are known."""
+"""Constants and known sizes among the values of a graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant; None for a value that is computed, and for an input that a node does not have."""
+    """The array of a constant; None for a computed value, and for an input that a node lacks."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
@@ -23,7 +23,7 @@ def float_constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def required(node: ir.Node, index: int) -> ir.Value:
-    """The input of a node at a place that its operator always fills. Raises ``ValueError`` where it is empty."""
+    """The input of a node at a place that its operator always fills. Raises ``ValueError`` for an empty place."""
     value = node.inputs[index]
     if value is None:
         raise ValueError(f"node {node.name} ({node.op_type}) lacks its input {index}")
@@ -31,7 +31,7 @@ def required(node: ir.Node, index: int) -> ir.Value:
 
 
 def sizes_behind_batch(value: ir.Value | None) -> list[int] | None:
-    """All sizes of a value but the first; None where one of them is not known."""
+    """All sizes of a value but the first; None if any of these is not known."""
     if value is None or value.shape is None:
         return None
     sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]

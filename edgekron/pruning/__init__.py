@@ -3,9 +3,9 @@
     pruning = prune(hub, "qsfm-ssim", PruningSettings(), ratios={"macs": 2.0}, data=batches)
     pruning.hub.save("pruned.hub.onnx")
 
-Which channels depend on which is read from the graph (``channels``, ``operators``, ``groups``), a criterion puts the
-channels of each group into an order (``orders``), a budget or a threshold says how many go (``quotas``), they are taken
-out of the graph (``removal``), and the layers behind them take over what they gave, without training (``repair``).
+The graph tells which channels depend on each other (``channels``, ``operators``, ``groups``). A criterion puts the
+channels of each group into an order (``criteria``), and a budget or a threshold says how many go (``quotas``). Those
+are taken out of the graph (``removal``), and the layers that read them are refitted without training (``repair``).
 """
 
 from edgekron.graph.hub import kept_channels

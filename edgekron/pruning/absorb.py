@@ -1,8 +1,8 @@
-"""The criterion ``absorb``: channels in the order in which the layers that read them can do without; ``elimination``.
+"""The criterion ``absorb``: the channel that its readers can best do without goes first (see ``elimination``).
 
-An error counts as much as it changes the network's output: of each layer, a trial with half of the group's channels
-removed and their part taken over by the others runs through the rest of the network, and its error at the output over
-its error at the layer is the layer's weight.
+An error in a layer counts by its weight: how much the layer's errors change the network's output. For the weight, half
+of the group's channels are removed from the layer, the others take over their part, and the changed layer runs through
+the rest of the network. The weight is the error at the output over the error at the layer.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ PROBE_IMAGES, TRIAL = 128, 0.5
 
 @dataclass(frozen=True)
 class _Columns:
-    """A layer's inputs as columns: their moments [d, d] and means [d], its weights [F', d] and the mean outputs [F].
+    """A layer's inputs as columns: their moments [d, d] and means [d], and the layer's weights [F', d].
 
-    Where windows are wide a channel is one column, seen through the window's middle, and F' counts the window's taps
-    too.
+    ``variance`` is that of the outputs, ``taps`` the number of columns of a channel. In a layer with many inputs a
+    channel is one column, seen through the window's middle, and F' counts the taps of the window as outputs.
     """
 
     moments: np.ndarray

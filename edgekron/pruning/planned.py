@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .pruner import Pruning
 
-#: What a layer's line says when the budget did not ask for its channels.
+#: The reason in the line of a layer that could lose channels and lost none.
 _WHOLE = "all channels stay"
 
 
@@ -47,7 +47,7 @@ def _reason(structure: ChannelStructure, name: str) -> str:
 def pruned_rows(
     rows: Mapping[str, dict[str, object]], before: Mapping[str, Layer], after: Mapping[str, Layer], pruning: Pruning
 ) -> None:
-    """Adds to the report's rows what pruning did: the channels left, the cost, and the error after the repair."""
+    """Adds to the report's rows the channels left by pruning, the cost, and the error after the repair."""
     for name, row in rows.items():
         old, new = before[name], after[name]
         if name in pruning.kept:

@@ -22,9 +22,9 @@ from .repair import LayerRepair, repair
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
-#: What plans call channels that training has chosen.
+#: The criterion in plans of channels that training has chosen.
 LEARNT = "edp"
-#: What the criteria are also called.
+#: Other names of criteria.
 ALIASES = {"qsfm": "qsfm-ssim"}
 
 
@@ -32,7 +32,7 @@ ALIASES = {"qsfm": "qsfm-ssim"}
 class PruningSettings:
     """How to prune: whether any width will do, and whether later layers are repaired.
 
-    ``similarity`` removes every channel that the criterion finds at least that redundant; None goes by ratios.
+    With a ``similarity``, every channel of at least that similarity goes; None leaves the choice to ratios.
     """
 
     similarity: float | None = None
@@ -42,9 +42,9 @@ class PruningSettings:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A pruned hub, and of each group's first layer how many channels it kept by which criterion.
+    """A pruned hub; ``kept`` gives for each group's first layer how many channels it kept, and by which criterion.
 
-    ``repairs`` holds the layers that were repaired, by name.
+    ``repaired`` says whether layers took over from removed channels, and ``repairs`` holds these layers by name.
     """
 
     hub: Hub
@@ -62,7 +62,7 @@ def prune(
     data: Sequence[np.ndarray],
     progress: Progress = lambda what, done, total: None,
 ) -> Pruning:
-    """Prunes ``hub`` by a criterion of ``orders`` so that its costs fall by ``ratios``, or by a similarity.
+    """Prunes ``hub`` by one of the ``criteria`` so that its costs fall by ``ratios``, or by a similarity.
 
     ``data`` are batches float32 [n, C, H, W] of calibration images. Raises ``UserError`` for a network without a layer
     that can be pruned, a budget that cannot be reached, and a criterion that needs images and gets none; ``hub`` stays
@@ -95,7 +95,7 @@ def prune_as(
     repaired: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Pruning:
-    """Prunes ``hub`` so that each layer of ``kept`` keeps that many output channels, chosen by that criterion.
+    """Prunes ``hub`` so that each layer of ``kept`` keeps a number of output channels, chosen by a criterion.
 
     Raises ``UserError`` for a layer that cannot be pruned, or not alone, or to that number; ``hub`` stays as it is.
     """
@@ -139,6 +139,6 @@ def _apply(
 
 
 def criterion_of(name: str) -> str | None:
-    """The criterion that a method's name stands for; None where it is none."""
+    """The criterion that a method's name stands for; None for a method that is no criterion."""
     full = ALIASES.get(name, name)
     return full if full in CRITERIA else None

@@ -1,4 +1,4 @@
-"""What layers read and give for calibration images, sampled in patches where a walk stands."""
+"""Inputs and outputs of a layer for calibration images, sampled in patches when a walk stands at the layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPREAD_PATCHES = 64
 
 
 def patches_of(layer: Layer, value: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
-    """``count`` patches [m, groups, d] for each image of a layer's input; all of a fully connected layer's."""
+    """``count`` patches [m, groups, d] for each image of a layer's input; all rows of a fully connected layer's."""
     if layer.kind == "linear":
         return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
     return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, count, rng)
@@ -46,7 +46,7 @@ def outputs_of(layer: Layer, patches: Tensor) -> Tensor:
 
 
 def spread_of_outputs(layer: Layer, walk: Walk, seed: int) -> np.ndarray | None:
-    """Standard deviation [F] of a layer's outputs where ``walk`` stands; None for one without a constant kernel."""
+    """Standard deviation [F] of the outputs of the layer at which ``walk`` stands; None without a constant kernel."""
     if not layer.has_kernel:
         return None
     total, count = torch.zeros(2, layer.kernel_shape[0], dtype=torch.float64), 0

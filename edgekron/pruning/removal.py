@@ -1,4 +1,4 @@
-"""Takes channels out of a hub's graph, with everything that has an entry for each of them."""
+"""Takes channels out of a hub's graph, and with them every entry of a constant that belongs to a channel."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     """A copy of ``hub`` without the output channels ``removed`` of each layer, and without those tied to them.
 
-    The layers are the first ones of their groups. What the removed channels gave to later layers is lost; see
-    ``repair``. Raises ``UserError``, and leaves the hub as it is, for a layer that cannot be pruned, or not alone, and
-    where no channel would stay.
+    The layers are the first ones of their groups. Later layers lose the part of the removed channels; see ``repair``.
+    Raises ``UserError``, and leaves the hub as it is, for a layer that cannot be pruned, or not alone, or that would be
+    left without a channel.
     """
     result = hub.copy()
     structure = ChannelStructure(result)

@@ -1,14 +1,14 @@
-"""The repair without training: layers take over, by least squares, what removed channels gave them.
+"""The repair without training: layers take over the part of removed channels, by least squares.
 
-Layers are repaired in order, each from the inputs that the network pruned so far gives it, to the outputs that it had
-in the original network. Where its output is only added to another value that is there already (a shortcut), what went
-wrong in that value is to be made good, too. Three kernels are tried:
+Layers are repaired in order. The inputs of a layer are those of the network as repaired so far, its wanted outputs
+those of the original network. If the output is only added to a value that exists already (a shortcut), the layer also
+makes up for the error of that value. Three kernels are tried:
 
-- the one that is left of the original;
+- the rest of the original kernel;
 - with a removed map u_i close to sum_j a_ij u_j + b_i of the maps that stay, W_j + sum_i W_i a_ij, exact for copies;
-- the least-squares kernel for the pruned network's inputs, leaning towards the second.
+- the least-squares kernel for the pruned network's inputs, leaning towards the second kernel.
 
-Each gets the bias that makes the mean of its outputs right, and the best on held-out images stays. Batch
+Each kernel gets the bias that makes the mean of its outputs right, and the best on held-out images stays. Batch
 normalisations that are no part of a layer are re-estimated on the way; see ``norms``.
 """
 
@@ -35,7 +35,7 @@ from .weights import write_layer
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
 
-#: How far the least-squares kernels lean.
+#: How far the least-squares kernels lean towards the second one.
 LEANS = (0.0, 0.01, 0.1)
 #: Share of the mean variance below which maps that stay do not tell apart what a removed one is made of.
 RIDGE = 1e-9
@@ -64,8 +64,7 @@ def repair(
 ) -> dict[str, LayerRepair]:
     """Repairs the layers of ``pruned``, in place: ``original`` without the units ``removed`` (roots of its structure).
 
-    ``data`` are batches float32 [n, C, H, W]. Returns for each repaired layer the error of its outputs on held-out
-    images, relative to their variance, and which kernel it got.
+    ``data`` are batches float32 [n, C, H, W]. Returns the repaired layers by name.
     """
     structure = ChannelStructure(original)
     repaired: dict[str, LayerRepair] = {}
@@ -94,7 +93,7 @@ def repair(
 
 
 def _changes(structure: ChannelStructure, name: str, removed: set[int]) -> bool:
-    """Whether a layer reads fewer channels than it did: a depthwise one those that it makes."""
+    """Whether a layer reads fewer channels than before; a depthwise layer reads the channels that it makes."""
     inputs, outputs = structure.channels.layers.get(name, (None, None))
     read = outputs if inputs is None else inputs
     return read is not None and not structure.alive(read, removed).all()

@@ -27,8 +27,9 @@ Site = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class CoreChain:
-    """The sites in order, for a kernel in ``groups`` groups. Raises ``StructureError`` if f or c is in no
-    site, or the sites are too few or too many.
+    """The sites in order, for a kernel in ``groups`` groups.
+
+    Raises ``StructureError`` if f or c is in no site, h or w in several, or the sites are too few or too many.
     """
 
     sites: tuple[Site, ...]
@@ -99,7 +100,7 @@ class CoreChain:
 
 @dataclass(frozen=True)
 class OfChain:
-    """What tensor trains and rings have of their ``chain``."""
+    """A structure whose kernel shape and text are those of its ``chain``: tensor trains and rings."""
 
     chain: CoreChain
 

@@ -4,7 +4,7 @@
 
 Source: Garipov, Podoprikhin, Novikov, Vetrov, *Ultimate tensorization: compressing convolutional and FC layers alike*
 (2016), with the TT-SVD of Oseledets (2011) as closed form. The paper's form puts the window first and splits the
-channels, matrix-TT (equation 7): it stores little, and contracting it mostly costs more than the dense layer. The chain
+channels, matrix-TT (equation 7): few parameters, whose contraction mostly costs more than the dense layer. The chain
 c | h | w | f (the paper's naive form) runs as four plain convolutions 1x1, kh x 1, 1 x kw, 1x1.
 """
 
@@ -40,7 +40,7 @@ class TensorTrain(OfChain):
 
     @property
     def note(self) -> str:
-        """Nothing but what the chain says."""
+        """Empty: the text of the chain says all."""
         return ""
 
     @property
@@ -109,7 +109,7 @@ def _split_off(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def cores(chain: CoreChain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
-    """The network with one factor a site: its left bonds, its axes, its right bonds."""
+    """The network with one factor for each site: left bonds, the site's axes, right bonds."""
     sizes = {"g": chain.groups} if chain.groups > 1 else {}
     sizes |= ranks | {name: size for site in chain.axes for name, size in site}
     factors = [

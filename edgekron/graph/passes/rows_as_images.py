@@ -2,9 +2,9 @@
 
     Conv(x, W)  =  Squeeze(Conv(Unsqueeze(x), W'))      x [N, C, L] -> [N, C, 1, L]      W [F, C, k] -> W' [F, C, 1, k]
 
-with stride, dilation and padding along the width. Then a sequence is an image like any other: its layers are factorized
-and exported by the same code. Elementwise operators between such layers work on the image too, so that a chain of them
-has one Unsqueeze in front and one Squeeze behind.
+with stride, dilation and padding along the width. Then a sequence is an image like any other, and its layers are
+factorized and exported by the same code. Elementwise operators between such layers work on the image too, so that a
+chain of layers has one Unsqueeze in front and one Squeeze behind.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from edgekron.graph.values import constant, required
 _WEIGHTED = {"Conv", "ConvTranspose"}
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
 _GLOBAL_POOLS = {"GlobalAveragePool", "GlobalMaxPool"}
-#: Operators that treat every value alike, given the values it meets by broadcasting, and every pixel of a channel.
+#: Operators that compute each value from the values in the same place alone, or in a place that is broadcast to it.
 _ELEMENTWISE = {
     "Abs", "Add", "BatchNormalization", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
     "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Relu", "Selu", "Sigmoid",
     "Softplus", "Softsign", "Sqrt", "Sub", "Tanh",
 }  # fmt: skip
-#: What the row's own axis has, in front of the attribute's entry for the sequence.
+#: The entry of the row's own axis, in front of the attribute's entry for the sequence.
 _FRONT = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0}
 
 
@@ -94,7 +94,7 @@ def _elementwise(node: ir.Node, images: dict[ir.Value, ir.Value]) -> bool:
 
 
 def _broadcast(graph: ir.Graph, value: ir.Value | None) -> ir.Value | None:
-    """A constant as it meets an image: [C, L] and [N, C, L] get the row's axis, [L] and a number have no need."""
+    """A constant to be broadcast to an image: [C, L] and [N, C, L] get the row's axis, [L] and numbers need none."""
     array = constant(value)
     if value is None or array is None or array.ndim < 2:
         return value

@@ -1,9 +1,9 @@
-"""Names what is written as Reshape, Transpose and Reshape with six axes: SpaceToDepth.
+"""Replaces a Reshape, a Transpose of six axes and a Reshape by the one operator that they are: SpaceToDepth.
 
     [N, C, h b, w b]  ->  [N, C, h, b, w, b]  ->  [N, b, b, C, h, w]  ->  [N, b b C, h, w]
 
-Runtimes have an operator for it, while most of them move no more than five axes. With the channels in front of the
-block, [N, C, b, b, h, w] (torch's ``pixel_unshuffle``), it is the same operator and a transpose of five axes.
+Runtimes have this operator, while most move no more than five axes. With the channels in front of the block,
+[N, C, b, b, h, w] (torch's ``pixel_unshuffle``), the chain is the same operator and a transpose of five axes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Turns three-dimensional convolutions and pools that look along one axis into two-dimensional ones.
 
-With a window of size one, stride one and no padding along two neighbouring axes, these can be one axis:
+Two neighbouring axes along which the window has size one, the stride is one and nothing is padded can be one axis:
 
     Conv(x, W)  =  Reshape(Conv(Reshape(x), W'))     x [N, C, D, H, W] -> [N, C, D, H W],   W' [F, C, kd, 1]
 
@@ -17,7 +17,7 @@ from edgekron.graph.nodes import add_initializer, replace_node
 from edgekron.graph.values import constant, sizes_behind_batch
 
 _TYPES = {"Conv", "MaxPool", "AveragePool"}
-#: What lists one entry for each axis; ``pads`` lists two.
+#: Attributes with one entry for each axis, and ``pads`` with two.
 _PER_AXIS = ("kernel_shape", "strides", "dilations", "pads")
 
 

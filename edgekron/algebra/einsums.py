@@ -1,7 +1,7 @@
-"""One stage in one form as one step: the factor as the weight of a convolution or of a matrix product.
+"""A stage in a given form as a step: the factor as the weight of a convolution or of a matrix product.
 
 A weight is an einsum whose letters are the stage's axes. ``grouped`` repeats the factor along vectors of ones, ``mix``
-sets it into identities; ``fold`` and ``matmul`` take the factor as it is, its axes in another order.
+multiplies it into identities; ``fold`` and ``matmul`` only put the axes of the factor in another order.
 """
 
 from __future__ import annotations
