@@ -50,7 +50,7 @@ class Processes:
         return platform.processor() or platform.machine()
 
     def share(self, rows: Tensor) -> Tensor:
-        """The part of a batch's rows that falls to the process. Raises ``UserError`` for rows that cannot be shared evenly."""
+        """The process's part of a batch's rows. Raises ``UserError`` for rows that cannot be shared evenly."""
         if len(rows) % self.count:
             raise UserError(
                 f"a batch of {len(rows)} images cannot be shared by {self.count} processes; give a --batch that can."

@@ -26,8 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from .network import FactorNetwork, Geometry, Stage, StructureError
 from .einsums import Layout, convolution, matmul, mix, spread
+from .network import FactorNetwork, Geometry, Stage, StructureError
 from .steps import Bias, Conv, ConvTranspose, Shuffle, Step, Weight
 
 FORMS = ("grouped", "fold", "mix", "matmul")

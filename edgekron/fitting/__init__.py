@@ -5,7 +5,7 @@ patches where it stands; a ``Fitter`` finds the factors of a structure for them,
 tells how much an error in one layer changes the outputs of the whole network.
 """
 
-from .calibration import Sample, Walk, apply_kernel, sample
+from .calibration import Sample, Walk, apply_kernel, patches_of, sample
 from .fit import Fit, Fitter, as_factorized, kernel_of, least_squares_kernel
 from .moments import Moments, MomentSums, sample_patches
 from .output_error import OutputError
@@ -22,6 +22,7 @@ __all__ = [
     "as_factorized",
     "kernel_of",
     "least_squares_kernel",
+    "patches_of",
     "sample",
     "sample_patches",
 ]

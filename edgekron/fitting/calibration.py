@@ -228,8 +228,8 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
     for (index, value), (_, other) in zip(outputs.images(layer.input), inputs.images(layer.input), strict=True):
         # The same generator state for both walks: the same positions of the same images.
-        original = _patches(layer, value, per_image, np.random.default_rng((seed, index)))
-        x = original if outputs is inputs else _patches(layer, other, per_image, np.random.default_rng((seed, index)))
+        original = patches_of(layer, value, per_image, np.random.default_rng((seed, index)))
+        x = original if outputs is inputs else patches_of(layer, other, per_image, np.random.default_rng((seed, index)))
         y = apply_kernel(original, kernel) + bias
         if index % 8 == 7 or images < 8:
             step = -(-len(x) // most_held)
@@ -255,7 +255,8 @@ def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:
     return torch.einsum("mgd,gfd->mgf", x, k).reshape(len(x), -1)
 
 
-def _patches(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:
+def patches_of(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:
+    """``per_image`` patches [m, groups, d] for each image of a layer's input; all rows of a fully connected layer's."""
     if layer.kind == "linear":
         return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
     return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, per_image, rng)

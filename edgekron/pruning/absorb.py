@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.fitting.calibration import Walk
+from edgekron.fitting.calibration import Walk, patches_of
 from edgekron.fitting.moments import MomentSums
 from edgekron.fitting.output_error import OutputError
 from edgekron.memory import give_back
@@ -22,7 +22,7 @@ from edgekron.processes import Progress
 from .elimination import DIMENSIONS, Elimination, elimination_order
 from .groups import ChannelStructure, Group
 from .order import Order, order_of
-from .reading import images_of, outputs_of, patches_of, patches_per_image
+from .reading import images_of, outputs_of, patches_per_image
 from .weights import write_layer
 
 if TYPE_CHECKING:

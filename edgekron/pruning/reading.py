@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel
-from edgekron.fitting.moments import sample_patches
+from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel, patches_of
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -20,17 +19,9 @@ if TYPE_CHECKING:
 _SPREAD_PATCHES = 64
 
 
-def patches_of(layer: Layer, value: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
-    """``count`` patches [m, groups, d] for each image of a layer's input; all rows of a fully connected layer's."""
-    if layer.kind == "linear":
-        return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
-    return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, count, rng)
-
-
 def images_of(walk: Walk, name: str) -> Iterator[np.ndarray]:
     """A value of the walk, one image at a time."""
-    for piece in walk.values(name):
-        yield from (piece[i : i + 1] for i in range(len(piece)))
+    return (image for _, image in walk.images(name))
 
 
 def patches_per_image(layer: Layer, walk: Walk) -> int:

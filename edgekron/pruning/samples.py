@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.fitting.calibration import Sample, Walk
+from edgekron.fitting.calibration import Sample, Walk, patches_of
 from edgekron.fitting.moments import MomentSums
 
 from .channels import constant
 from .groups import ChannelStructure
-from .reading import images_of, outputs_of, patches_of, patches_per_image
+from .reading import images_of, outputs_of, patches_per_image
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
