@@ -43,8 +43,8 @@ from edgekron.exporters.tflite import export_tflite
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models import datasets
-from edgekron.pruning import CRITERIA, Settings, Structure, prune
-from edgekron.runtimes import Measuring, Report, bench
+from edgekron.pruning import CRITERIA, ChannelStructure, PruningSettings, prune
+from edgekron.runtimes import Report, bench
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
@@ -146,7 +146,7 @@ def pruned(
 
 def ours(arguments: argparse.Namespace, dense: Hub, about: dict[str, Any], calibration: list[np.ndarray]) -> Hub:
     """What EdgeKron makes of the network."""
-    settings = Settings(any_width=arguments.any_width, repair=about["repair"])
+    settings = PruningSettings(any_width=arguments.any_width, repair=about["repair"])
     return prune(dense, about["criterion"], settings, ratios={"macs": about["asked"]}, data=calibration).hub
 
 
@@ -206,7 +206,7 @@ def theirs(module: nn.Module, dense: Hub, ratio: float) -> Hub:
     import torch_pruning as tp
 
     shape = (1, *dense.input_shape)
-    frozen = {layer for group in Structure(dense).groups if group.reason is not None for layer in group.layers}
+    frozen = {layer for group in ChannelStructure(dense).groups if group.reason is not None for layer in group.layers}
     subject = copy.deepcopy(module).eval()
     pruner = tp.pruner.MagnitudePruner(
         subject,

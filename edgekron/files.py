@@ -1,4 +1,4 @@
-"""Writing of files so that no file is ever half-written: under a temporary name beside the target, then renamed."""
+"""Writes files and folders whole or not at all: under a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def write_file(path: str | Path, data: bytes | str, force: bool = False) -> None
 def new_folder(path: str | Path, force: bool = False, *, replaces: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well, and vanishes when the block fails.
 
-    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new folder is whole,
-    but only if the old folder holds nothing else than entries named in ``replaces``: files of the user are not ours to
-    delete.
+    Raises ``UserError`` as ``write_file`` does. With ``force`` an old folder is replaced once the new one is whole, but
+    only if all of its entries are named in ``replaces``: the user's own files are not ours to delete.
     """
     target = Path(path)
     refuse_existing(target, force, replaces)
@@ -71,7 +70,7 @@ def new_folder(path: str | Path, force: bool = False, *, replaces: Collection[st
 
 
 def refuse_existing(path: str | Path, force: bool, replaces: Collection[str] = ()) -> None:
-    """Raises ``UserError`` for what ``write_file`` or ``new_folder`` would refuse: to be called before long work."""
+    """Raises ``UserError`` for a path that ``write_file`` or ``new_folder`` would refuse; call it before long work."""
     if os.path.lexists(path) and not force:
         raise UserError(f"{path} exists; choose another name, or give --force to replace it.")
     target = Path(path)

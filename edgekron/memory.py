@@ -1,4 +1,4 @@
-"""What this process holds of the system's memory."""
+"""Memory that this process holds and does not need."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LARGE_BLOCK, M_MMAP_THRESHOLD = 2**20, -3
 def give_back() -> None:
     """Hands freed memory back to the system.
 
-    glibc keeps it for later requests, up to hundreds of megabytes after matrices of some ten each; a layer's leftovers
-    would stand beside the next one's moments.
+    glibc keeps freed memory for later requests, up to hundreds of megabytes after matrices of some ten each; the rest
+    of one layer would stand beside the moments of the next.
     """
     _glibc("malloc_trim", 0)
 
@@ -21,8 +21,8 @@ def give_back() -> None:
 def give_back_large_blocks() -> None:
     """Has this process hand large blocks back as soon as they are freed, from now on.
 
-    glibc learns from the first large blocks that are freed to keep such blocks in its heap, where they leave holes.
-    This is a setting of the whole process, so it is for programs to make, not for a library that a program uses.
+    Left alone, glibc keeps later large blocks in its heap once the first ones are freed, and the heap gets holes. The
+    setting is one of the whole process, so a program makes it, and never a library.
     """
     _glibc("mallopt", M_MMAP_THRESHOLD, LARGE_BLOCK)
 

@@ -1,10 +1,9 @@
-"""One process or many: ``torchrun`` says by its variables how many there are, and torch's own engine joins them.
+"""One process or many: ``torchrun`` gives their number in environment variables, and torch's own engine joins them.
 
     torchrun --nproc-per-node 2 -m edgekron.cli.main finetune ...
 
-Every process holds the whole network and takes its share of the images. In training it gets the mean of all gradients;
-in calibration the sums over all images, and where rounding could make it decide otherwise than the others, the first
-process's word.
+Every process holds the whole network and takes its share of the images. In training all get the mean of the gradients,
+and in calibration the sums over all images. A decision that rounding could turn is made by the first process for all.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class Processes:
 
     @property
     def device_name(self) -> str:
-        """What the computing is done on, in words."""
+        """The processor that computes, in words."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return platform.processor() or platform.machine()
 
     def share(self, rows: Tensor) -> Tensor:
-        """The part of a batch's rows that is for this process. Raises ``UserError`` when it cannot be shared evenly."""
+        """The process's part of a batch's rows. Raises ``UserError`` for rows that cannot be shared evenly."""
         if len(rows) % self.count:
             raise UserError(
                 f"a batch of {len(rows)} images cannot be shared by {self.count} processes; give a --batch that can."
@@ -69,7 +68,7 @@ class Processes:
         return value
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows [n, ...] of all processes, those of the first first; n may be another in each."""
+        """The rows [n, ...] of all processes, in the order of the processes; n may differ."""
         if self.count == 1:
             return rows
         counts = torch.zeros(self.count, dtype=torch.int64)
@@ -80,9 +79,9 @@ class Processes:
         return self.sum(whole)
 
     def agreed(self, value: T, write: Callable[[T], bytes], read: Callable[[bytes], T]) -> T:
-        """The ``value`` of the first process, which the others ``read`` from what it writes.
+        """The ``value`` of the first process, which the others ``read`` from the bytes that the first one writes.
 
-        For what all have computed alike but for rounding, so that they go on with one and the same.
+        For values that all processes have computed alike but for rounding, so that all go on with the same.
         """
         if self.count == 1:
             return value
@@ -98,21 +97,21 @@ class Processes:
         return DistributedDataParallel(module, device_ids=ids)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Returns when all processes have called this."""
         if self.count > 1:
             dist.barrier()
 
 
-#: The only one there is.
+#: The one process of a program that ``torchrun`` did not start.
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @contextmanager
 def joined(*, gpus: bool = True) -> Iterator[Processes]:
-    """The processes that ``torchrun`` started, joined for as long as the block lasts; or this one alone.
+    """The processes that ``torchrun`` started, joined for as long as the block lasts; or this process alone.
 
-    Each has a GPU of its own where there are any, unless ``gpus`` is false. Raises ``UserError`` when one of the others
-    is gone.
+    On a machine with GPUs each process has one of its own, unless ``gpus`` is false. Raises ``UserError`` when another
+    process is gone.
     """
     count, rank, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
     cuda = gpus and torch.cuda.is_available()

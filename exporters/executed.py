@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgekron.algebra import lowering
+from edgekron.algebra import steps
 from edgekron.graph.cost import cost
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def executed_macs(hub: Hub, target: str) -> dict[str, int]:
     return {
         layer.name: cost(layer)["macs"]
         if layer.factorized is None
-        else lowering.executed_macs(layer.factorized.steps(target), layer.input_size)
+        else steps.executed_macs(layer.factorized.steps(target), layer.input_size)
         for layer in hub.layers()
     }
 

@@ -19,7 +19,7 @@ import onnxsim
 from onnx_ir.passes import common
 
 from edgekron.algebra import StructureError
-from edgekron.algebra.lowering import Step
+from edgekron.algebra.steps import Step
 from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph.axes import open_sizes, remembered_axes

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
+from edgekron.algebra.steps import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
 from edgekron.graph.nodes import add_initializer, conv_attributes, conv_transpose_attributes
 
 if TYPE_CHECKING:

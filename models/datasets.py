@@ -8,7 +8,7 @@ A data set is named on the command line by one word:
 ``fashion-mnist:train``               the 60,000 training images, from a folder of IDX files (see ``IDX_FOLDERS``)
 ``DIR``                               an image folder: one sub-folder a class, or all images in it, without labels
 ``FILE.npz``                          arrays ``images``, uint8 [N, H, W] or [N, H, W, C], and, where known, ``labels``
-                                      [N]; or ``inputs``, float32 [N, ...]: what the network takes, as it takes it
+                                      [N]; or ``inputs``, float32 [N, ...]: the network's inputs, ready to use
 ``FILE-idx3-ubyte[.gz]``              IDX images; labels from the ``-labels-idx1-ubyte`` file beside it
 ``FILE.bin``                          CIFAR-10 binary records
 ``FILE-{000..011}.tar``, ``FILE.tar``  WebDataset shards (see ``edgekron.models.shards``)
@@ -31,14 +31,15 @@ from typing import overload
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
+
 from .images import image_files, read_images, resized
 from .pixels import CIFAR10, FASHION_MNIST, IMAGENET, Normalisation, normalisation
 from .shards import Member, shard_members
 
 BUNDLED = Path(__file__).parent / "data"
 
-#: Where the training split is looked for, in this order.
+#: Folders in which the training split is looked for, in this order.
 IDX_FOLDERS = ("$EDGEKRON_DATA", "data/fashion-mnist", "/usr/share/datasets/fashion-mnist")
 
 
@@ -81,7 +82,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class InputSet(ImageSet):
-    """What a network takes, as it takes it: ``images`` is float32 [N, ...], and nothing is done to it."""
+    """Inputs that are ready for a network: ``images`` is float32 [N, ...], and taken unchanged."""
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """The same array."""
@@ -120,10 +121,10 @@ def load(
 ) -> ImageSet:
     """Opens a data set by the word described at the top of this module.
 
-    ``shape`` [C, H, W] is that of the network's input: images are made to fit it, as ``fit`` says (see
-    ``edgekron.models.images``); ``pixels`` and ``order`` say what the network takes them for (see
-    ``edgekron.models.pixels``), in place of what its kind of file is known for. At most ``limit`` images are drawn.
-    Raises ``DataError`` when the set is unknown, unreadable or empty, or cannot be made to fit.
+    ``shape`` [C, H, W] is that of the network's input; images of another shape are made to fit by the rule ``fit``
+    (see ``edgekron.models.images``). ``pixels`` and ``order`` are the numbers and the order of colours that the network
+    was trained on (see ``edgekron.models.pixels``); without them, those of the kind of file. At most ``limit`` images
+    are drawn. Raises ``DataError`` when the set is unknown, unreadable or empty, or cannot be made to fit.
     """
     image = (shape[0], shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     if name.split(":", maxsplit=1)[0] == "fashion-mnist":
@@ -198,12 +199,12 @@ def _from_path(name: str) -> ImageSet:
 
 
 def _known(channels: int) -> Normalisation:
-    """What images of unknown origin are taken for."""
+    """The normalisation of images of unknown origin."""
     return IMAGENET if channels == 3 else FASHION_MNIST
 
 
 def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(images or inputs, labels), float32 where they are inputs."""
+    """(images, labels) or (inputs, labels); inputs are float32."""
     try:
         with np.load(path, allow_pickle=False) as file:
             what = "inputs" if "inputs" in file else "images"

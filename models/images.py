@@ -1,7 +1,7 @@
 """Folders of image files, made to fit a network's input.
 
 ``DIR/CLASS/*.png`` has labels, ``DIR/*.png`` has none. Files that do not end like an image (annotations, notes) are
-passed over. How an image of another size is made to fit:
+passed over. An image of another size is made to fit by one of these rules:
 
 =============  ==========================================================================
 ``crop``       scaled until it covers the input, the rest cut off evenly (classification)
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
+
 from .shards import Member
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def image_files(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def read_images(files: Sequence[Path | Member], shape: tuple[int, int, int] | None, fit: str = "crop") -> np.ndarray:
-    """uint8 [N, H, W, C] of ``shape`` (C, H, W); without one, as the files are, which must then agree.
+    """uint8 [N, H, W, C] of ``shape`` (C, H, W); without a shape, that of the files, which must then all agree.
 
-    Those made to fit are kept in an unnamed file. Raises ``DataError`` for a file that cannot be read, images of
-    several shapes, and a number of channels that images do not have.
+    Images that are made to fit are kept in an unnamed file. Raises ``DataError`` for a file that cannot be read, images
+    of several shapes, and a number of channels that images do not have.
     """
     if shape is None:
         return _as_they_are(files)
@@ -72,7 +73,7 @@ def read_images(files: Sequence[Path | Member], shape: tuple[int, int, int] | No
 
 
 def resized(images: np.ndarray, shape: tuple[int, int, int], fit: str = "crop") -> np.ndarray:
-    """uint8 [N, h, w, C] at the height and width of ``shape`` (C, H, W); as they are where they fit."""
+    """uint8 [N, H, W, C] of images [N, h, w, C], at the height and width of ``shape`` (C, H, W)."""
     from PIL import Image
 
     _, height, width = shape

@@ -2,8 +2,8 @@
 
 Source: Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: Inverted Residuals and Linear Bottlenecks* (CVPR 2018),
 table 2. ``stem="small"`` removes the first two strides, the usual form for 32x32 images. ``width`` is the paper's width
-multiplier: numbers of channels are multiples of 8, no more than a tenth below what it makes of them, and the last layer
-never has fewer than 1,280.
+multiplier: the product is rounded to a multiple of 8, by no more than a tenth downwards, and the last layer never has
+fewer than 1,280 channels.
 """
 
 from __future__ import annotations

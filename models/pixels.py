@@ -1,4 +1,4 @@
-"""How a network was trained to see pixels: which numbers stand for black and white, and the order of the colours.
+"""The pixels that a network was trained on: the numbers for black and white, and the order of the colours.
 
 A word of ``RANGES``, or mean and standard deviation by channel in units of full scale, such as
 ``0.485,0.456,0.406/0.229,0.224,0.225``: a byte p becomes (p / 255 - mean) / std.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from .errors import DataError
+from edgekron.errors import DataError
 
 #: Mean and standard deviation of the pixels, in [0, 1], of the Fashion-MNIST training images.
 FASHION_MNIST = ((0.2860,), (0.3530,))

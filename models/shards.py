@@ -1,9 +1,9 @@
-"""WebDataset shards: tar files with, for each image, one member that is a picture and one that is its class.
+"""WebDataset shards: tar files in which each image is two members, a picture and a class.
 
     train-{000..011}.tar        000.jpg  000.cls  001.jpg  001.cls ...
 
-Members of one image share the name up to the first dot. ``cls`` is a number in text; where there is none, the class is
-unknown. Shards are read by the standard library: an index is made first, and a picture is read when it is asked for.
+Members of one image share the name up to the first dot. ``cls`` is a number in text; an image without this member has
+no known class. Shards are read by the standard library: first an index, and later each picture that is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
+from edgekron.errors import DataError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

@@ -1,8 +1,8 @@
 """Trains a bundled network by its recipe: ``python -m edgekron.models.train resnet20``.
 
 The loop is the one of ``edgekron.training``: SGD with Nesterov momentum, a linear warm-up and a cosine to zero, label
-smoothing, random crops, flips and erasing, and an exponential moving average of the weights, whose last value is what
-is saved. A state stays in ``runs/NAME`` until the end; the same command takes it up again.
+smoothing, random crops, flips and erasing, and an exponential moving average of the weights, whose last value is saved.
+The state of an unfinished run stays in ``runs/NAME``, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from edgekron.training import Augmentation, Examples, Progress, Settings, Trainer, joined
 
 from . import datasets
-from .catalog import CHECKPOINTS, RECIPES, build
+from .catalog import CHECKPOINTS, RECIPES, CheckpointFacts, build
 
 if TYPE_CHECKING:
     from .datasets import ImageSet
@@ -93,8 +93,8 @@ def both(train_set: ImageSet, test_set: ImageSet) -> tuple[Examples, Examples]:
     )
 
 
-def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, object]:
-    """Runs the recipe ``name`` to its end and writes the checkpoint to the folder; returns what is written beside it.
+def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> CheckpointFacts:
+    """Runs the recipe ``name`` to its end and writes the checkpoint to the folder; returns the facts beside it.
 
     The state of an unfinished run is below ``runs``.
     """
@@ -122,7 +122,7 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, o
         )
         outcome = trainer.run()
         device = processes.device_name
-    facts: dict[str, object] = {
+    facts: CheckpointFacts = {
         "network": recipe.network,
         "data": recipe.data,
         "top1": round(outcome.best.top1 or 0.0, 2),

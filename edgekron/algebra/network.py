@@ -7,8 +7,9 @@ into parts, coarse to fine (f = f1 * F2 + f2, and so on), adds rank axes, and na
     channel SVD           A[r, f1]              B[r, c1, h1, w1]
     Tucker-2              U[f1, r1]             G[r1, r2, h1, w1]         V[r2, c1]
 
-The first letter of an axis says what it is: ``f``, ``c``, ``h``, ``w`` parts of the kernel's axes, ``r`` a rank, and
-``g`` the groups of a grouped convolution, each with a network of its own. Summing over the ranks gives W (``expand``).
+The first letter of an axis is its kind: ``f``, ``c``, ``h``, ``w`` for parts of the kernel's axes, ``r`` for a rank,
+and ``g`` for the groups of a grouped convolution, each with a network of its own. Summing over the ranks gives W
+(``expand``).
 
 **Contraction.** Contracting the factors one after the other with the activation gives the same convolution without ever
 building W. The activation carries *open* channel axes, at first g and the parts of c. For the factor at hand,
@@ -19,15 +20,15 @@ building W. The activation carries *open* channel axes, at first g and the parts
     carried      open, and not in this factor                            -> groups that share their filters
 
 and the factor's own h and w axes are the window, dilated by the product of the finer parts of the same axis. Each
-axis is padded once, at the first stage that is spatial on it, and strided once, at the last one: both are exact,
-because every earlier or later stage acts on single pixels of that axis or on the padded image. At the end the open
-axes are g and the parts of f. Nothing here depends on torch.
+axis is padded once, at the first stage that is spatial on the axis, and strided once, at the last such stage. Both are
+exact, because every earlier stage acts on single pixels of that axis, and every later one on the padded image. At the
+end the open axes are g and the parts of f. Nothing here depends on torch.
 
 **Transposed convolution.** One of stride s with the weight V[c, f, h, w] is an ordinary convolution of stride 1 with
-the kernel W[f, c, h, w] = V[c, f, -h, -w] on an image with s - 1 zeros between its pixels (``Geometry.upsample``): what
-it crops is what is missing from the padding d * (k - 1). So it has the same structures, moments and bias, and it is
-contracted in the same way: pixels are spread at the first stage that is spatial on the axis, which alone runs as a
-transposed convolution. All later ones are ordinary, and of the padding each takes as much as its window reaches.
+the kernel W[f, c, h, w] = V[c, f, -h, -w] on an image with s - 1 zeros between its pixels (``Geometry.upsample``) and
+a padding of d * (k - 1) less the crop. So structures, moments and bias are those of the ordinary convolution, and so is
+the contraction: pixels are spread at the first stage that is spatial on the axis, which alone runs as a transposed
+convolution. All later stages are ordinary, and each takes as much of the padding as its window reaches.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+
+from .arrays import Array, einsum
 
 Pair = tuple[int, int]
 #: ((before, after) along h, (before, after) along w)
@@ -69,7 +71,7 @@ class Geometry:
 
     @property
     def transposed(self) -> bool:
-        """Whether it is that of a transposed convolution."""
+        """Whether the geometry is that of a transposed convolution."""
         return self.upsample != (1, 1)
 
     def output_size(self, size: Pair, kernel: Pair) -> Pair:
@@ -83,15 +85,16 @@ class Geometry:
         return h, w
 
     def crop(self, kernel: Pair) -> Padding:
-        """What a transposed convolution with this geometry cuts from its whole output; negative behind, where zeros
-        follow it.
+        """The pixels that a transposed convolution cuts from its whole output, before and after along each axis.
+
+        A negative number of pixels after the output stands for as many zeros behind it.
         """
         spans = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
         h, w = ((span - before, span - after) for span, (before, after) in zip(spans, self.padding, strict=True))
         return h, w
 
     def positions(self, size: Pair, kernel: Pair) -> int:
-        """How often every weight is used on an input of ``size``: once for each output pixel, those of a transposed
+        """How often every weight is used on an input of ``size``: once for each output pixel, in a transposed
         convolution once for each input pixel.
         """
         return math.prod(size if self.transposed else self.output_size(size, kernel))
@@ -134,7 +137,7 @@ class FactorNetwork:
     """Axes of each factor and the size of each axis. The tensors live elsewhere, in the same order.
 
     ``factors`` is written as one string, factors separated by commas, axes by spaces: ``"r f1, r c1 h1 w1"``.
-    Raises ``StructureError`` if an axis has no size, a rank is in one factor alone, or an axis of the kernel in two.
+    Raises ``StructureError`` if an axis has no size, a rank is in one factor alone, or a part of the kernel in two.
     """
 
     factors: str
@@ -172,7 +175,7 @@ class FactorNetwork:
         return tuple(sorted({a for axes in self.axes for a in axes if a[0] == kind}, key=lambda a: (len(a), a)))
 
     def total(self, kind: str) -> int:
-        """Size of a kernel axis: the product of its parts, 1 where it has none."""
+        """Size of a kernel axis: the product of its parts, 1 for an axis without parts."""
         return math.prod(self.sizes[a] for a in self.parts(kind))
 
     @property
@@ -198,16 +201,9 @@ class FactorNetwork:
         left = ",".join("".join(letters[a] for a in axes) for axes in self.axes)
         return f"{left}->{''.join(letters[a] for a in out)}"
 
-    def expand(self, tensors: Sequence[Any]) -> Any:
-        """The dense kernel [F, C / groups, kh, kw] from numpy arrays or torch tensors."""
-        first = tensors[0]
-        if hasattr(first, "detach"):
-            import torch
-
-            return torch.einsum(self.equation(), *tensors).reshape(self.kernel_shape)
-        import numpy as np
-
-        return np.einsum(self.equation(), *tensors, optimize=True).reshape(self.kernel_shape)
+    def expand(self, tensors: Sequence[Array]) -> Array:
+        """The dense kernel [F, C / groups, kh, kw] from the factors: arrays of numpy, or tensors of torch."""
+        return einsum(self.equation(), tensors, optimize=True).reshape(self.kernel_shape)
 
     def stages(self, order: Sequence[int], geometry: Geometry | None = None) -> tuple[Stage, ...]:
         """The contraction in ``order`` (a permutation of the factors' indices) as stages, first to last."""

@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.output, arguments.force, _FILES)
     trained = models.facts(arguments.model) if arguments.model in models.NETWORKS else None
     if trained is None or trained["data"] != "fashion-mnist":
-        names = [name for name in models.NETWORKS if (models.facts(name) or {}).get("data") == "fashion-mnist"]
+        known = {name: models.facts(name) for name in models.NETWORKS}
+        names = [name for name, one in known.items() if one is not None and one["data"] == "fashion-mnist"]
         raise UserError(f"the demo has no trained network {arguments.model!r}; it can show {', '.join(names)}.")
     if not arguments.seconds > 0:
         raise UserError(f"--seconds {arguments.seconds:g} must be above 0.")

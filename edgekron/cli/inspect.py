@@ -59,7 +59,7 @@ def _row(layer: Layer) -> dict[str, Any]:
     return {
         "layer": layer.name,
         "kind": layer.kind,
-        "kernel": list(layer.kernel.shape) if layer.kernel is not None else None,
+        "kernel": list(layer.kernel_shape) if layer.has_kernel else None,
         "groups": layer.groups,
         "stride": list(layer.geometry.stride),
         "output": list(layer.output_size),

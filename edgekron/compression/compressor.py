@@ -21,7 +21,7 @@ import numpy as np
 
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
-from edgekron.fitting.fit import Fit, Fitter, _factorized, _kernel
+from edgekron.fitting.fit import Fit, Fitter, as_factorized, kernel_of
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import Cost, is_whole
 from edgekron.memory import give_back
@@ -30,7 +30,7 @@ from edgekron.planning.lines import check_kernels, check_lowering, ranks_of, tem
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.planning.survey import PlanOptions, make_plan, original_layers
 from edgekron.processes import ALONE, Processes, Progress, silent
-from edgekron.pruning import CRITERIA, Pruning, Settings, criterion_of, prune, prune_as, pruned_plan
+from edgekron.pruning import CRITERIA, Pruning, PruningSettings, criterion_of, prune, prune_as, pruned_plan
 
 from .refit import fit_degeneracy, refit
 from .report import CompressionReport, LayerReport, dense_row, with_pruning
@@ -40,7 +40,7 @@ from .report import CompressionReport, LayerReport, dense_row, with_pruning
 class CompressionOptions(PlanOptions):
     """``PlanOptions``, and how to prune; None for the defaults."""
 
-    pruning: Settings | None = None
+    pruning: PruningSettings | None = None
 
 
 DEFAULTS = CompressionOptions()
@@ -128,7 +128,7 @@ def draft(
     _check_alone(processes)
     original_layers(hub)
     first = {unit: math.sqrt(ratio) if family else ratio for unit, ratio in ratios.items()}
-    pruned = prune(hub, criterion, options.pruning or Settings(), ratios=first, data=data, progress=progress)
+    pruned = prune(hub, criterion, options.pruning or PruningSettings(), ratios=first, data=data, progress=progress)
     factorized = None
     if family:
         left = _ratios_left(hub, pruned.hub, ratios)
@@ -215,7 +215,7 @@ def apply_plan(
     *,
     pruned: Pruning | None = None,
     data: Sequence[np.ndarray] = (),
-    pruning: Settings | None = None,
+    pruning: PruningSettings | None = None,
     processes: Processes = ALONE,
     progress: Progress = silent,
 ) -> Compression:
@@ -242,7 +242,7 @@ def apply_plan(
                 other.advance(layer)
                 line = plan.layers[layer.name]
                 found = refit(layer, line, reference, other, first=index == 0, seed=index)
-                made = _factorized(layer, found.fit, line.order, line.forms, found.bias)
+                made = as_factorized(layer, found.fit, line.order, line.forms, found.bias)
                 result.factorize(layer.name, processes.agreed(made, Factorized.to_bytes, Factorized.from_bytes))
                 row = _fitted(rows[layer.name], layer, line, found.fit)
                 rows[layer.name] = replace(row, error=found.error, fit=found.name, tried=found.tried)
@@ -251,8 +251,8 @@ def apply_plan(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fit = Fitter(template_of(layer, line), _kernel(layer), None).closed_form(*ranks_of(layer, line))
-            result.factorize(layer.name, _factorized(layer, fit, line.order, line.forms, layer.bias))
+            fit = Fitter(template_of(layer, line), kernel_of(layer), None).closed_form(*ranks_of(layer, line))
+            result.factorize(layer.name, as_factorized(layer, fit, line.order, line.forms, layer.bias))
             row = _fitted(rows[layer.name], layer, line, fit)
             rows[layer.name] = replace(row, error=fit.error, fit="weights", tried={})
     progress("fit", len(todo), len(todo))

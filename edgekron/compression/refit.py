@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from edgekron.fitting.calibration import Walk, sample
-from edgekron.fitting.fit import LARGE, Fit, Fitter, _kernel, least_squares_kernel
+from edgekron.fitting.fit import LARGE, Fit, Fitter, kernel_of, least_squares_kernel
 from edgekron.fitting.moments import Moments
 from edgekron.graph import Layer
 from edgekron.memory import give_back
@@ -54,7 +54,7 @@ def refit(layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first:
 
     ``first`` says that both networks give the layer the same inputs; ``seed`` draws the patches.
     """
-    kernel, template, ranks = _kernel(layer), template_of(layer, line), ranks_of(layer, line)
+    kernel, template, ranks = kernel_of(layer), template_of(layer, line), ranks_of(layer, line)
     taken = sample(layer, kernel, reference, reference, seed)
     tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
     if not first:

@@ -194,7 +194,10 @@ def _pruned(row: LayerReport, old: Layer, new: Layer, pruning: Pruning) -> Layer
             compressed=Cost(new.dense_macs, new.dense_parameters),
             reason=f"makes {made} of {outputs} channels, reads {read} of {inputs}",
         )
-    return dataclasses.replace(row, **pruning.facts.get(old.name, {}))
+    repaired = pruning.repairs.get(old.name)
+    if repaired is None:
+        return row
+    return dataclasses.replace(row, error=repaired.error, repair=repaired.repair, tried=repaired.tried)
 
 
 def _counts(new: Layer, old: Layer, axis: int) -> tuple[int, int]:

@@ -1,11 +1,10 @@
 """Runs a hub over calibration images layer by layer, every node once, in bounded memory.
 
-A ``Walk`` stands at a cut through the graph: the nodes before it have run, and the values that nodes after it still
-need are on disk, one file each. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that was
-replaced while the walk stood before it runs as replaced, so later layers see the inputs of the network as compressed
-so far.
+A ``Walk`` stands at a cut through the graph: all nodes in front of the cut have run, and the values that later nodes
+still need are on disk, one file each. Moving on runs the nodes between two cuts in ONNX Runtime. A layer that is
+replaced before the walk passes runs as replaced, so later layers see the inputs of the network as compressed so far.
 
-Of several processes each has every so many-th image, and what is found of a layer is summed or gathered over all.
+Several processes share out the images evenly, and sum or gather their findings about a layer.
 """
 
 from __future__ import annotations
@@ -53,10 +52,10 @@ class HasOutput(Protocol):
 
 
 class Walk:
-    """A cut moving through ``hub`` with the images of ``batches`` (float32 [n, C, H, W] each) behind it.
+    """A cut that moves through ``hub``, which the images of ``batches`` (float32 [n, C, H, W] each) have run up to.
 
-    Whatever the size of the batches, ``AT_ONCE`` images are in memory at a time. All ``processes`` are given the same
-    batches, and each takes its own images out of them, at least one.
+    ``AT_ONCE`` images are in memory at a time, however large the batches. All ``processes`` get the same batches, and
+    each takes its own images, at least one.
     """
 
     def __init__(self, hub: Hub, batches: Iterable[np.ndarray], processes: Processes = ALONE) -> None:
@@ -101,7 +100,7 @@ class Walk:
             ) from None
 
     def advance(self, layer: HasOutput) -> None:
-        """Moves the cut to just before the node of ``layer``, or of whatever makes a value of the graph."""
+        """Moves the cut to just before the node that makes the output of ``layer``; never back."""
         target = _position(self._hub, layer)
         if target <= self._position:
             return
@@ -134,9 +133,9 @@ class Walk:
                 yield np.load(file)
 
     def images(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
-        """A value that is alive at the cut, one image [1, ...] at a time, with its number among those of all processes.
+        """A value that is alive at the cut, image by image: (number among the images of all processes, [1, ...]).
 
-        A value with several rows for an image comes row by row, and these are what is numbered.
+        A value with several rows for each image comes row by row, and the number is that of the row.
         """
         for numbers, piece in zip(self._numbers, self.values(name), strict=True):
             rows = -(-len(piece) // len(numbers))
@@ -144,8 +143,9 @@ class Walk:
                 yield numbers[i // rows] * rows + i % rows, piece[i : i + 1]
 
     def outputs(self, hub: Hub, images: int) -> list[np.ndarray]:
-        """All outputs when ``hub``, equal up to the cut, runs from here on, of this process's part of the first
-        ``images`` images.
+        """All outputs of ``hub``, which equals the walk's own up to the cut, for the first ``images`` images.
+
+        Of several processes each computes its own part.
         """
         known = [name for name in hub.output_names if name in self._files]
         wanted = [name for name in hub.output_names if name not in known]
@@ -195,7 +195,7 @@ def _session(hub: Hub, inputs: Sequence[str], outputs: Sequence[str]) -> onnxrun
 
 @dataclass(frozen=True)
 class Sample:
-    """What calibration leaves of a layer: moments to fit on, and held-out patches x [m, g, d] with outputs y [m, F]."""
+    """A layer's calibration data: moments to fit on, and held-out patches x [m, g, d] with outputs y [m, F]."""
 
     moments: Moments
     x: Tensor
@@ -204,17 +204,18 @@ class Sample:
     def error(self, kernel: Tensor, bias: Tensor) -> float:
         """Squared error of the outputs on the held-out patches, relative to the outputs' variance.
 
-        The variance is the one of the moments: a few held-out patches may have next to none of their own.
+        The variance is that of the moments, because a few held-out patches may hardly vary.
         """
         predicted = apply_kernel(self.x, kernel) + bias.float()
         return float((self.y - predicted).square().sum()) / len(self.y) / max(self.moments.yy, 1e-30)
 
 
 def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int) -> Sample:
-    """The inputs of ``layer`` from the walk ``inputs``, with the outputs that the original network's walk has.
+    """Patches of ``layer``'s inputs from the walk ``inputs``, with the outputs of the original layer in ``outputs``.
 
-    Both walks must stand at the layer, and have the same processes, which all get the same but for rounding. Every
-    eighth image is held out; fewer than eight serve both ends.
+    ``outputs`` walks the original network, ``inputs`` the compressed one, and both must stand at the layer. All their
+    processes get the same sample, but for rounding. Every eighth image is held out; fewer than eight images serve both
+    ends.
     """
     processes = outputs.processes
     d = math.prod(layer.kernel_shape[1:])
@@ -227,8 +228,8 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
     for (index, value), (_, other) in zip(outputs.images(layer.input), inputs.images(layer.input), strict=True):
         # The same generator state for both walks: the same positions of the same images.
-        original = _patches(layer, value, per_image, np.random.default_rng((seed, index)))
-        x = original if outputs is inputs else _patches(layer, other, per_image, np.random.default_rng((seed, index)))
+        original = patches_of(layer, value, per_image, np.random.default_rng((seed, index)))
+        x = original if outputs is inputs else patches_of(layer, other, per_image, np.random.default_rng((seed, index)))
         y = apply_kernel(original, kernel) + bias
         if index % 8 == 7 or images < 8:
             step = -(-len(x) // most_held)
@@ -254,7 +255,8 @@ def apply_kernel(x: Tensor, kernel: Tensor) -> Tensor:
     return torch.einsum("mgd,gfd->mgf", x, k).reshape(len(x), -1)
 
 
-def _patches(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:
+def patches_of(layer: Layer, value: np.ndarray, per_image: int, rng: np.random.Generator) -> Tensor:
+    """``per_image`` patches [m, groups, d] for each image of a layer's input; all rows of a fully connected layer's."""
     if layer.kind == "linear":
         return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
     return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, per_image, rng)

@@ -1,18 +1,17 @@
 """Fits factors to a layer's outputs instead of its weights.
 
 With the moments of ``edgekron.fitting.moments``, the error of a kernel K is a quadratic form in K, and K is multilinear
-in the factors. Every fit has the same three parts, whatever the structure:
+in the factors. For all structures a fit has the same three parts:
 
 1. *Whitening.* xx is approximated by a Kronecker product with one matrix S_t for each factor, over that factor's own
    input axes (a power iteration of partial traces). With S_t = L_t L_t^T, the error of K is nearly the plain Frobenius
-   error of K L, L = (x) L_t, and K L has the same structure as K, since each L_t is absorbed by its factor.
+   error of K L, L = (x) L_t, and K L has the same structure as K, since each factor absorbs its L_t.
 2. *Closed form.* The structure's own decomposition of K* L, where K* is the least-squares kernel. For the channel SVD
    this is the exact optimum (the principal components of the outputs), because one factor has all the input axes; it
    needs the products of the outputs only, K* xx K*^T, which are much smaller than L.
-3. *Refinement.* L-BFGS on the exact error in the whitened factors, where it is well conditioned.
+3. *Refinement.* L-BFGS on the exact error, which is well conditioned in the whitened factors.
 
-A ridge keeps L_t invertible where the data have no variance: Cholesky of the bare, often singular matrix would fail
-there.
+A ridge keeps L_t invertible in directions without variance: Cholesky of the bare, often singular matrix would fail.
 """
 
 from __future__ import annotations
@@ -53,15 +52,14 @@ class Fit:
 
     def kernel(self) -> Tensor:
         """The dense kernel that the factors stand for."""
-        kernel: Tensor = self.network.expand(self.tensors)
-        return kernel
+        return self.network.expand(self.tensors)
 
 
 class Whitening:
-    """L = (x) L_t for one way of sharing the input axes among factors, with the inverse of each L_t, in float32: it is
-    only a change of coordinates, which its inverse undoes.
+    """L = (x) L_t for one way of sharing the input axes among factors, and the inverse of each L_t.
 
-    Built for any rank of a template: only the axes c, h, w of each factor matter.
+    float32 is enough for a change of coordinates that is undone afterwards. One whitening serves all ranks of a
+    template: only the axes c, h, w of each factor matter.
     """
 
     def __init__(self, network: FactorNetwork, moments: Moments) -> None:
@@ -149,7 +147,7 @@ def _nearest_kronecker(
 
 
 def _einsum_by_rows(equation: str, row: str, *operands: Tensor) -> Tensor:
-    """``torch.einsum`` of two or more operands in slices along the axis ``row``, for it copies what it reorders."""
+    """``torch.einsum`` of two or more operands, in slices along the axis ``row`` because einsum copies operands."""
     inputs, output = equation.split("->")
     places = [axes.find(row) for axes in inputs.split(",")]
     size = operands[0].shape[places[0]]
@@ -244,11 +242,10 @@ class Fitter:
 
     def closed_form_kernel(self, *ranks: int) -> Tensor:
         """The dense kernel of ``closed_form(*ranks)``, whose error has not been computed."""
-        kernel: Tensor = self._template.network(*ranks).expand([t.float() for t in self._closed_factors(ranks)])
-        return kernel
+        return self._template.network(*ranks).expand([t.float() for t in self._closed_factors(ranks)])
 
     def closed_form_error(self, *ranks: int) -> float:
-        """The error of ``closed_form(*ranks)``; without moments read off the singular values where these tell it."""
+        """The error of ``closed_form(*ranks)``; without moments, singular values alone tell that of optimal forms."""
         if self._moments is None and self._template.optimal:
             tail = self._closed.spectra[0].tail()
             return float(tail[ranks[0]] / tail[0].clamp_min(1e-30))
@@ -293,14 +290,14 @@ def refine(
         for i, t in enumerate(start)
     ]
     scale = 1.0 / max(moments.yy, 1e-30)
-    optimiser = torch.optim.LBFGS(
+    optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
         whitened, max_iter=iterations, history_size=HISTORY, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
 
     def plain() -> list[Tensor]:
         return [whitening.factor(i, t, inverse=True) for i, t in enumerate(whitened)]
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimiser.zero_grad()
         kernel = network.expand(plain())
         k = kernel.detach().reshape(moments.yx.shape)
@@ -308,10 +305,10 @@ def refine(
         value = (torch.dot(k.flatten(), product.flatten()) / 2 - torch.dot(k.flatten(), moments.yx.flatten())) * scale
         del k
         # The gradient with respect to K is known; only the factors' share is left to autograd.
-        kernel.backward(product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
-        return value
+        torch.autograd.backward(kernel, product.sub_(moments.yx).mul_(scale).reshape(kernel.shape))
+        return float(value)
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     with torch.no_grad():
         return plain()
 
@@ -325,19 +322,21 @@ def balanced(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [(t * (mean / n)).float() for t, n in zip(tensors, norms, strict=True)]
 
 
-def _kernel(layer: Layer) -> Tensor:
+def kernel_of(layer: Layer) -> Tensor:
+    """A copy of the layer's kernel [F, C / groups, kh, kw], to fit factors to."""
     if layer.kernel is None:
         raise AssertionError(f"layer {layer.name} has no kernel although it is not frozen")
     return torch.from_numpy(np.array(layer.kernel))
 
 
-def _factorized(
+def as_factorized(
     layer: Layer,
     fit: Fit,
     order: Sequence[int],
     forms: Mapping[str, tuple[str, ...]],
     bias: np.ndarray | None,
 ) -> Factorized:
+    """The layer with the fitted factors, contracted in ``order``; an empty order is the one with the fewest MACs."""
     order = tuple(order) or fit.network.best_order(layer.input_size, layer.geometry)
     tensors = tuple(t.numpy() for t in fit.tensors)
     return Factorized(layer.name, layer.kind, fit.network, tensors, bias, order, layer.geometry, dict(forms))

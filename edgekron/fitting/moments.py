@@ -28,7 +28,7 @@ from torch import Tensor
 from edgekron.algebra import Geometry, Pair
 from edgekron.processes import ALONE, Processes
 
-#: Share of the uncentred second moments that float32 patches cannot resolve.
+#: Share of the uncentred second moments below which float32 patches are only rounding.
 ROUNDING = 1e-7
 #: Patches that are summed at once, and elements of xx that are updated at once.
 ROWS, PIECE = 512, 2**18
@@ -36,8 +36,10 @@ ROWS, PIECE = 512, 2**18
 
 @dataclass(frozen=True)
 class Moments:
-    """Centred moments of one layer: ``xx`` [g, d, d], ``yx`` [g, F / g, d], ``yy`` the outputs' variance summed over
-    channels, ``mean_x`` [g, d], ``mean_y`` [F], all float64 but ``xx`` and ``yx``, which are float32.
+    """Centred moments of one layer.
+
+    ``xx`` [g, d, d] and ``yx`` [g, F / g, d] are float32; ``yy``, the outputs' variance summed over channels, and the
+    means ``mean_x`` [g, d] and ``mean_y`` [F] are float64.
     """
 
     xx: Tensor
@@ -59,10 +61,10 @@ class Moments:
         return self.mean_y - (k @ self.mean_x.float()[..., None]).double().reshape(-1)
 
     def lean(self, kernel: Tensor, strength: float) -> Moments:
-        """Moments as if a share ``strength`` of white inputs had gone through the original ``kernel``: the fit leans
-        towards it where the data say little.
+        """Moments as if a share ``strength`` of white inputs had gone through the original ``kernel``.
 
-        In place, for ``xx`` can be larger than the network: of these moments, only the means are of use afterwards.
+        A fit then leans towards that kernel in directions about which the data say little. The change is in place, as
+        ``xx`` can be larger than the network: of these moments, only the means are of use afterwards.
         """
         k = kernel.float().reshape(self.yx.shape)
         diagonal = self.xx.diagonal(dim1=-2, dim2=-1)
@@ -92,7 +94,7 @@ class MomentSums:
             self._sum()
 
     def _sum(self) -> None:
-        """Adds what is waiting."""
+        """Adds the patches that are waiting."""
         if not self._waiting:
             return
         x, y = (torch.cat([pair[i] for pair in self._waiting]) for i in (0, 1))
@@ -108,7 +110,7 @@ class MomentSums:
         self._yy += float((y * y).sum(dtype=torch.float64))
 
     def finish(self, processes: Processes = ALONE) -> Moments:
-        """The centred moments of what all ``processes`` have added; the sums are used up."""
+        """The centred moments of all patches that all ``processes`` have added; the sums are used up."""
         self._sum()
         for sums in (torch.from_numpy(self._xx), self._yx, self._x, self._y):
             processes.sum(sums)
@@ -125,7 +127,7 @@ class MomentSums:
         return Moments(xx, yx.float(), yy, mean_x, mean_y, n)
 
     def _centred(self, mean: np.ndarray) -> Tensor:
-        """The float32 matrix xx, row by row in the place of the sums: these take 170 MB for 512 channels and 3x3."""
+        """The float32 matrix xx, written row by row over the sums, which take 170 MB for 512 channels and 3x3."""
         total, self._xx = self._xx, np.empty(0)
         shape = total.shape
         small = total.reshape(-1).view(np.float32)[: total.size].reshape(shape)
@@ -136,7 +138,7 @@ class MomentSums:
         return torch.from_numpy(total.view(np.float32)[: math.prod(shape)].reshape(shape))
 
     def _rows(self) -> Iterator[tuple[int, slice]]:
-        """The rows of xx, group by group, in pieces, so that nothing as large as it need stand beside it."""
+        """The rows of xx, group by group, in pieces, so that no second matrix of the size of xx is ever in memory."""
         groups, d = self._x.shape
         step = max(1, PIECE // d)
         return ((group, slice(i, min(i + step, d))) for group in range(groups) for i in range(0, d, step))

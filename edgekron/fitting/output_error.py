@@ -1,4 +1,4 @@
-"""How far a changed network is off at its outputs, on the calibration images that stand at a cut."""
+"""The error of a changed network at its outputs, on the calibration images of a walk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class OutputError:
         self._variation = torch.stack([self._squares(value).clamp_min(1e-30) for value in self._reference])
 
     def __call__(self, trial: Hub) -> float:
-        """Squared error over squared deviation from the mean, summed over outputs; ``trial`` differs from the original
-        behind the cut alone.
+        """The squared error over the squared deviation from the mean, summed over outputs.
+
+        ``trial`` may differ from the original network only behind the walk's cut.
         """
         outputs = self._walk.outputs(trial, self._images)
         errors = [float(np.square(a - b).sum()) for a, b in zip(outputs, self._reference, strict=True)]

@@ -5,7 +5,8 @@
     hub.factorize("layer1.0.conv1", Factorized(...))
     hub.save("resnet.hub.onnx")
 
-A hub file is an ordinary ONNX file: ONNX Runtime runs it, a viewer opens it.
+A hub file is an ordinary ONNX file, which ONNX Runtime runs and a viewer opens. ``layers`` describes the nodes with
+weights, ``passes`` is what happens to every imported graph.
 """
 
 from .factorized import Factorized

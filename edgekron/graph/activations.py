@@ -11,7 +11,7 @@ from .hub import Hub
 
 
 def peak_activations(hub: Hub) -> tuple[int, str]:
-    """(bytes, node): the largest sum of live float32 activations for one image, and where it is reached.
+    """(bytes, node): the largest sum of live float32 activations for one image, and the node that reaches this sum.
 
     A value lives from the node that makes it to the last node that reads it. Values of unknown shape count as nothing.
     """

@@ -1,7 +1,7 @@
-"""The sizes of inputs and outputs as an ONNX file gave them: which are fixed, which open, and by what names.
+"""The sizes of inputs and outputs as an ONNX file gave them: the fixed ones, and the names of the open ones.
 
-In the hub the batch is always open and every other size of the input is known. What the file said is kept in the
-model's metadata, so that an exported ONNX file has the batch, and the open height and width, that the file had.
+In the hub the batch is always open and every other size of the input is known. The sizes of the file are kept in the
+model's metadata, so that an exported ONNX file has the same batch, and the same open height and width.
 """
 
 from __future__ import annotations

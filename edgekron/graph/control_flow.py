@@ -1,4 +1,4 @@
-"""What nodes with graphs inside them (If, Loop, Scan) read: their inputs, and outer values that the inner nodes use."""
+"""The values that a node reads; one with graphs inside (If, Loop, Scan) also reads what its inner nodes use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def reads(node: ir.Node) -> list[ir.Value]:
-    """Every value of the node's own graph, or of one around it, that it or a graph inside it uses; none twice."""
+    """Every value that a node, or a graph inside the node, uses from the graphs around; none twice."""
     values = [value for value in node.inputs if value is not None]
     for graph in _inner(node):
         made = {*graph.inputs, *graph.initializers.values()}

@@ -1,6 +1,7 @@
 """A part of a hub as a model of its own: the nodes that lie between given values.
 
-Used often, for one layer after the other, so it walks only the nodes it takes and copies only their initializers.
+``extract`` is called for one layer after the other, so it walks only the nodes of the part and copies only their
+initializers.
 """
 
 from __future__ import annotations

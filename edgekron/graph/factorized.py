@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgekron.algebra import FactorNetwork, Geometry, StructureError
-from edgekron.algebra.lowering import FORMS, Step, default_forms, lower, valid_forms
+from edgekron.algebra.lowering import FORMS, default_forms, lower, valid_forms
+from edgekron.algebra.steps import Step
 from edgekron.errors import UserError
 
 if TYPE_CHECKING:

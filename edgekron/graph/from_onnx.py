@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import defs
 from onnx_ir.passes import common
 
@@ -33,9 +33,9 @@ _LARGEST = 2**31 - 2**20
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The file, checked by the ONNX checker; weights that it keeps in other files stay there until it is imported.
+    """The file's model, checked by the ONNX checker; weights in other files are read by ``deserialize``.
 
-    Raises ``UserError`` that says what is wrong with it.
+    Raises ``UserError`` for a file that is missing, damaged or invalid, or whose operators nobody defines.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
@@ -67,7 +67,7 @@ def is_hub(proto: onnx.ModelProto) -> bool:
 
 
 def deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """The model with all its weights at hand. Raises ``UserError`` for a damaged one."""
+    """The model with all its weights at hand. Raises ``UserError`` for a damaged model."""
     try:
         model = ir.serde.deserialize_model(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)
@@ -103,7 +103,7 @@ def import_onnx(proto: onnx.ModelProto, path: Path) -> ir.Model:
 
 
 def _check_text(message: Message, path: Path) -> None:
-    """Raises ``UserError`` for names or metadata that are no text: protobuf gives their bytes and reads on."""
+    """Raises ``UserError`` for names or metadata that are no text: protobuf gives bytes in their place and reads on."""
     for field, value in message.ListFields():
         parts = [value] if isinstance(value, str | bytes | Message) else value
         if field.type == FieldDescriptor.TYPE_STRING and any(isinstance(part, bytes) for part in parts):
@@ -114,7 +114,7 @@ def _check_text(message: Message, path: Path) -> None:
 
 
 def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises ``UserError`` for weights in files that are missing, too short or elsewhere, and for too many of them."""
+    """Raises ``UserError`` for weights in files that are missing, too short or elsewhere, and for too many weights."""
     total = 0
     for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -137,7 +137,7 @@ def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_operators(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises ``UserError`` that names the first node whose operator nobody defines, and how many others there are."""
+    """Raises ``UserError`` that names the first node whose operator nobody defines, and counts all such nodes."""
     own = {(function.domain, function.name) for function in proto.functions}
     unknown = [
         node
@@ -154,7 +154,7 @@ def _check_operators(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_ends(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises ``UserError`` that names an input or output without a stated shape; the checker refuses it, nameless."""
+    """Raises ``UserError`` that names an input or output without a stated shape; the checker's message has no name."""
     for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
         for value in values:
             if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):

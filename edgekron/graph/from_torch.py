@@ -64,8 +64,9 @@ def import_program(path: Path) -> ir.Model:
 
 
 def _traced(module: nn.Module, name: str, example: torch.Tensor) -> ExportedProgram:
-    """The module as a program. ``torch.onnx.export`` would do the same, but prints the module first, and there are
-    modules that cannot be printed.
+    """The module as a program.
+
+    ``torch.onnx.export`` would trace the module too, but prints it first, and some modules cannot be printed.
     """
     with _quiet():
         try:

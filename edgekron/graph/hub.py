@@ -106,9 +106,9 @@ class Hub:
         Raises ``UserError`` when the layer cannot be factorized, or the factors make another kernel or geometry.
         """
         layer = self.layer(layer_name)
-        if layer.frozen_reason is not None or layer.kernel is None:
+        if layer.frozen_reason is not None or not layer.has_kernel:
             raise UserError(f"layer {layer_name} cannot be factorized: it {layer.frozen_reason}")
-        wanted = (layer_name, layer.kind, layer.kernel.shape, layer.groups, layer.geometry)
+        wanted = (layer_name, layer.kind, layer.kernel_shape, layer.groups, layer.geometry)
         network = factorized.network
         given = (factorized.layer, factorized.kind, network.kernel_shape, network.total("g"), factorized.geometry)
         if given != wanted:
@@ -124,13 +124,12 @@ class Hub:
         factorized = layer.factorized
         if factorized is None:
             raise UserError(f"layer {layer_name} is not factorized")
-        kernel = original.kernel
-        given = None if kernel is None else (kernel.shape, original.groups, original.geometry)
+        given = (original.kernel_shape, original.groups, original.geometry) if original.has_kernel else None
         wanted = (factorized.network.kernel_shape, layer.groups, layer.geometry)
-        if kernel is None or given != wanted:
+        if given != wanted:
             raise UserError(f"layer {layer_name} is {wanted}; the layer {original.name} to restore it from is {given}")
         self.model.functions.pop(layer.node.op_identifier(), None)
-        replace_by_dense(layer.node, replace(factorized, bias=original.bias), kernel)
+        replace_by_dense(layer.node, replace(factorized, bias=original.bias), original.kernel)
 
     def dense(self) -> Hub:
         """A copy in which every factorized layer is the ordinary Conv or Gemm of its expanded kernel."""

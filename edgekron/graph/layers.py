@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,8 @@ import onnx_ir as ir
 from edgekron.algebra import Geometry, Pair, dense_macs
 
 from .factorized import Factorized, Kind, is_factorized, layer_of, read_node
-from .nodes import adjoint_kernel
+from .kernels import DenseKernel, dense_kernel
+from .values import float_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer as the hub holds it now.
+    """One layer as the hub held it when the layer was asked for: later changes of the hub do not show here.
 
-    ``kernel`` is dense, [F, C / groups, kh, kw] ([F, C, 1, 1] for a fully connected layer, always y = W x), and None
-    where the weights are not constant float32 or not those of an image layer. For a transposed convolution, ``kernel``
-    and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and ``output`` are
-    value names, the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the layer cannot
-    be factorized; it is None where it can.
+    ``weights`` is what the kernel is made of: the factors of a factorized layer, or the stored weight of an ordinary
+    one; None for a weight that is not constant float32, or not that of an image layer. For a transposed convolution,
+    the kernel and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and
+    ``output`` are value names; the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the
+    layer cannot be factorized, and is None for a layer that can.
     """
 
     name: str
     kind: Kind
     node: ir.Node
-    kernel: np.ndarray | None
+    weights: Factorized | DenseKernel | None
     bias: np.ndarray | None
     geometry: Geometry
     groups: int
@@ -40,18 +42,35 @@ class Layer:
     output: str
     input_size: Pair
     output_size: Pair
-    factorized: Factorized | None
     frozen_reason: str | None
     dense_macs: int
     dense_parameters: int
 
     @property
+    def factorized(self) -> Factorized | None:
+        """The factors; None for an ordinary layer."""
+        return self.weights if isinstance(self.weights, Factorized) else None
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the layer has a constant kernel."""
+        return self.weights is not None
+
+    @cached_property
+    def kernel(self) -> np.ndarray | None:
+        """The dense kernel [F, C / groups, kh, kw], [F, C, 1, 1] for a fully connected layer, always y = W x.
+
+        None for a layer without a constant kernel. Factors are multiplied out at the first use; ``kernel_shape`` and
+        ``has_kernel`` need no factors.
+        """
+        return None if self.weights is None else self.weights.kernel()
+
+    @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
         """Shape [F, C / groups, kh, kw]. Raises ``ValueError`` for a layer without a constant kernel."""
-        if self.kernel is None:
+        if self.weights is None:
             raise ValueError(f"layer {self.name} has no constant kernel: it {self.frozen_reason}")
-        f, c, h, w = self.kernel.shape
-        return f, c, h, w
+        return self.weights.network.kernel_shape if isinstance(self.weights, Factorized) else self.weights.kernel_shape
 
 
 def layer_names(graph: ir.Graph) -> dict[ir.Node, str]:
@@ -72,7 +91,7 @@ def layer_names(graph: ir.Graph) -> dict[ir.Node, str]:
 
 
 def describe(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
-    """The layer of one node, with the names of all layers at hand."""
+    """The layer of one node; ``names`` are those of all layers of the graph."""
     return _factorized_layer(node, names[node]) if is_factorized(node) else _dense_layer(node, names)
 
 
@@ -100,7 +119,7 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
         name=name,
         kind=factorized.kind,
         node=node,
-        kernel=factorized.kernel(),
+        weights=factorized,
         bias=factorized.bias,
         geometry=factorized.geometry,
         groups=factorized.network.total("g"),
@@ -108,7 +127,6 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
         output=_name(node.outputs[0]),
         input_size=_size(node.inputs[0]) or (0, 0),
         output_size=_size(node.outputs[0]) or (0, 0),
-        factorized=factorized,
         frozen_reason=None,
         dense_macs=dense_macs(factorized.network.kernel_shape, _size(node.inputs[0]) or (0, 0), factorized.geometry),
         dense_parameters=math.prod(factorized.network.kernel_shape),
@@ -117,13 +135,16 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
 
 def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
     weight, kind = node.inputs[1], _kind(node)
-    array = _array(weight)
     groups = node.attributes.get_int("group", 1) if kind == "conv" else 1
-    kernel = None if array is None else _kernel(node, array, groups)
-    bias, bias_reason = _bias(node, None if kernel is None else kernel.shape[0])
+    stored = dense_kernel(node)
+    attribute_reason = _attribute_reason(node, kind)
+    if node.op_type == "ConvTranspose" and attribute_reason is not None:
+        stored = None
+    shape = None if stored is None else stored.kernel_shape
+    bias, bias_reason = _bias(node, None if shape is None else shape[0])
     sizes = _size(node.inputs[0]), _size(node.outputs[0])
-    reason = _weight_reason(node, weight, names) or _attribute_reason(node, kind) or bias_reason
-    if reason is None and kind == "conv" and kernel is not None and groups > 1 and kernel.shape[1] == 1:
+    reason = _weight_reason(node, weight, names) or attribute_reason or bias_reason
+    if reason is None and kind == "conv" and shape is not None and groups > 1 and shape[1] == 1:
         reason = "is depthwise: one input channel for each filter leaves nothing to factorize"
     if reason is None and None in sizes:
         reason = "the size of its input is not known; load the model with its input shape"
@@ -131,15 +152,14 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
         name=names[node],
         kind=kind,
         node=node,
-        kernel=kernel,
+        weights=stored,
         bias=bias,
-        geometry=_geometry(node, kernel.shape[2:]) if kernel is not None and kind == "conv" else Geometry(),
+        geometry=_geometry(node, shape[2:]) if shape is not None and kind == "conv" else Geometry(),
         groups=groups,
         input=_name(node.inputs[0]),
         output=_name(node.outputs[0]),
         input_size=sizes[0] or (0, 0),
         output_size=sizes[1] or (0, 0),
-        factorized=None,
         frozen_reason=reason,
         dense_macs=_dense_macs(node),
         dense_parameters=math.prod(_dims(weight)),
@@ -151,7 +171,7 @@ def _kind(node: ir.Node) -> Kind:
 
 
 def _dense_macs(node: ir.Node) -> int:
-    """Multiply-accumulates for one image: each value is multiplied with all weights that it shares an axis with."""
+    """Multiply-accumulates for one image: each value is multiplied by every weight that shares an axis with it."""
     weight = _dims(node.inputs[1])
     if not weight:
         return 0
@@ -164,17 +184,8 @@ def _dense_macs(node: ir.Node) -> int:
 
 
 def _dims(value: ir.Value | None) -> list[int]:
-    """Sizes of a value, 0 for one that is not known, the batch included."""
+    """All sizes of a value, the batch first; 0 for a size that is not known."""
     return [d if isinstance(d, int) else 0 for d in list(value.shape or ())] if value is not None else []
-
-
-def _kernel(node: ir.Node, array: np.ndarray, groups: int) -> np.ndarray | None:
-    if node.op_type == "Conv":
-        return array if array.ndim == 4 else None
-    if node.op_type == "ConvTranspose":
-        return adjoint_kernel(array, groups) if _attribute_reason(node, "conv") is None else None
-    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-    return (array if transposed else array.T)[:, :, None, None]
 
 
 def _geometry(node: ir.Node, window: Sequence[int]) -> Geometry:
@@ -193,10 +204,10 @@ def _geometry(node: ir.Node, window: Sequence[int]) -> Geometry:
 
 
 def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | None]:
-    """The bias [F], and why it is none that can be handled."""
+    """The bias [F], or None and the reason why it cannot be handled; None twice for a layer without a bias."""
     if node.op_type == "MatMul" or len(node.inputs) < 3 or node.inputs[2] is None:
         return None, None
-    array = _array(node.inputs[2])
+    array = float_constant(node.inputs[2])
     if array is None or outputs is None:
         return None, "its bias is not a constant of type float32"
     if array.size not in (1, outputs) or array.shape[-1:] not in ((), (1,), (outputs,)):
@@ -215,7 +226,7 @@ def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Nod
 
 def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
     if kind == "conv":
-        rank = len(node.inputs[1].const_value.shape)  # type: ignore[union-attr]
+        rank = len(_dims(node.inputs[1]))
         if rank != 4:
             return f"is a {rank - 2}-dimensional convolution; only those of images are factorized"
         if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
@@ -232,17 +243,11 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
 
 
 def _crop_reason(node: ir.Node) -> str | None:
-    """Why a transposed convolution is not the equivalent of an ordinary one of an image spread by its stride."""
+    """Why a transposed convolution has no equivalent ordinary one on a spread image; None where it has one."""
     if "output_shape" in node.attributes:
         return "states its output's shape; export it with pads and output_padding"
-    spans = [
-        dilation * (int(k) - 1)
-        for dilation, k in zip(
-            node.attributes.get_ints("dilations", (1, 1)),
-            node.inputs[1].const_value.shape[2:],  # type: ignore[union-attr]
-            strict=True,
-        )
-    ]
+    dilations, window = node.attributes.get_ints("dilations", (1, 1)), _dims(node.inputs[1])[2:]
+    spans = [dilation * (k - 1) for dilation, k in zip(dilations, window, strict=True)]
     top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))
     if any(cut > span for cuts, span in zip(((top, bottom), (left, right)), spans, strict=True) for cut in cuts):
         return "crops more than its window reaches"
@@ -251,12 +256,6 @@ def _crop_reason(node: ir.Node) -> str | None:
     if any(more >= step for more, step in zip(extra, stride, strict=True)):
         return "pads its output by a whole stride or more"
     return None
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    return value.const_value.numpy()
 
 
 def _size(value: ir.Value | None) -> Pair | None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None = None) -> Hub:
     """The hub of ``source``: an ``nn.Module``, or the path of a ``.pt2`` or ``.onnx`` file (or one of ``Hub.save``).
 
-    ``input_shape`` is [C, H, W] without the batch; a module needs it, a file only where its own sizes are open. Batch
-    normalisation and constants are folded, the batch is dynamic. Raises ``UserError`` for a source that cannot be read
-    or imported, and for weights that are not finite.
+    ``input_shape`` is [C, H, W] without the batch: required for a module, and for a file that leaves sizes of its
+    input open. Batch normalisation and constants are folded, the batch is dynamic. Raises ``UserError`` for a source
+    that cannot be read or imported, and for weights that are not finite.
     """
     if not isinstance(source, str | Path):
         from .from_torch import import_module

@@ -72,7 +72,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def _order(graph: onnx.GraphProto) -> list[int]:
-    """The places of the nodes, each behind the nodes that it reads, and otherwise in their order; unchanged for a circle."""
+    """The places of the nodes, each behind the nodes that it reads, and otherwise as before; unchanged for a circle."""
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     waits: list[set[int]] = []
     readers: dict[int, list[int]] = {}

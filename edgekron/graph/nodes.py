@@ -1,12 +1,12 @@
-"""Nodes of a layer in the hub: the ordinary one, and the factorized one with the function that gives its meaning.
+"""Nodes of a layer in the hub: ordinary ones, and factorized ones, whose meaning is a function in the same model.
 
 The function of a factorized layer multiplies the factors out and applies the dense operator:
 
     kernel = Reshape(Einsum(factor0, factor1, ...), [F, C / groups, kh, kw])      y = Conv(x, kernel, bias)
 
-with Gemm in place of Conv for a fully connected layer. A transposed convolution has the kernel of the equivalent
-ordinary one, so that its weight is the kernel with its channels swapped and its window backwards. A file with it is an
-ordinary ONNX model.
+with Gemm in place of Conv for a fully connected layer. The factors of a transposed convolution make the kernel of the
+equivalent ordinary one; the weight is that kernel with its channels swapped and its window backwards. A file with such
+functions is an ordinary ONNX model.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def conv_transpose_attributes(geometry: Geometry, groups: int, window: Pair) -> 
 
 
 def adjoint_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
-    """From the weight [C, F / groups, kh, kw] of a transposed convolution to the kernel [F, C / groups, kh, kw] of the
-    equivalent ordinary one, and back: it is its own inverse.
+    """The kernel [F, C / groups, kh, kw] of the ordinary convolution that is equivalent to a transposed one.
+
+    ``weight`` is that of the transposed convolution, [C, F / groups, kh, kw]. The function is its own inverse.
     """
     inputs, outputs, h, w = weight.shape
     swapped = weight.reshape(groups, inputs // groups, outputs, h, w).swapaxes(1, 2)
@@ -64,7 +65,7 @@ def adjoint_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A new initializer; a number is appended to ``name`` where another value has it."""
+    """A new initializer; where another value is called ``name``, a number is appended."""
     taken = {value.name for node in graph for value in node.outputs} | {v.name for v in graph.inputs}
     unique, count = name, 1
     while unique in graph.initializers or unique in taken:
@@ -106,9 +107,7 @@ def remove_node(node: ir.Node) -> None:
 
 
 def replace_by_dense(node: ir.Node, factorized: Factorized, kernel: np.ndarray | None = None) -> None:
-    """Puts the ordinary Conv or Gemm of ``kernel``, the expanded one if none is given, in the place of a factorized
-    node.
-    """
+    """Puts an ordinary Conv or Gemm in the place of a factorized node: of ``kernel``, or of the expanded factors."""
     graph, x, name = _graph(node), node.inputs[0], node.name
     kernel = factorized.kernel() if kernel is None else kernel
     if factorized.kind == "linear":
@@ -145,7 +144,7 @@ def replace_by_factorized(model: ir.Model, node: ir.Node, factorized: Factorized
 
 
 def release_parameters(node: ir.Node) -> None:
-    """Takes every input but the first from ``node``, so that the names of its parameters are free for new ones."""
+    """Takes every input but the first from ``node``, so that new parameters can have the names of the old ones."""
     graph = _graph(node)
     for index in range(1, len(node.inputs)):
         value = node.inputs[index]

@@ -1,17 +1,18 @@
-"""Turns a model of one version of the standard's operators (its opset) into one of another.
+"""Rewrites a model from one version of the standard's operators (its opset) to another.
 
 The work is that of ONNX's version converter, given the model without its large weights, so that a file of any size
-costs next to nothing. It lacks some steps, which are taken here:
+costs next to nothing. The converter lacks some steps, which are taken here:
 
-- What the older version does not have but the standard defines by older operators (Gelu, Mish, Swish, ...) is written
-  out as it is defined.
-- ``Split``, ``Pad`` and others that the older version writes in another way are spelled that way, see ``respell``.
-- Operators of which a newer version only allows more types are kept from the converter, which knows no way for them.
+- Operators that the older version lacks, and that the standard defines by older ones (Gelu, Mish, Swish, ...), are
+  replaced by their definitions.
+- ``Split``, ``Pad`` and other operators that the older version spells differently are respelled, see ``respell``.
+- Operators whose newer version only allows more types are hidden from the converter, which knows no way down for them.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -26,15 +27,15 @@ from .respell import RespellError, every_node, name_of, respell
 _ASIDE = "edgekron.aside"
 #: Operators and the version at which nothing but their types changed, for which the converter knows no way down.
 _ONLY_TYPES = {"GlobalMaxPool": 22, "ConstantOfShape": 20, "LpPool": 18, "Pad": 18, "Split": 18, "GridSample": 20}
-#: Operators that became something else at a version, and are defined by older ones.
+#: Operators that got another meaning at a version, and are defined by older operators.
 _REDEFINED = {"GroupNormalization": 21}
 
 
 def convert_opset(model: ir.Model, target: int, source: str, remedy: str) -> ir.Model:
-    """The model in opset ``target``, with the same weights; ``model`` itself if it is in it.
+    """The model in opset ``target``, with the same weights; ``model`` itself if that is its opset.
 
-    Raises ``UserError`` that names ``source``, the node and the ``remedy`` where the target has nothing that means the
-    same. Initializers must not be among the model's inputs.
+    Raises ``UserError`` that names ``source``, the node and the ``remedy`` for a node that the target cannot write.
+    Initializers must not be among the model's inputs.
     """
     opset = opset_of(model)
     if opset == target:
@@ -62,12 +63,12 @@ def convert_opset(model: ir.Model, target: int, source: str, remedy: str) -> ir.
 
 
 def opset_of(model: ir.Model) -> int:
-    """The opset of a model's standard operators; 0 where it names none."""
+    """The opset of a model's standard operators; 0 for a model that names none."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
+    """The first line of another library's message; the error's type for an empty one."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -94,12 +95,12 @@ def _downwards(proto: onnx.ModelProto, opset: int, target: int, source: str, rem
 
 
 def _written_out(node: onnx.NodeProto, opset: int, target: int) -> bool:
-    """Whether an operator has to be written as the standard defines it, and is defined at all."""
+    """Whether the standard defines a node's operator by others, and ``target`` lacks it in its present meaning."""
     if node.domain or not defs.has(node.op_type):
         return False
-    schema = defs.get_schema(node.op_type, opset)
-    # Their stubs lack both.
-    defined = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
+    # Their stubs lack both attributes.
+    schema: Any = defs.get_schema(node.op_type, opset)
+    defined = schema.has_function or schema.has_context_dependent_function
     redefined = target < _REDEFINED.get(node.op_type, 0) <= opset
     return bool(defined and (redefined or _first_version(node.op_type) > target))
 

@@ -1,11 +1,11 @@
-"""A model without its large weights: what ONNX's own tools need of it, however large the file is."""
+"""A model without its large weights: ONNX's own tools need no more, and a file of any size costs next to nothing."""
 
 from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
 
-#: Weights above this size, in bytes, are left out; smaller ones may be shapes and axes, whose values count.
+#: Weights above this size, in bytes, are left out; smaller tensors may be shapes and axes, whose values count.
 _LARGE = 1024
 
 
@@ -29,7 +29,7 @@ def outline(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtoc
 
 
 def fill_in(model: ir.Model, weights: dict[str, ir.TensorProtocol]) -> None:
-    """Puts the weights back in the place of the inputs that stand for them."""
+    """Puts the weights back in the place of the inputs that ``outline`` made of them."""
     for value in list(model.graph.inputs):
         if value.name in weights:
             model.graph.inputs.remove(value)

@@ -1,8 +1,8 @@
-"""Takes the parametrizations from a module, so that every layer has its weights as plain parameters again.
+"""Removes the parametrizations of a module, so that every layer has its weights as plain parameters again.
 
 Weight, spectral and orthogonal normalisation, any other use of ``torch.nn.utils.parametrize``, the older hooks of
-``torch.nn.utils.weight_norm`` and ``spectral_norm``, and pruning masks all compute a weight from other tensors each
-time it is used. In evaluation mode the result is a constant: it takes the place of what it is computed from.
+``torch.nn.utils.weight_norm`` and ``spectral_norm``, and pruning masks all compute a weight from other tensors at
+every use. In evaluation mode the computed weight is constant, and can be stored in the place of these tensors.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def _remove_hook(part: nn.Module, hook: object, tensor_name: str) -> None:
         remove_spectral_norm(part, tensor_name)
     else:
         _untie(part, f"{tensor_name}_orig")
-        prune.remove(part, tensor_name)  # type: ignore[no-untyped-call]
+        prune.remove(part, tensor_name)
 
 
 def _remove_parametrizations(part: nn.Module, layer: str) -> None:
     # The class was made for the original module, a property for each tensor; removing takes them from the class.
     made = type(part)
     part.__class__ = type(made.__name__, made.__bases__, {k: v for k, v in vars(made).items() if k != "__weakref__"})
-    for tensor_name, chain in list(part.parametrizations.items()):  # type: ignore[union-attr, operator]
+    for tensor_name, chain in list(_chains(part)):
         chain.eval()
         kinds = ", ".join(type(step).__name__ for step in chain)
         what = f"layer {layer}: the parametrization {kinds} of its {tensor_name}"
@@ -84,8 +84,15 @@ def _remove_parametrizations(part: nn.Module, layer: str) -> None:
             raise UserError(f"{what} gives another value each time; remove it before compressing")
 
 
+def _chains(part: nn.Module) -> Iterator[tuple[str, parametrize.ParametrizationList]]:
+    """The parametrizations of a module, each with the name of its tensor."""
+    for name, chain in part.get_submodule("parametrizations").named_children():
+        if isinstance(chain, parametrize.ParametrizationList):
+            yield name, chain
+
+
 def _untie(part: nn.Module, name: str) -> None:
-    """Gives ``part`` a parameter of its own: the removal overwrites it, and another layer may share it."""
+    """Gives ``part`` its own copy of a parameter: removal overwrites the values, which another layer may share."""
     tensor = getattr(part, name)
     if isinstance(tensor, nn.Parameter):
         setattr(part, name, nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad))

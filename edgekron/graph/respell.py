@@ -1,14 +1,14 @@
-"""Nodes of a newer version of the standard's operators, spelled as an older version writes them.
+"""Spells nodes of a newer version of the standard's operators as an older version does.
 
 ================  =======  ============================================================================
 ``Split``         18       ``num_outputs``: the sizes of the parts as an input
 ``Pad``           18       ``axes``: pads of zero for all other axes
 ``Resize``        18       ``axes``: factors of one, or the sizes as they are, for all other axes
 ``GridSample``    20       ``linear`` is ``bilinear``, ``cubic`` is ``bicubic``
-any               any      an attribute that the older version lacks goes where it has its default value
+any               any      an attribute that the older version lacks goes, if its value is the default
 ================  =======  ============================================================================
 
-Whatever has no spelling with the same meaning is refused.
+A node that has no spelling with the same meaning is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def name_of(node: onnx.NodeProto) -> str:
 
 
 class _Context:
-    """What is known of the values of the main graph, and a place for new constants."""
+    """The constants and sizes of the main graph, and a place for new constants."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.graph = proto.graph
@@ -156,7 +156,7 @@ _CHANGES: dict[str, tuple[int, Callable[[onnx.NodeProto, _Context], None]]] = {
 
 
 def _drop_defaults(node: onnx.NodeProto, opset: int, target: int) -> None:
-    """Removes attributes that ``target`` lacks. Raises ``RespellError`` where one says something."""
+    """Removes attributes that ``target`` lacks. Raises ``RespellError`` for one that is not at its default."""
     if not defs.has(node.op_type):
         return
     newer, older = (defs.get_schema(node.op_type, version).attributes for version in (opset, target))

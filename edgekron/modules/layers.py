@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekron.algebra import FactorNetwork, Geometry, Padding, Pair, StructureError
-from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, default_forms, lower
+from edgekron.algebra.lowering import default_forms, lower
+from edgekron.algebra.steps import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

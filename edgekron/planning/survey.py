@@ -18,7 +18,7 @@ from torch import Tensor
 from edgekron.algebra.lowering import default_forms
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Sample, Walk, sample
-from edgekron.fitting.fit import Fitter, _factorized, _kernel
+from edgekron.fitting.fit import Fitter, as_factorized, kernel_of
 from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
@@ -76,7 +76,7 @@ def make_plan(
             for index, layer in enumerate(free):
                 progress("survey", index, len(free))
                 walk.advance(layer)
-                kernel = _kernel(layer)
+                kernel = kernel_of(layer)
                 taken = sample(layer, kernel, walk, walk, seed=index)
                 choices[layer.name] = _choices(layer, kernel, taken, method, options)
                 if at_output is not None:
@@ -89,7 +89,7 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, _kernel(layer), None, method, options)
+            choices[layer.name] = _choices(layer, kernel_of(layer), None, method, options)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
@@ -154,7 +154,7 @@ def _probe(
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
     bias = taken.moments.bias(fit.kernel()).float().numpy()
     forms = {"onnx": ("expand",)} if probe.expanded else {}
-    return _factorized(layer, fit, probe.order, forms, bias), fit.error
+    return as_factorized(layer, fit, probe.order, forms, bias), fit.error
 
 
 def _line(

@@ -1,28 +1,28 @@
 """Pruning: channels of a hub's layers that go for good, with all that depends on them.
 
-    pruning = prune(hub, "qsfm-ssim", Settings(), ratios={"macs": 2.0}, data=batches)
+    pruning = prune(hub, "qsfm-ssim", PruningSettings(), ratios={"macs": 2.0}, data=batches)
     pruning.hub.save("pruned.hub.onnx")
 
-Which channels depend on which is read from the graph (``channels``, ``operators``, ``groups``), a criterion puts the
-channels of each group into an order (``orders``), a budget or a threshold says how many go (``quotas``), they are taken
-out of the graph (``removal``), and the layers behind them take over what they gave, without training (``repair``).
+The graph tells which channels depend on each other (``channels``, ``operators``, ``groups``). A criterion puts the
+channels of each group into an order (``criteria``), and a budget or a threshold says how many go (``quotas``). Those
+are taken out of the graph (``removal``), and the layers that read them are refitted without training (``repair``).
 """
 
 from edgekron.graph.hub import kept_channels
 
-from .groups import Group, Structure
-from .orders import CRITERIA
+from .criteria import CRITERIA
+from .groups import ChannelStructure, Group
 from .planned import pruned_plan
-from .pruner import LEARNT, Pruning, Settings, criterion_of, prune, prune_as
+from .pruner import LEARNT, Pruning, PruningSettings, criterion_of, prune, prune_as
 from .removal import remove
 
 __all__ = [
     "CRITERIA",
     "LEARNT",
+    "ChannelStructure",
     "Group",
     "Pruning",
-    "Settings",
-    "Structure",
+    "PruningSettings",
     "criterion_of",
     "kept_channels",
     "prune",

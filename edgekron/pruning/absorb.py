@@ -1,26 +1,28 @@
-"""The criterion ``absorb``: channels in the order in which the layers that read them can do without; ``elimination``.
+"""The criterion ``absorb``: the channel that its readers can best do without goes first (see ``elimination``).
 
-An error counts as much as it changes the network's output: of each layer, a trial with half of the group's channels
-removed and their part taken over by the others runs through the rest of the network, and its error at the output over
-its error at the layer is the layer's weight.
+An error in a layer counts by its weight: how much the layer's errors change the network's output. For the weight, half
+of the group's channels are removed from the layer, the others take over their part, and the changed layer runs through
+the rest of the network. The weight is the error at the output over the error at the layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekron.fitting.calibration import Walk
+from edgekron.fitting.calibration import Walk, patches_of
 from edgekron.fitting.moments import MomentSums
+from edgekron.fitting.output_error import OutputError
 from edgekron.memory import give_back
+from edgekron.processes import Progress
 
 from .elimination import DIMENSIONS, Elimination, elimination_order
-from .groups import Group, Structure
+from .groups import ChannelStructure, Group
 from .order import Order, order_of
-from .reading import images_of, outputs_of, patches_of, patches_per_image
+from .reading import images_of, outputs_of, patches_per_image
 from .weights import write_layer
 
 if TYPE_CHECKING:
@@ -32,10 +34,10 @@ PROBE_IMAGES, TRIAL = 128, 0.5
 
 @dataclass(frozen=True)
 class _Columns:
-    """A layer's inputs as columns: their moments [d, d] and means [d], its weights [F', d] and the mean outputs [F].
+    """A layer's inputs as columns: their moments [d, d] and means [d], and the layer's weights [F', d].
 
-    Where windows are wide a channel is one column, seen through the window's middle, and F' counts the window's taps
-    too.
+    ``variance`` is that of the outputs, ``taps`` the number of columns of a channel. In a layer with many inputs a
+    channel is one column, seen through the window's middle, and F' counts the taps of the window as outputs.
     """
 
     moments: np.ndarray
@@ -52,12 +54,12 @@ class _Columns:
 
 def absorb_orders(
     hub: Hub,
-    structure: Structure,
+    structure: ChannelStructure,
     groups: Sequence[Group],
     data: Sequence[np.ndarray],
     *,
     costs: Sequence[str],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[str, Order]:
     """The order of each group; a price is an error at the network's output over the share of ``costs`` it saves."""
     orders: dict[str, Order] = {}
@@ -65,7 +67,7 @@ def absorb_orders(
     waiting = {group.name: set(group.readers) for group in groups}
     layers = [layer for layer in hub.layers() if any(layer.name in group.readers for group in groups)]
     with Walk(hub, data) as walk:
-        reference = walk.outputs(hub, PROBE_IMAGES)
+        output_error = OutputError(hub, walk, PROBE_IMAGES)
         for index, layer in enumerate(layers):
             progress("survey", index, len(layers))
             walk.advance(layer)
@@ -75,7 +77,7 @@ def absorb_orders(
                     continue
                 places, inputs = group.columns(layer.name)
                 blocks = columns.blocks(inputs)
-                scale = _weight(hub, layer, columns, blocks, walk, reference) / columns.variance
+                scale = _weight(hub, layer, columns, blocks, output_error) / columns.variance
                 readers[group.name].append(Elimination(columns.moments, columns.weights, blocks, places, scale))
                 waiting[group.name].discard(layer.name)
                 if not waiting[group.name]:
@@ -86,7 +88,7 @@ def absorb_orders(
     return orders
 
 
-def _order(structure: Structure, group: Group, readers: Sequence[Elimination], costs: Sequence[str]) -> Order:
+def _order(structure: ChannelStructure, group: Group, readers: Sequence[Elimination], costs: Sequence[str]) -> Order:
     count = len(group.units)
     places, added = elimination_order(readers, count, count - 1)
     whole, without = structure.costs(set()), structure.costs({int(group.units[0])})
@@ -113,14 +115,7 @@ def _columns(layer: Layer, walk: Walk, seed: int) -> _Columns:
     )
 
 
-def _weight(
-    hub: Hub,
-    layer: Layer,
-    columns: _Columns,
-    blocks: np.ndarray,
-    walk: Walk,
-    reference: Sequence[np.ndarray],
-) -> float:
+def _weight(hub: Hub, layer: Layer, columns: _Columns, blocks: np.ndarray, output_error: OutputError) -> float:
     """Relative squared error at the network's output for each unit of relative squared error in this layer."""
     count = len(blocks)
     trial = Elimination(columns.moments, columns.weights, blocks, np.arange(count), 1 / columns.variance)
@@ -133,9 +128,4 @@ def _weight(
     bias = (0 if layer.bias is None else layer.bias) + lost
     changed = hub.copy()
     write_layer(changed, changed.layer(layer.name), weights.reshape(f, c, h, w), bias)
-    outputs = walk.outputs(changed, PROBE_IMAGES)
-    error = sum(
-        float(np.square(new - old).sum() / max(float(np.square(old - old.mean(0)).sum()), 1e-30))
-        for new, old in zip(outputs, reference, strict=True)
-    )
-    return error / max(sum(added), 1e-12)
+    return output_error(changed) / max(sum(added), 1e-12)

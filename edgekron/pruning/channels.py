@@ -1,13 +1,13 @@
 """Which channels of a graph depend on which: an algebra of indices.
 
-The channel axis of a value is its axis 1. Each place on it carries a *unit*, a number that stands for everything that
-must stay or go together. A convolution makes new units for its outputs; a product with one column for each channel
-(convolution, fully connected layer) only reads the units of its inputs; every other operator carries the units of its
-inputs to its outputs and may tie some of them together (an addition does), which a union-find keeps. An operator that
-mixes channels in another way freezes the units that it reads, with the reason.
+The channel axis of a value is its axis 1. Each place on this axis carries a *unit*, a number that stands for everything
+that must stay or go together. A layer (convolution, fully connected) has one column for each input channel: its weights
+read the units of the inputs, and make new units for the outputs. Every other operator carries the units of its inputs
+to its outputs and may tie units together (an addition does); a union-find keeps the ties. An operator that mixes
+channels in another way freezes the units of its inputs, with the reason.
 
-What has to change when units are removed is noted on the way: the axes of constants with one entry for each channel
-(``Axis``), and edits of constants or attributes that state a number of channels.
+On the way, all changes are noted that removing units takes: the axes of constants with one entry for each channel
+(``ChannelAxis``), and edits of constants or attributes that state a number of channels.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Alive = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class ChannelAxis:
     """An axis of the constant at an input of a node, with one entry for each of ``units``.
 
-    ``makes`` says that its entries determine the channels (an output axis, a bias, a scale); the others, such as the
-    input axis of a kernel, weigh channels that were made elsewhere.
+    ``makes`` says that the entries determine the channels (an output axis, a bias, a scale). Otherwise, as on the input
+    axis of a kernel, the entries weigh channels that other nodes make.
     """
 
     node: ir.Node
@@ -44,14 +44,14 @@ class Axis:
 class Channels:
     """The units of every value of a graph; ``operators.trace`` fills it.
 
-    ``layers`` holds each layer's name with the units that it reads and those of its outputs, None where they are not
-    known. Its outputs are new units, ``makers`` says by what name, unless the layer is depthwise.
+    ``layers`` holds for each layer by name the units of its inputs and those of its outputs, None for units that are
+    not known. ``makers`` holds the units of the outputs again for all layers that make new ones: all but depthwise.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         self.names = layer_names(model.graph)
-        self.axes: list[Axis] = []
+        self.axes: list[ChannelAxis] = []
         self.edits: list[Callable[[Alive], None]] = []
         self.layers: dict[str, tuple[np.ndarray | None, np.ndarray | None]] = {}
         self.makers: dict[str, np.ndarray] = {}
@@ -60,11 +60,11 @@ class Channels:
         self._frozen: list[tuple[np.ndarray, str]] = []
 
     def values(self) -> Iterator[tuple[ir.Value, np.ndarray]]:
-        """Every value whose channels are known, with its units."""
+        """(value, units) of every value whose channels are known."""
         return iter(self._units.items())
 
     def of(self, value: ir.Value | None) -> np.ndarray | None:
-        """The units of a value; None where its channels are not known."""
+        """The units of a value; None for a value whose channels are not known."""
         return None if value is None else self._units.get(value)
 
     def new(self, count: int) -> np.ndarray:
@@ -85,7 +85,7 @@ class Channels:
             self._parents[newer] = older
 
     def roots(self, units: np.ndarray) -> np.ndarray:
-        """The same units, each by the number that all units tied to it share."""
+        """For each unit its root: the number that all units tied together share."""
         return np.array([self._root(unit) for unit in units.tolist()], np.int64)
 
     def freeze(self, units: np.ndarray, reason: str) -> None:
@@ -93,7 +93,7 @@ class Channels:
         self._frozen.append((units, reason))
 
     def refuse(self, node: ir.Node, reason: str) -> None:
-        """Freezes all that ``node`` reads; the channels of its outputs are not known."""
+        """Freezes all units that ``node`` reads; the channels of its outputs stay unknown."""
         for value in reads(node):
             if (units := self.of(value)) is not None:
                 self.freeze(units, f"{reason} at {self.name(node)}")
@@ -108,10 +108,10 @@ class Channels:
 
     def note(self, node: ir.Node, index: int, axis: int, units: np.ndarray, *, makes: bool = True) -> None:
         """Notes an axis of a constant with one entry for each of ``units``."""
-        self.axes.append(Axis(node, index, axis, units, makes))
+        self.axes.append(ChannelAxis(node, index, axis, units, makes))
 
     def name(self, node: ir.Node) -> str:
-        """What messages call a node."""
+        """The name of a node in messages."""
         return self.names.get(node) or f"{node.name or node.outputs[0].name} ({node.op_type})"
 
     def replace(self, node: ir.Node, index: int, array: np.ndarray) -> None:
@@ -136,7 +136,8 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def put_constant(model: ir.Model, node: ir.Node, index: int, array: np.ndarray, name: str = "") -> None:
     """Puts a constant at an input of a node of the main graph.
 
-    It has the name of the one that was there, or ``name`` where there was none; a new one where others read the old.
+    The constant takes the place and the name of the old one, or ``name`` if the input was empty. An old constant that
+    other nodes read stays, and the new one gets a name of its own.
     """
     old = node.inputs[index] if index < len(node.inputs) else None
     if old is not None and old.is_initializer() and len(old.uses()) == 1:

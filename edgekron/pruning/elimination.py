@@ -1,7 +1,7 @@
-"""Which channels the layers that read them can do without, by least squares.
+"""The channels that their readers can do without, by least squares.
 
 A layer reads patches x of its input, in blocks of columns, one block B for each channel. Without the channels of a set
-R its best weights on the others are the least-squares ones, and its output errs by
+R the best weights W_K on the others are the least-squares ones, and the output errs by
 
     error(R) = tr(W_R S W_R^T),    S = xx_RR - xx_RK xx_KK^-1 xx_KR = ((xx^-1)_RR)^-1
 
@@ -9,8 +9,8 @@ so with P = xx^-1 removing one more block costs tr(W_B (P_BB)^-1 W_B^T) exactly,
 
     W <- W - W_B (P_BB)^-1 P_B:        P <- P - P_:B (P_BB)^-1 P_B:
 
-This is the algebra of the optimal brain surgeon (Hassibi and Stork, 1993) on blocks. Repeated, the cheapest block
-first, it gives an order of removal with the error at each step.
+This is the algebra of the optimal brain surgeon (Hassibi and Stork, 1993) on blocks. Removing the cheapest block again
+and again gives an order of removal with the error at each step.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ RIDGE = 1e-6
 class Elimination:
     """One layer's columns while blocks of them are removed.
 
-    ``moments`` are the centred second moments [d, d] of its inputs, ``weights`` [F, d], and ``blocks`` [n, b] the
-    columns of each channel that may go; ``places`` [n] says which channels of the group these are. Errors are
-    multiplied by ``scale``.
+    ``moments`` are the centred second moments [d, d] of the layer's inputs, ``weights`` its weights [F, d]. ``blocks``
+    [n, b] are the columns of each channel that may go, and ``places`` [n] the places of these channels in the group.
+    Errors are multiplied by ``scale``.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Elimination:
         self._gone = np.zeros(len(blocks), bool)
 
     def prices(self, count: int) -> np.ndarray:
-        """What removing each of the group's ``count`` channels would add to the error; 0 for one that is gone."""
+        """The error that removing each of the group's ``count`` channels would add; 0 for a removed channel."""
         blocks = self._blocks
         inner = self._inverse[blocks[:, :, None], blocks[:, None, :]]
         inner[self._gone] = np.eye(blocks.shape[1])
@@ -56,7 +56,7 @@ class Elimination:
         return found
 
     def remove(self, place: int) -> None:
-        """Removes a channel, where the layer reads it, and has the others take its part."""
+        """Removes a channel, if the layer reads it, and gives its part to the others."""
         for block in np.flatnonzero(self._places == place):
             columns = self._blocks[block]
             rows = np.linalg.solve(self._inverse[np.ix_(columns, columns)], self._inverse[columns])
@@ -67,8 +67,9 @@ class Elimination:
 
 
 def elimination_order(readers: Sequence[Elimination], count: int, steps: int) -> tuple[list[int], list[float]]:
-    """The first ``steps`` of a group's ``count`` channels in the order of their removal, with what each added to the
-    summed error of all readers.
+    """The first ``steps`` of a group's ``count`` channels in the order of removal, and the error that each step added.
+
+    The error is the sum over all readers.
     """
     order: list[int] = []
     added: list[float] = []

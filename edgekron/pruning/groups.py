@@ -1,4 +1,4 @@
-"""Groups of layers whose output channels can only be removed together, and what depends on how many of them stay."""
+"""Groups of layers whose output channels can only be removed together, and the cost of what stays."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class Group:
     """Layers tied to each other: removing an output channel of one removes one of each.
 
-    ``units`` [n] are the channels of the first layer, which names the group, as roots. ``readers`` are the layers that
-    read them, each with the roots of its whole input. ``reason`` says why nothing can be removed, None where it can.
-    ``made`` gives for each of the layers which of its outputs each unit is [n];
-    ``parts`` are the sets of places among the units of which at least one has to stay.
+    ``units`` [n] are the roots of the channels of the first layer, which names the group. ``readers`` are the layers
+    that read these channels, each with the roots of its whole input. ``reason`` says why no channel can be removed, and
+    is None for a group that can be pruned. ``made`` gives for each layer of the group the output that each unit is [n].
+    ``parts`` are sets of places among the units; one place of each set has to stay.
     """
 
     layers: tuple[str, ...]
@@ -50,7 +50,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Footprint:
-    """MACs and weights of a layer, and the roots of the inputs and outputs that they are proportional to."""
+    """MACs and weights of a layer, both proportional to the channels left of its inputs and of its outputs (roots)."""
 
     macs: int
     parameters: int
@@ -58,7 +58,7 @@ class Footprint:
     outputs: np.ndarray | None
 
 
-class Structure:
+class ChannelStructure:
     """The channels of a hub as groups, and its cost for any choice of channels."""
 
     def __init__(self, hub: Hub) -> None:
@@ -72,7 +72,7 @@ class Structure:
         return next((group for group in self.groups if layer in group.layers), None)
 
     def alive(self, units: np.ndarray, removed: set[int]) -> np.ndarray:
-        """Which of ``units`` stay [n] where the roots ``removed`` go."""
+        """Which of ``units`` stay [n] when the roots ``removed`` go."""
         return ~np.isin(self.channels.roots(units), list(removed))
 
     def costs(self, removed: set[int]) -> dict[str, int]:
@@ -94,8 +94,8 @@ class Structure:
         )
 
 
-def prunable(structure: Structure, name: str) -> Group:
-    """The group that layer ``name`` stands for. Raises ``UserError`` where it cannot be pruned, or not alone."""
+def prunable(structure: ChannelStructure, name: str) -> Group:
+    """The group that the layer ``name`` stands for. Raises ``UserError`` for a layer that cannot be pruned alone."""
     group = structure.group(name)
     if group is None:
         raise UserError(f"layer {name} makes no channels of its own; prune the layer that it reads.")
@@ -134,7 +134,7 @@ def _groups(channels: Channels, layers: list[Layer]) -> tuple[Group, ...]:
     readers = {name: channels.roots(pair[0]) for name, pair in channels.layers.items() if pair[0] is not None}
     order = [layer.name for layer in layers]
     for layer in layers:
-        if layer.kernel is None:
+        if not layer.has_kernel:
             for known in (readers, makers):
                 for root in known[layer.name].tolist() if layer.name in known else ():
                     frozen.setdefault(root, f"depends on {layer.name}, whose kernel is not a constant one of images")
@@ -182,6 +182,6 @@ def _group(
 
 
 def _positions(roots: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Where each of ``units`` is among ``roots``."""
+    """The place of each of ``units`` among ``roots``."""
     order = roots.argsort()
     return np.asarray(order[np.searchsorted(roots, units, sorter=order)])

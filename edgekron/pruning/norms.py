@@ -1,8 +1,8 @@
 """Re-estimates the batch normalisations that stand alone in a pruned network, such as those behind an addition.
 
-Such a normalisation has the mean m and the variance v of a channel over the training images. Over the calibration
-images, the channel had the mean a and the variance s in the original network, and has a' and s' in the pruned one. Its
-result has the mean and the variance that it had with
+Such a normalisation stores the mean m and the variance v of a channel over the training images. Over the calibration
+images, the channel has the mean a and the variance s in the original network, and a' and s' in the pruned one. The
+normalised channel keeps its mean and variance with
 
     v' + eps = (v + eps) s' / s        m' = a' - (a - m) sqrt(s' / s)
 """
@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.layers import layer_names
+from edgekron.graph.values import required
 
 from .channels import constant, put_constant
 from .reading import images_of
@@ -31,13 +32,13 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a walk is to stand: before the node that makes the value ``output``."""
+    """A place for a walk to stand: before the node that makes the value ``output``."""
 
     output: str
 
 
 def stops(hub: Hub) -> list[str]:
-    """The layers by name, and the normalisations that can be re-estimated by their output, in order."""
+    """The layers, by name, and the normalisations that can be re-estimated, by their output; in the graph's order."""
     names = layer_names(hub.model.graph)
     return [
         names[node] if node in names else str(node.outputs[0].name)
@@ -52,8 +53,8 @@ def reestimate(original: Hub, pruned: Hub, output: str, standing: Standing) -> N
     standing.reference.advance(_Place(str(old.outputs[0].name)))
     standing.other.advance(_Place(str(new.outputs[0].name)))
     units = standing.structure.channels.of(old.inputs[0])
-    before = _statistics(standing.reference, str(old.inputs[0].name))  # type: ignore[union-attr]
-    after = _statistics(standing.other, str(new.inputs[0].name))  # type: ignore[union-attr]
+    before = _statistics(standing.reference, str(required(old, 0).name))
+    after = _statistics(standing.other, str(required(new, 0).name))
     if units is not None:
         before = before[:, standing.structure.alive(units, standing.removed)]
     mean, variance = constant(new.inputs[3]), constant(new.inputs[4])

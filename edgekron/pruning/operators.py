@@ -1,16 +1,17 @@
-"""How each operator carries channels from its inputs to its outputs; see ``channels``.
+"""One rule for each operator: how channels pass from its inputs to its outputs; see ``channels``.
 
 ==================================  ====================================================================================
 Conv, ConvTranspose, Gemm           reads the units of its input, makes new ones
-depthwise Conv, ConvTranspose       each output has the unit of the input that it is made of
+depthwise Conv, ConvTranspose       each output has the unit of its one input
 Add, Mul, PRelu, Where, ...         ties units in the same place; an operand with one channel is spread over all
 activations, pools, spatial means   the same units
 Concat, Split, Slice, Gather, Pad   on the channels: the units in their new places; padded channels are new units
 Reshape, Flatten, Squeeze, ...      the units of the rows, where each row of the result comes from one channel
-anything else                       freezes what it reads
+any other operator                  freezes the units of its inputs
 ==================================  ====================================================================================
 
-MatMul by a constant is a layer too, but on [N, C] the hub writes it as Gemm; elsewhere its channels are its last axis.
+A MatMul by a constant is a layer too. On [N, C] the hub turns it into a Gemm; on other values the channels are the last
+axis, and frozen.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _REDUCTIONS = frozenset({
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
 })  # fmt: skip
-#: Operators along one axis, with the axis that each has where it names none.
+#: Operators along one axis, each with its default axis.
 _ALONG = {"Softmax": -1, "LogSoftmax": -1, "Hardmax": -1, "LpNormalization": -1}
 _NORMS = {"BatchNormalization": 5, "InstanceNormalization": 3}
 
@@ -149,7 +150,7 @@ def _norm(channels: Channels, node: ir.Node) -> None:
 
 
 def _weight(channels: Channels, node: ir.Node) -> np.ndarray | None:
-    """The constant weight of a layer; None, and what it reads frozen, where it cannot be cut."""
+    """The constant weight of a layer; a layer whose weight cannot be cut gives None, and its inputs are frozen."""
     value, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     array = constant(value)
     if array is None or value is None or (bias is not None and constant(bias) is None):
@@ -165,7 +166,7 @@ def _weight(channels: Channels, node: ir.Node) -> np.ndarray | None:
 def _layer(
     channels: Channels, node: ir.Node, units: np.ndarray | None, outputs: int, inputs_axis: int, axis: int
 ) -> None:
-    """Notes a layer that reads all its inputs for each of its new outputs."""
+    """Notes a layer whose outputs are new units, each computed from all inputs."""
     made = channels.new(outputs)
     name = channels.names[node]
     if units is not None:

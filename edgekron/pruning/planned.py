@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 
-from .groups import Structure
+from .groups import ChannelStructure
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
     from .pruner import Pruning
 
-#: What a layer's line says when the budget did not ask for its channels.
+#: The reason in the line of a layer that could lose channels and lost none.
 _WHOLE = "all channels stay"
 
 
 def pruned_plan(hub: Hub, pruning: Pruning, model: str, factorized: CompressionPlan | None) -> CompressionPlan:
     """The plan of a pruned network: ``factorized``, or one in which every layer stays dense, with its channels."""
-    structure = Structure(hub)
+    structure = ChannelStructure(hub)
     counts = {group.name: len(group.units) for group in structure.groups}
     lines: dict[str, LayerPlan] = {}
     for layer in hub.layers():
@@ -34,7 +34,7 @@ def pruned_plan(hub: Hub, pruning: Pruning, model: str, factorized: CompressionP
     return CompressionPlan(model, lines)
 
 
-def _reason(structure: Structure, name: str) -> str:
+def _reason(structure: ChannelStructure, name: str) -> str:
     group = structure.group(name)
     if group is None:
         return "its channels are those that it reads"

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekron.errors import UserError
+from edgekron.processes import Progress
 
-from .groups import Structure, prunable
+from .criteria import CRITERIA, SIMILARITIES, find_orders
+from .groups import ChannelStructure, prunable
 from .order import Order
-from .orders import CRITERIA, SIMILARITIES, find_orders
 from .quotas import by_threshold, removed_units, to_ratios
 from .removal import remove
-from .repair import repair
+from .repair import LayerRepair, repair
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
-Progress = Callable[[str, int, int], None]
-
-#: What plans call channels that training has chosen.
+#: The criterion in plans of channels that training has chosen.
 LEARNT = "edp"
-#: What the criteria are also called.
+#: Other names of criteria.
 ALIASES = {"qsfm": "qsfm-ssim"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class PruningSettings:
     """How to prune: whether any width will do, and whether later layers are repaired.
 
-    ``similarity`` removes every channel that the criterion finds at least that redundant; None goes by ratios.
+    With a ``similarity``, every channel of at least that similarity goes; None leaves the choice to ratios.
     """
 
     similarity: float | None = None
@@ -43,33 +42,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A pruned hub, and of each group's first layer how many channels it kept by which criterion.
+    """A pruned hub; ``kept`` gives for each group's first layer how many channels it kept, and by which criterion.
 
-    ``facts`` holds what is reported of layers: the error after the repair, and which kernel it chose.
+    ``repaired`` says whether layers took over from removed channels, and ``repairs`` holds these layers by name.
     """
 
     hub: Hub
     kept: Mapping[str, tuple[int, str]]
     repaired: bool = True
-    facts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    repairs: Mapping[str, LayerRepair] = field(default_factory=dict)
 
 
 def prune(
     hub: Hub,
     criterion: str,
-    settings: Settings,
+    settings: PruningSettings,
     *,
     ratios: Mapping[str, float],
     data: Sequence[np.ndarray],
     progress: Progress = lambda what, done, total: None,
 ) -> Pruning:
-    """Prunes ``hub`` by a criterion of ``orders`` so that its costs fall by ``ratios``, or by a similarity.
+    """Prunes ``hub`` by one of the ``criteria`` so that its costs fall by ``ratios``, or by a similarity.
 
     ``data`` are batches float32 [n, C, H, W] of calibration images. Raises ``UserError`` for a network without a layer
     that can be pruned, a budget that cannot be reached, and a criterion that needs images and gets none; ``hub`` stays
     as it is.
     """
-    structure = Structure(hub)
+    structure = ChannelStructure(hub)
     if all(group.reason is not None for group in structure.groups):
         reasons = "; ".join(f"{group.name} {group.reason}" for group in structure.groups[:3])
         raise UserError(f"no layer of this network can be pruned: {reasons or 'it has none'}.")
@@ -96,11 +95,11 @@ def prune_as(
     repaired: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Pruning:
-    """Prunes ``hub`` so that each layer of ``kept`` keeps that many output channels, chosen by that criterion.
+    """Prunes ``hub`` so that each layer of ``kept`` keeps a number of output channels, chosen by a criterion.
 
     Raises ``UserError`` for a layer that cannot be pruned, or not alone, or to that number; ``hub`` stays as it is.
     """
-    structure = Structure(hub)
+    structure = ChannelStructure(hub)
     kept = {name: (count, criterion_of(criterion) or criterion) for name, (count, criterion) in kept.items()}
     widths = {group.name: len(group.units) for group in structure.groups}
     # A plan may be applied again to what it made: then nothing is left to remove.
@@ -131,15 +130,15 @@ def _apply(
 ) -> Pruning:
     gone = {name: orders[name].places[: len(orders[name].group.units) - count] for name, (count, _) in kept.items()}
     result = remove(hub, gone)
-    facts: dict[str, dict[str, Any]] = {}
+    repairs: dict[str, LayerRepair] = {}
     repaired = repaired and len(data) > 0 and bool(kept)
     if repaired:
         units = removed_units(orders, {name: count for name, (count, _) in kept.items()})
-        facts = repair(hub, result, units, data, progress)
-    return Pruning(result, kept, repaired, facts)
+        repairs = repair(hub, result, units, data, progress)
+    return Pruning(result, kept, repaired, repairs)
 
 
 def criterion_of(name: str) -> str | None:
-    """The criterion that a method's name stands for; None where it is none."""
+    """The criterion that a method's name stands for; None for a method that is no criterion."""
     full = ALIASES.get(name, name)
     return full if full in CRITERIA else None

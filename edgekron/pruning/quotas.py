@@ -1,7 +1,7 @@
 """How many channels of each group stay: all groups by one threshold, given or found for a budget.
 
-Runtimes compute channels in tiles, so a number of channels that stay is raised to the next one that runs well
-(``edgekron.planning.ranks.rounded``), unless every width is wanted.
+Runtimes compute channels in tiles, so the number of channels that stay is raised to the next number that runs well
+(``edgekron.planning.ranks.raised``), unless every width is wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgekron.errors import UserError
 from edgekron.planning.allocation import COSTS
 from edgekron.planning.ranks import raised
 
-from .groups import Structure
+from .groups import ChannelStructure
 from .order import Order
 
 #: Share of a group's channels that stays in any case.
@@ -22,7 +22,7 @@ LEAST = 1 / 8
 
 
 def by_threshold(orders: Mapping[str, Order], similarity: float, *, any_width: bool) -> dict[str, int]:
-    """How many channels of each group stay where those of at least ``similarity`` go."""
+    """How many channels of each group stay when those of at least ``similarity`` go."""
     return {
         name: _kept(order, sum(value >= similarity for value in order.similarity), any_width)
         for name, order in orders.items()
@@ -30,7 +30,7 @@ def by_threshold(orders: Mapping[str, Order], similarity: float, *, any_width: b
 
 
 def to_ratios(
-    structure: Structure, orders: Mapping[str, Order], ratios: Mapping[str, float], *, any_width: bool
+    structure: ChannelStructure, orders: Mapping[str, Order], ratios: Mapping[str, float], *, any_width: bool
 ) -> dict[str, int]:
     """How many channels of each group stay at the lowest price at which every cost falls by its ratio.
 
@@ -58,7 +58,7 @@ def to_ratios(
 
 
 def removed_units(orders: Mapping[str, Order], counts: Mapping[str, int]) -> set[int]:
-    """The units that go where ``counts`` channels of each group stay."""
+    """The units that go when ``counts`` channels of each group stay."""
     gone: set[int] = set()
     for name, kept in counts.items():
         group = orders[name].group
@@ -73,7 +73,7 @@ def _kept(order: Order, removed: int, any_width: bool) -> int:
 
 
 def _needed(order: Order, removed: int) -> int:
-    """How many channels have to stay so that none of the group's parts loses its last one."""
+    """How many channels have to stay so that no part of the group loses its last channel."""
     count = len(order.group.units)
     for part in order.group.parts:
         left = set(part.tolist())

@@ -1,4 +1,4 @@
-"""What layers read and give for calibration images, sampled in patches where a walk stands."""
+"""Inputs and outputs of a layer for calibration images, sampled in patches when a walk stands at the layer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel
-from edgekron.fitting.moments import sample_patches
+from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel, patches_of
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -20,17 +19,9 @@ if TYPE_CHECKING:
 _SPREAD_PATCHES = 64
 
 
-def patches_of(layer: Layer, value: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
-    """``count`` patches [m, groups, d] for each image of a layer's input; all of a fully connected layer's."""
-    if layer.kind == "linear":
-        return torch.from_numpy(value.reshape(-1, 1, value.shape[-1]).astype(np.float32))
-    return sample_patches(value, layer.kernel_shape[2:], layer.geometry, layer.groups, count, rng)
-
-
 def images_of(walk: Walk, name: str) -> Iterator[np.ndarray]:
     """A value of the walk, one image at a time."""
-    for piece in walk.values(name):
-        yield from (piece[i : i + 1] for i in range(len(piece)))
+    return (image for _, image in walk.images(name))
 
 
 def patches_per_image(layer: Layer, walk: Walk) -> int:
@@ -46,8 +37,8 @@ def outputs_of(layer: Layer, patches: Tensor) -> Tensor:
 
 
 def spread_of_outputs(layer: Layer, walk: Walk, seed: int) -> np.ndarray | None:
-    """Standard deviation [F] of a layer's outputs where ``walk`` stands; None for one without a constant kernel."""
-    if layer.kernel is None:
+    """Standard deviation [F] of the outputs of the layer at which ``walk`` stands; None without a constant kernel."""
+    if not layer.has_kernel:
         return None
     total, count = torch.zeros(2, layer.kernel_shape[0], dtype=torch.float64), 0
     for index, image in enumerate(images_of(walk, layer.input)):

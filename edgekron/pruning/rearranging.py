@@ -1,4 +1,4 @@
-"""Operators that put channels in other places: how they carry units, and what they state that a removal changes."""
+"""Rules for operators that put channels in other places: how units move, and which constants a removal changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+
+from edgekron.graph.values import sizes_behind_batch
 
 from .channels import Alive, Channels, constant
 
@@ -55,11 +57,10 @@ def _reshape(channels: Channels, node: ir.Node) -> None:
 
 
 def _sizes(value: ir.Value | None) -> list[int] | None:
-    """The sizes behind the batch, which must be open; None where one is not known."""
+    """The sizes behind the batch; None if one of these is not known, or the batch is not open."""
     if value is None or value.shape is None or len(value.shape) < 2 or isinstance(value.shape[0], int):
         return None
-    sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
-    return sizes if len(sizes) == len(value.shape) - 1 else None
+    return sizes_behind_batch(value)
 
 
 def _transpose(channels: Channels, node: ir.Node) -> None:

@@ -1,4 +1,4 @@
-"""Takes channels out of a hub's graph, with everything that has an entry for each of them."""
+"""Takes channels out of a hub's graph, and with them every entry of a constant that belongs to a channel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekron.graph.hub import kept_channels
 from edgekron.graph.identity import KEPT_KEY, REMOVED_KEY
 
 from .channels import constant
-from .groups import Structure, prunable
+from .groups import ChannelStructure, prunable
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def remove(hub: Hub, removed: Mapping[str, Sequence[int]]) -> Hub:
     """A copy of ``hub`` without the output channels ``removed`` of each layer, and without those tied to them.
 
-    The layers are the first ones of their groups. What the removed channels gave to later layers is lost; see
-    ``repair``. Raises ``UserError``, and leaves the hub as it is, for a layer that cannot be pruned, or not alone, and
-    where no channel would stay.
+    The layers are the first ones of their groups. Later layers lose the part of the removed channels; see ``repair``.
+    Raises ``UserError``, and leaves the hub as it is, for a layer that cannot be pruned, or not alone, or that would be
+    left without a channel.
     """
     result = hub.copy()
-    structure = Structure(result)
+    structure = ChannelStructure(result)
     channels = structure.channels
     gone: set[int] = set()
     for name, places in removed.items():
@@ -73,7 +73,7 @@ def _cut(channels: Channels, gone: set[int]) -> None:
             value.shape = ir.Shape([value.shape[0], int(keep.sum()), *list(value.shape)[2:]])
 
 
-def _remember(hub: Hub, structure: Structure, gone: set[int]) -> None:
+def _remember(hub: Hub, structure: ChannelStructure, gone: set[int]) -> None:
     counts = kept_channels(hub.model)
     for group in structure.groups:
         left = sum(root not in gone for root in group.units.tolist())

@@ -1,21 +1,22 @@
-"""The repair without training: layers take over, by least squares, what removed channels gave them.
+"""The repair without training: layers take over the part of removed channels, by least squares.
 
-Layers are repaired in order, each from the inputs that the network pruned so far gives it, to the outputs that it had
-in the original network. Where its output is only added to another value that is there already (a shortcut), what went
-wrong in that value is to be made good, too. Three kernels are tried:
+Layers are repaired in order. The inputs of a layer are those of the network as repaired so far, its wanted outputs
+those of the original network. If the output is only added to a value that exists already (a shortcut), the layer also
+makes up for the error of that value. Three kernels are tried:
 
-- the one that is left of the original;
+- the rest of the original kernel;
 - with a removed map u_i close to sum_j a_ij u_j + b_i of the maps that stay, W_j + sum_i W_i a_ij, exact for copies;
-- the least-squares kernel for the pruned network's inputs, leaning towards the second.
+- the least-squares kernel for the pruned network's inputs, leaning towards the second kernel.
 
-Each gets the bias that makes the mean of its outputs right, and the best on held-out images stays. Batch
+Each kernel gets the bias that makes the mean of its outputs right, and the best on held-out images stays. Batch
 normalisations that are no part of a layer are re-estimated on the way; see ``norms``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from torch import Tensor
 from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import least_squares_kernel
 from edgekron.memory import give_back
+from edgekron.processes import Progress
 
-from .groups import Structure
+from .groups import ChannelStructure
 from .norms import reestimate, stops
 from .samples import Kept, Standing, kept_of, take_sample
 from .weights import write_layer
@@ -33,7 +35,7 @@ from .weights import write_layer
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
 
-#: How far the least-squares kernels lean.
+#: How far the least-squares kernels lean towards the second one.
 LEANS = (0.0, 0.01, 0.1)
 #: Share of the mean variance below which maps that stay do not tell apart what a removed one is made of.
 RIDGE = 1e-9
@@ -41,24 +43,35 @@ RIDGE = 1e-9
 _EXACT = 1e-10
 
 
+@dataclass(frozen=True)
+class LayerRepair:
+    """How a layer was repaired: by which kernel, and the errors of all that were tried.
+
+    An ``error`` is that of the layer's outputs on held-out images, squared, relative to their variance.
+    """
+
+    error: float
+    repair: str
+    tried: Mapping[str, float]
+
+
 def repair(
     original: Hub,
     pruned: Hub,
     removed: set[int],
     data: Sequence[np.ndarray],
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> dict[str, dict[str, Any]]:
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, LayerRepair]:
     """Repairs the layers of ``pruned``, in place: ``original`` without the units ``removed`` (roots of its structure).
 
-    ``data`` are batches float32 [n, C, H, W]. Returns for each repaired layer the error of its outputs on held-out
-    images, relative to their variance, and which kernel it got.
+    ``data`` are batches float32 [n, C, H, W]. Returns the repaired layers by name.
     """
-    structure = Structure(original)
-    facts: dict[str, dict[str, Any]] = {}
+    structure = ChannelStructure(original)
+    repaired: dict[str, LayerRepair] = {}
     olds = {layer.name: layer for layer in original.layers()}
     first = next((name for name in olds if _changes(structure, name, removed)), None)
     if first is None:
-        return facts
+        return repaired
     todo = stops(pruned)
     with Walk(original, data) as reference, Walk(pruned, data) as other:
         standing = Standing(structure, reference, other, removed)
@@ -73,25 +86,25 @@ def repair(
                 reference.advance(old)
                 other.advance(new)
                 kept = kept_of(structure, old, removed)
-                facts[name] = _repair_layer(pruned, old, new, kept, standing, index)
+                repaired[name] = _repair_layer(pruned, old, new, kept, standing, index)
                 give_back()
     progress("repair", len(todo), len(todo))
-    return facts
+    return repaired
 
 
-def _changes(structure: Structure, name: str, removed: set[int]) -> bool:
-    """Whether a layer reads fewer channels than it did: a depthwise one those that it makes."""
+def _changes(structure: ChannelStructure, name: str, removed: set[int]) -> bool:
+    """Whether a layer reads fewer channels than before; a depthwise layer reads the channels that it makes."""
     inputs, outputs = structure.channels.layers.get(name, (None, None))
     read = outputs if inputs is None else inputs
     return read is not None and not structure.alive(read, removed).all()
 
 
 def _mendable(layer: Layer) -> bool:
-    depthwise = layer.kernel is not None and layer.groups > 1 and layer.kernel_shape[1] == 1
+    depthwise = layer.has_kernel and layer.groups > 1 and layer.kernel_shape[1] == 1
     return layer.frozen_reason is None or depthwise
 
 
-def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> dict[str, Any]:
+def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> LayerRepair:
     left = _cut(old, kept)
     taken, maps = take_sample(old, new, kept, standing, seed)
     tries = [("what is left", left)]
@@ -111,8 +124,7 @@ def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Sta
     best = min(range(len(tried)), key=lambda i: max(errors[i], _EXACT))
     _, kernel, bias = tried[best]
     write_layer(pruned, new, kernel.numpy(), bias.float().numpy())
-    facts = {"error": errors[best], "repair": tried[best][0]}
-    return facts | {"tried": {name: error for (name, _, _), error in zip(tried, errors, strict=True)}}
+    return LayerRepair(errors[best], tried[best][0], dict(zip((name for name, _, _ in tried), errors, strict=True)))
 
 
 def _cut(layer: Layer, kept: Kept) -> Tensor:

@@ -1,4 +1,4 @@
-"""Patches of a layer in a network and in what pruning left of it, for the repair."""
+"""Patches of a layer in the original network and in the pruned one, for the repair."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.fitting.calibration import Sample, Walk
+from edgekron.fitting.calibration import Sample, Walk, patches_of
 from edgekron.fitting.moments import MomentSums
 
 from .channels import constant
-from .groups import Structure
-from .reading import images_of, outputs_of, patches_of, patches_per_image
+from .groups import ChannelStructure
+from .reading import images_of, outputs_of, patches_per_image
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -26,9 +26,9 @@ _MOST_HELD_OUT = 4096
 
 @dataclass(frozen=True)
 class Kept:
-    """Which inputs and outputs of a layer are left, and the places [n, m] of each channel among all its inputs.
+    """The inputs and outputs that are left of a layer, and the places [n, m] of each channel among all its inputs.
 
-    m is above one where the layer reads several pixels of a channel as inputs of their own.
+    m is above one in a layer that reads several pixels of a channel as inputs of their own.
     """
 
     inputs: np.ndarray
@@ -36,8 +36,8 @@ class Kept:
     places: np.ndarray
 
 
-def kept_of(structure: Structure, layer: Layer, removed: set[int]) -> Kept:
-    """What is left of a layer of the original network where the units of the roots ``removed`` go."""
+def kept_of(structure: ChannelStructure, layer: Layer, removed: set[int]) -> Kept:
+    """The rest of a layer of the original network without the units of the roots ``removed``."""
     inputs, outputs = structure.channels.layers[layer.name]
     f, c, _, _ = layer.kernel_shape
     places = np.arange(c)[:, None]
@@ -55,17 +55,17 @@ def kept_of(structure: Structure, layer: Layer, removed: set[int]) -> Kept:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where both networks stand."""
+    """Both networks, each with a walk that stands at the same layer, and the units (roots) that one of them lacks."""
 
-    structure: Structure
+    structure: ChannelStructure
     reference: Walk
     other: Walk
     removed: set[int]
 
     def shortcut(self, old: Layer, new: Layer) -> tuple[str, str, np.ndarray] | None:
-        """The value that the layer's output is added to, in both networks, and its channels that are left.
+        """The value that the layer's output is added to: its name in both networks, and the channels that are left.
 
-        None where there is no such value yet, or the output is used otherwise.
+        None if the output is used otherwise, or the value is computed later than the layer.
         """
         outputs = [layer.node.outputs[0] for layer in (old, new)]
         names = []
@@ -87,7 +87,7 @@ class Standing:
 
 
 class MapMoments:
-    """Centred second moments of channels, in float64: copies must be told from maps that are nearly alike."""
+    """Centred second moments of channels, in float64, to tell copies from maps that are nearly alike."""
 
     def __init__(self, channels: int) -> None:
         self._products = torch.zeros(channels, channels, dtype=torch.float64)
@@ -107,8 +107,9 @@ class MapMoments:
 
 
 def take_sample(old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> tuple[Sample, Tensor | None]:
-    """Moments and held-out patches of the pruned layer, to the outputs that it should give; and the centred moments
-    [n, n] of all the channels that the original layer reads, None where none of them is removed.
+    """Moments and held-out patches of the pruned layer's inputs with its wanted outputs, and moments of its channels.
+
+    The latter are the centred moments [n, n] of all channels that the original layer reads; None if none is removed.
     """
     f, c, _, _ = new.kernel_shape
     total = MomentSums(new.groups, int(np.prod(new.kernel_shape[1:])), f)
@@ -148,7 +149,7 @@ def take_sample(old: Layer, new: Layer, kept: Kept, standing: Standing, seed: in
 
 
 def _pixels(value: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
-    """The channels [m, C] at the positions of as many patches; all of a value [1, C]."""
+    """The channels [m, C] of one image at ``count`` positions; all of a value [1, C]."""
     if value.ndim == 2:
         return torch.from_numpy(value)
     positions = value.shape[2] * value.shape[3]

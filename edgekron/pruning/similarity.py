@@ -7,8 +7,8 @@ from 0 to L = 1, with means m, variances s and covariance s_uv over the pixels:
     SSIM(u, v) = (2 m_u m_v + c1)(2 s_uv + c2) / ((m_u^2 + m_v^2 + c1)(s_u + s_v + c2))    c1 = 0.01^2, c2 = 0.03^2
     PSNR(u, v) = 10 log10(1 / E[(u - v)^2])    in dB, at most ``MOST_DB``
 
-A pair's similarity is the mean over the images. Repeatedly, of the most similar pair the map that is more like all the
-others goes. Maps that are zero for every image go first, whatever they are like.
+A pair's similarity is the mean over the images. Again and again, of the most similar pair the map that is more like all
+the others goes. Maps that are zero for every image go first, however similar they are.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def write_layer(hub: Hub, layer: Layer, kernel: np.ndarray, bias: np.ndarray) -> None:
     """Gives ``layer``, one of ``hub``'s own, the kernel [F, C / groups, kh, kw] and the bias [F].
 
-    It must not be factorized. Raises ``ValueError`` for a MatMul, which has no bias.
+    The layer must not be factorized. Raises ``ValueError`` for a MatMul, which has no bias.
     """
     node = layer.node
     if node.op_type == "MatMul":

@@ -26,9 +26,10 @@ Site = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
-class Chain:
-    """The sites in order, for a kernel in ``groups`` groups. Raises ``StructureError`` if f or c is in no
-    site, or the sites are too few or too many.
+class CoreChain:
+    """The sites in order, for a kernel in ``groups`` groups.
+
+    Raises ``StructureError`` if f or c is in no site, h or w in several, or the sites are too few or too many.
     """
 
     sites: tuple[Site, ...]
@@ -80,7 +81,7 @@ class Chain:
         return text if self.groups == 1 else f"{text} | groups {self.groups}"
 
     @classmethod
-    def parse(cls, text: str, example: str) -> Chain:
+    def parse(cls, text: str, example: str) -> CoreChain:
         """The chain that ``str`` writes; raises ``StructureError`` that shows an ``example``."""
         sites: list[Site] = []
         groups = 1
@@ -99,9 +100,9 @@ class Chain:
 
 @dataclass(frozen=True)
 class OfChain:
-    """What tensor trains and rings have of their ``chain``."""
+    """A structure whose kernel shape and text are those of its ``chain``: tensor trains and rings."""
 
-    chain: Chain
+    chain: CoreChain
 
     @property
     def kernel_shape(self) -> KernelShape:
@@ -119,11 +120,11 @@ class OfChain:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The structure that ``str`` writes; raises ``StructureError``."""
-        return cls(Chain.parse(text, "c 64 | h 3 | w 3 | f 128"))
+        return cls(CoreChain.parse(text, "c 64 | h 3 | w 3 | f 128"))
 
 
-def pipeline(kernel_shape: KernelShape, groups: int) -> Chain:
+def pipeline(kernel_shape: KernelShape, groups: int) -> CoreChain:
     """The chain c | h | w | f, whose cores are the convolutions 1x1, kh x 1, 1 x kw, 1x1."""
     f, c, h, w = kernel_shape
     window: Sequence[Site] = [((kind, n),) for kind, n in (("h", h), ("w", w)) if n > 1]
-    return Chain(((("c", c),), *window, (("f", f // groups),)), groups)
+    return CoreChain(((("c", c),), *window, (("f", f // groups),)), groups)

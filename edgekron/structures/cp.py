@@ -5,8 +5,8 @@
 Source: Lebedev, Ganin, Rakhuba, Oseledets, Lempitsky, *Speeding-up Convolutional Neural Networks Using Fine-tuned
 CP-Decomposition* (ICLR 2015). The factors are found by alternating least squares. The best approximation need not
 exist: terms can grow without bound and cancel (Phan et al., *Stable Low-rank Tensor Decomposition for Compression of
-Convolutional Neural Network*, ECCV 2020), and then no fine-tuning and no quantization survives. So ``degeneracy`` is
-watched, and the ridge of the least squares grows, up to the last of ``RIDGES``, until it is below ``LIMIT``.
+Convolutional Neural Network*, ECCV 2020), and then no fine-tuning and no quantization survives. So the ridge of the
+least squares grows, up to the last of ``RIDGES``, until the ``degeneracy`` of the factors is at most ``LIMIT``.
 """
 
 from __future__ import annotations

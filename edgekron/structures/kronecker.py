@@ -87,7 +87,7 @@ class KroneckerShape:
 
     @property
     def note(self) -> str:
-        """The class and what it runs as."""
+        """The class of the shape, and the convolutions that it runs as."""
         return f"class {self.shape_class}: {CLASSES[self.shape_class]}"
 
     def network(self, *ranks: int) -> FactorNetwork:
@@ -188,7 +188,7 @@ class KroneckerDecomposition:
 
 
 def shapes(kernel_shape: KernelShape, groups: int = 1) -> Iterator[KroneckerShape]:
-    """Every Kronecker shape of a kernel [F, C / groups, kh, kw], those with a single useless factor left out."""
+    """Every Kronecker shape of a kernel [F, C / groups, kh, kw], but for shapes with a factor of a single value."""
 
     def splits(size: int) -> list[Split]:
         return [(n, size // n) for n in divisors(size)]

@@ -1,10 +1,10 @@
 """Low-rank pairs of convolutions: shapes of the Kronecker structure with F2 = C1 = 1.
 
 LRDKT (Lin, Ji, Chen, Tao, Luo, *Holistic CNN Compression via Low-Rank Decomposition with Knowledge Transfer*, TPAMI
-2019) makes a convolution kh x 1 to K channels and one 1 x kw to the outputs, by one SVD of the kernel rearranged to
-(C kh) x (F kw), and two fully connected layers of one. The channel SVD keeps the whole window in the first of two
-convolutions, kh x kw and 1x1 (Zhang, Zou, He, Sun, *Accelerating Very Deep Convolutional Networks*, TPAMI 2016); with
-calibration data it has the least error of the outputs that any structure of its rank can have.
+2019) turns a convolution into two, kh x 1 to K channels and 1 x kw to the outputs, by one SVD of the kernel rearranged
+to (C kh) x (F kw); and a fully connected layer into two. The channel SVD keeps the whole window in the first of two
+convolutions, kh x kw and 1x1 (Zhang, Zou, He, Sun, *Accelerating Very Deep Convolutional Networks*, TPAMI 2016). Fitted
+to calibration data, the channel SVD has the least error of the outputs that any structure of its rank can have.
 """
 
 from __future__ import annotations

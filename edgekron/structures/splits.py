@@ -33,7 +33,7 @@ def read_splits(text: str, example: str) -> tuple[Split, Split, Split, Split, in
 
 @dataclass(frozen=True)
 class Unsplit:
-    """What structures that split no axis have of a kernel [F, C / groups, kh, kw]; written ``f 64, c 64, h 3, w 3``."""
+    """A structure that splits no axis of a kernel [F, C / groups, kh, kw]; written ``f 64, c 64, h 3, w 3``."""
 
     kernel_shape: tuple[int, int, int, int]
     groups: int = 1
@@ -66,8 +66,9 @@ def check_ranks(ranks: Sequence[int], largest: Sequence[int], what: object) -> N
 
 
 def check_bonds(ranks: Sequence[int], count: int, what: object) -> None:
-    """Raises ``StructureError`` for ranks that are too many, too few or below one. Published chains have larger ones
-    than any kernel needs, so there is no upper limit.
+    """Raises ``StructureError`` for ranks that are too many, too few or below one.
+
+    No rank is too large: published chains have larger ranks than any kernel needs.
     """
     if len(ranks) != count or min(ranks) < 1:
         raise StructureError(f"ranks {' '.join(map(str, ranks))} of {what} must be {count} of at least 1")

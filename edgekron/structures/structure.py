@@ -1,6 +1,6 @@
-"""What every family of structures is: a layout of factors without its ranks, with a closed form.
+"""The members of every structure: a layout of factors, its ranks left open, with a closed form.
 
-A new family is a class with these members, and a line in ``edgekron.structures.FAMILIES``.
+A new family is a class with the members of ``Structure``, and a line in ``edgekron.structures.families``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEGLIGIBLE = 1e-12
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Squared singular values [g, n], descending, of the unfolding that a rank cuts; its sides are n and ``long``."""
+    """Squared singular values [g, n], descending, of the unfolding that a rank cuts: a matrix of n by ``long``."""
 
     values: Tensor
     long: int
@@ -48,7 +48,7 @@ class Decomposition(Protocol):
 
 
 class Structure(Protocol):
-    """A layout of factors. ``str`` writes it for a plan, and its family's ``parse`` reads that."""
+    """A layout of factors. ``str`` writes the layout for a plan, and ``Family.parse`` reads that text."""
 
     @property
     def kernel_shape(self) -> KernelShape:
@@ -72,7 +72,7 @@ class Structure(Protocol):
 
     @property
     def note(self) -> str:
-        """What a reader of a plan should know of it; may be empty."""
+        """A remark for the reader of a plan; may be empty."""
         ...
 
     def network(self, *ranks: int) -> FactorNetwork:
@@ -90,7 +90,7 @@ class Family:
 
     parse: Callable[[str], Structure]
     templates: Callable[[KernelShape, int], Iterable[Structure]]
-    #: Whether it is for storage: where contracting costs more than the dense layer, kernels are expanded at load.
+    #: Whether the family is for storage: layers that cost more than dense ones when contracted are expanded at load.
     stores: bool = False
 
 
@@ -101,7 +101,7 @@ def spectrum(m: Tensor) -> Spectrum:
 
 
 def split(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Left [g, rows, rank] and right [g, rank, columns], the best approximation of m, orthonormal columns in left.
+    """Left [g, rows, rank], with orthonormal columns, and right [g, rank, columns]: the best approximation of m.
 
     From the Gram matrix of the short side in float64: much cheaper than an SVD, and less accurate only below 1e-8. A
     rank above the short side is filled up with zeros.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgekron.algebra import FactorNetwork
 
-from .chain import Chain, OfChain, pipeline
+from .chain import CoreChain, OfChain, pipeline
 from .splits import check_bonds
 from .structure import KernelShape, Ranks, Spectrum, split
 from .tensor_train import cores, train
@@ -87,4 +87,4 @@ def templates(kernel_shape: KernelShape, groups: int) -> Iterator[TensorRing]:
     yield TensorRing(chain)
     if len(chain.sites) == 4:
         c, h, w, f = chain.sites
-        yield TensorRing(Chain((c, h + w, f), groups))
+        yield TensorRing(CoreChain((c, h + w, f), groups))

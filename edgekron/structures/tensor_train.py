@@ -4,7 +4,7 @@
 
 Source: Garipov, Podoprikhin, Novikov, Vetrov, *Ultimate tensorization: compressing convolutional and FC layers alike*
 (2016), with the TT-SVD of Oseledets (2011) as closed form. The paper's form puts the window first and splits the
-channels, matrix-TT (equation 7): it stores little, and contracting it mostly costs more than the dense layer. The chain
+channels, matrix-TT (equation 7): few parameters, whose contraction mostly costs more than the dense layer. The chain
 c | h | w | f (the paper's naive form) runs as four plain convolutions 1x1, kh x 1, 1 x kw, 1x1.
 """
 
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from edgekron.algebra import FactorNetwork
 
-from .chain import Chain, OfChain, Site, pipeline
+from .chain import CoreChain, OfChain, Site, pipeline
 from .splits import balanced_factors, check_bonds
 from .structure import KernelShape, Ranks, Spectrum, spectrum, split
 
@@ -40,7 +40,7 @@ class TensorTrain(OfChain):
 
     @property
     def note(self) -> str:
-        """Nothing but what the chain says."""
+        """Empty: the text of the chain says all."""
         return ""
 
     @property
@@ -108,8 +108,8 @@ def _split_off(m: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return pad(left, (0, lack)), pad(right, (0, 0, 0, lack))
 
 
-def cores(chain: Chain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
-    """The network with one factor a site: its left bonds, its axes, its right bonds."""
+def cores(chain: CoreChain, bonds: list[tuple[list[str], list[str]]], ranks: dict[str, int]) -> FactorNetwork:
+    """The network with one factor for each site: left bonds, the site's axes, right bonds."""
     sizes = {"g": chain.groups} if chain.groups > 1 else {}
     sizes |= ranks | {name: size for site in chain.axes for name, size in site}
     factors = [
@@ -124,7 +124,7 @@ def pipelines(kernel_shape: KernelShape, groups: int) -> Iterator[TensorTrain]:
     yield TensorTrain(pipeline(kernel_shape, groups))
 
 
-def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[Chain]:
+def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[CoreChain]:
     """The window first, then the channels split into two to four parts each (the paper's form)."""
     f, c, h, w = kernel_shape
     window: tuple[Site, ...] = ((("h", h), ("w", w)),) if h * w > 1 else ()
@@ -132,7 +132,7 @@ def matrix_chains(kernel_shape: KernelShape, groups: int) -> Iterator[Chain]:
         inputs, outputs = balanced_factors(c, count), balanced_factors(f // groups, count)
         if min(*inputs, *outputs) > 1:
             sites = tuple((("c", n), ("f", m)) for n, m in zip(inputs, outputs, strict=True))
-            yield Chain((*window, *sites), groups)
+            yield CoreChain((*window, *sites), groups)
 
 
 def matrix_trains(kernel_shape: KernelShape, groups: int) -> Iterator[TensorTrain]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgekron.algebra import Geometry, StructureError
-from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
+from edgekron.algebra.steps import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 from edgekron.graph.factorized import Factorized, read_node
 
 from .convolution import convolve

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekron.algebra import dense_macs
-from edgekron.algebra.lowering import Conv, ConvTranspose, MatMul, Shuffle, Step, default_forms, lower, valid_forms
+from edgekron.algebra.lowering import default_forms, lower, valid_forms
+from edgekron.algebra.steps import Conv, ConvTranspose, MatMul, Shuffle, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from edgekron.algebra import FactorNetwork, Geometry, StructureError, dense_macs
-from edgekron.algebra.lowering import Shuffle, default_forms, executed_macs, lower, valid_forms
+from edgekron.algebra.lowering import default_forms, lower, valid_forms
+from edgekron.algebra.steps import Shuffle, executed_macs
 from edgekron.modules.layers import run_steps
 
 KRONECKER = "r f1 c1 h1 w1, r f2 c2 h2 w2"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekron.errors import DataError
 from edgekron.models import datasets
-from edgekron.models.errors import DataError
 
 
 @pytest.fixture

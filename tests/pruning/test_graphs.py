@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekron.errors import UserError
 from edgekron.graph import Hub, load
-from edgekron.pruning import Group, Structure, kept_channels, remove
+from edgekron.pruning import ChannelStructure, Group, kept_channels, remove
 from edgekron.pruning.repair import repair
 
 TOLERANCE = 1e-5
@@ -230,7 +230,7 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 def overwrite(hub: Hub, group: Group, target: int, source: int | None) -> Hub:
     """A copy in which channel ``target`` of a group is made like ``source``, or by zeros."""
     result = hub.copy()
-    channels = Structure(result).channels
+    channels = ChannelStructure(result).channels
     for axis in channels.axes:
         value = axis.node.inputs[axis.index]
         if not axis.makes or value is None or value.const_value is None:
@@ -250,7 +250,7 @@ def check(hub: Hub, group: Group, target: int, source: int | None) -> None:
     wanted = outputs(changed, images(4))
     pruned = remove(changed, {group.name: [target]})
     unit = {int(group.units[target])}
-    costs = Structure(hub).costs(unit)
+    costs = ChannelStructure(hub).costs(unit)
     assert costs == {
         "macs": sum(layer.dense_macs for layer in pruned.layers()),
         "parameters": sum(layer.dense_parameters for layer in pruned.layers()),
@@ -270,7 +270,7 @@ def test_copies_go_without_a_trace(name: str, tmp_path: Path) -> None:
     net = Net()
     TABLE[name](net)
     hub = net.hub(tmp_path)
-    groups = [group for group in Structure(hub).groups if group.reason is None]
+    groups = [group for group in ChannelStructure(hub).groups if group.reason is None]
     assert groups
     for group in groups:
         check(hub, group, target=1, source=0)
@@ -281,7 +281,7 @@ def test_zero_channels_go_without_a_trace(name: str, tmp_path: Path) -> None:
     net = Net()
     TABLE[name](net)
     hub = net.hub(tmp_path)
-    groups = [g for g in Structure(hub).groups if g.reason is None and not any("Sigmoid" in n for n in g.layers)]
+    groups = [g for g in ChannelStructure(hub).groups if g.reason is None and not any("Sigmoid" in n for n in g.layers)]
     for group in groups:
         check(hub, group, target=2, source=None)
 
@@ -291,7 +291,7 @@ def test_random_graphs(seed: int, tmp_path: Path) -> None:
     net = Net(seed)
     random_net(net)
     hub = net.hub(tmp_path)
-    groups = [group for group in Structure(hub).groups if group.reason is None]
+    groups = [group for group in ChannelStructure(hub).groups if group.reason is None]
     assert groups
     group = groups[seed % len(groups)]
     check(hub, group, target=len(group.units) - 1, source=0)
@@ -339,7 +339,7 @@ def test_a_layer_that_is_tied_names_the_others(tmp_path: Path) -> None:
     net = Net()
     residual(net)
     hub = net.hub(tmp_path)
-    first, second = next(group.layers for group in Structure(hub).groups if len(group.layers) == 2)
+    first, second = next(group.layers for group in ChannelStructure(hub).groups if len(group.layers) == 2)
     with pytest.raises(UserError, match=f"{second} cannot be pruned alone: .*{first}"):
         remove(hub, {second: [0]})
     with pytest.raises(UserError, match="without a channel"):
@@ -394,4 +394,4 @@ def test_the_published_ratios_recount(tmp_path: Path) -> None:
     saved = [round(100 * (1 - after / before), 2) for before, after in zip(*counts, strict=True)]
     assert saved == [48.22, 57.79]
     # The stem's channels are padded to become those of later stages: they are tied in part only.
-    assert "only a part of its channels" in str(Structure(hub).groups[0].reason)
+    assert "only a part of its channels" in str(ChannelStructure(hub).groups[0].reason)

@@ -26,9 +26,9 @@ from edgekron.modules.factorize import factorize_module
 from edgekron.modules.graph_module import GraphModule
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.planning.ranks import rounded
-from edgekron.pruning import CRITERIA, Settings, Structure, prune, prune_as
+from edgekron.pruning import CRITERIA, ChannelStructure, PruningSettings, prune, prune_as
+from edgekron.pruning.criteria import find_orders
 from edgekron.pruning.elimination import Elimination, elimination_order
-from edgekron.pruning.orders import find_orders
 from edgekron.pruning.similarity import MOST_DB, greedy_order, map_similarity
 
 
@@ -142,7 +142,7 @@ def test_every_criterion_meets_the_budget_at_widths_that_run_well(
     criterion: str, hub: Hub, data: list[np.ndarray]
 ) -> None:
     before = hub.proto().SerializeToString()
-    result = prune(hub, criterion, Settings(repair=False), ratios={"macs": 1.5, "parameters": 1.4}, data=data)
+    result = prune(hub, criterion, PruningSettings(repair=False), ratios={"macs": 1.5, "parameters": 1.4}, data=data)
     layers = hub.layers(), result.hub.layers()
     assert macs(hub) / macs(result.hub) >= 1.5
     assert sum(x.dense_parameters for x in layers[0]) / sum(x.dense_parameters for x in layers[1]) >= 1.4
@@ -152,18 +152,18 @@ def test_every_criterion_meets_the_budget_at_widths_that_run_well(
 
 
 def test_the_repair_brings_accuracy_back(hub: Hub, data: list[np.ndarray]) -> None:
-    orders = find_orders(hub, Structure(hub), "qsfm-ssim", data)
+    orders = find_orders(hub, ChannelStructure(hub), "qsfm-ssim", data)
     kept = {name: (len(order.group.units) - len(order.group.units) // 4, "qsfm-ssim") for name, order in orders.items()}
     bare = prune_as(hub, kept, data=data, repaired=False)
     mended = prune_as(hub, kept, data=data, repaired=True)
-    assert not bare.facts
-    assert all(0 <= fact["error"] < 0.3 for fact in mended.facts.values())
+    assert not bare.repairs
+    assert all(0 <= one.error < 0.3 for one in mended.repairs.values())
     assert accuracy(mended.hub) > accuracy(bare.hub) + 5
     assert accuracy(mended.hub) > accuracy(hub) - 2
 
 
 def test_the_scale_of_folded_normalisations_is_found(module: nn.Module, hub: Hub, data: list[np.ndarray]) -> None:
-    order = find_orders(hub, Structure(hub), "bn-scale", data)["layer3.0.conv1"]
+    order = find_orders(hub, ChannelStructure(hub), "bn-scale", data)["layer3.0.conv1"]
     scales = module.get_submodule("layer3.0.bn1").weight.detach().abs().numpy()
     found = np.full(64, np.nan)
     found[list(order.places)] = order.price
@@ -174,7 +174,7 @@ def test_the_scale_of_folded_normalisations_is_found(module: nn.Module, hub: Hub
 def test_a_lower_threshold_removes_more(hub: Hub, data: list[np.ndarray]) -> None:
     found = []
     for similarity in (0.9, 0.5, 0.2):
-        settings = Settings(similarity, any_width=True, repair=False)
+        settings = PruningSettings(similarity, any_width=True, repair=False)
         result = prune(hub, "qsfm-ssim", settings, ratios={}, data=data)
         found.append(macs(result.hub))
     assert macs(hub) >= found[0] > found[1] > found[2]
@@ -217,7 +217,7 @@ def test_prune_then_factorize_in_one_plan_to_both_formats(data: list[np.ndarray]
 
 
 def test_a_pruned_network_cannot_be_put_back_into_its_class(module: nn.Module, hub: Hub) -> None:
-    pruned = prune(hub, "l1", Settings(), ratios={"macs": 1.2}, data=[])
+    pruned = prune(hub, "l1", PruningSettings(), ratios={"macs": 1.2}, data=[])
     with pytest.raises(UserError, match="channels of layer1.0.conv1.* are pruned"):
         factorize_module(module, pruned.hub)
 
@@ -265,7 +265,7 @@ def test_groups_are_those_of_torch_pruning(name: str) -> None:
     else:
         module = models.build("mobilenetv2-cifar")
     module.eval()
-    structure = Structure(load(module, input_shape=shape))
+    structure = ChannelStructure(load(module, input_shape=shape))
     graph = tp.DependencyGraph().build_dependency(module, torch.zeros(1, *shape))
     names = {part: name for name, part in module.named_modules()}
     groups = [group for group in structure.groups if group.reason is None]

@@ -9,7 +9,7 @@ from edgekron.errors import UserError
 
 if TYPE_CHECKING:
     from edgekron.planning.plan import CompressionPlan
-    from edgekron.pruning import Settings
+    from edgekron.pruning import PruningSettings
 
 
 def add_pruning(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +28,13 @@ def add_pruning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-repair", action="store_true", help="do not have later layers take over what was removed")
 
 
-def pruning_settings(arguments: argparse.Namespace, plan: CompressionPlan | None) -> Settings | None:
+def pruning_settings(arguments: argparse.Namespace, plan: CompressionPlan | None) -> PruningSettings | None:
     """The settings that the options ask for; None if nothing is pruned.
 
     Raises ``UserError`` for options of pruning if nothing is pruned, and for --tune if something is.
     """
     from edgekron.compression.compressor import split_method
-    from edgekron.pruning import Settings
+    from edgekron.pruning import PruningSettings
 
     if plan is None:
         criterion, _ = split_method(arguments.method or "kronecker")
@@ -57,4 +57,4 @@ def pruning_settings(arguments: argparse.Namespace, plan: CompressionPlan | None
             "--tune measures the layers of the network as it is, before channels go; compress it first, then run "
             "'edgekron tune' on the folder."
         )
-    return Settings(arguments.similarity, any_width=arguments.any_width, repair=not arguments.no_repair)
+    return PruningSettings(arguments.similarity, any_width=arguments.any_width, repair=not arguments.no_repair)

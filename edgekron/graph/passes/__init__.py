@@ -1,6 +1,6 @@
-"""What happens to every imported graph, one idea a file.
+"""The passes that every imported graph goes through, one idea a file.
 
-``run_import_passes`` is the whole sequence. Each pass takes the model and changes it in place.
+``run_import_passes`` is the whole sequence. Each pass changes the model in place.
 """
 
 from __future__ import annotations

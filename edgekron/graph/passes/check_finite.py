@@ -1,6 +1,6 @@
-"""Refuses weights that are not finite, and says whose they are.
+"""Refuses weights that are not finite, with the name of their layer.
 
-Only tensors with more than one value that a layer uses as parameters are looked at: an infinite limit of a Clip, or a
+Only tensors of several values that a layer uses as parameters are checked: an infinite limit of a Clip, or an infinite
 padding value, is legitimate.
 """
 

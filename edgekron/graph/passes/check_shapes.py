@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check_shapes(model: ir.Model, source: str) -> None:
     """Raises ``UserError`` that names the first node that ONNX's shape inference refuses.
 
-    Needs inferred shapes: the channels of convolutions, which it does not look at, are compared here.
+    Needs inferred shapes. The channels of convolutions are compared here, as ONNX's inference does not look at them.
     """
     for node in model.graph:
         if node.op_type == "Conv" and not node.domain:

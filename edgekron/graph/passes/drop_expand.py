@@ -1,7 +1,7 @@
-"""Removes what only spells out a broadcast: Add(Expand(a), b) is Add(a, b) where b's shape makes the result as large.
+"""Removes Expands that only spell out a broadcast: Add(Expand(a), b) is Add(a, b) if b alone makes the result as large.
 
-ONNX's elementwise operators broadcast by themselves, so an Expand in front of one is needed only when no other operand
-has the sizes that it gives.
+ONNX's elementwise operators broadcast by themselves, so an Expand in front of one is needed only if no other operand
+has the sizes of the expanded value.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def _spares(user: ir.Node, expanded: ir.Value, x: ir.Value) -> bool:
         return False
     if user.op_type == "PRelu" and user.inputs[0] is expanded:
         return False
-    operands = [_dims(x if value is expanded else value) for value in user.inputs]
-    return all(operand is not None for operand in operands) and _broadcast(operands, len(result)) == result  # type: ignore[arg-type]
+    shapes = [_dims(x if value is expanded else value) for value in user.inputs]
+    known = [shape for shape in shapes if shape is not None]
+    return len(known) == len(shapes) and _broadcast(known, len(result)) == result
 
 
 def _broadcast(shapes: list[list[object]], rank: int) -> list[object] | None:
-    """The shape that shapes broadcast to, sizes that are not known compared by name; None where they do not."""
+    """The shape that ``shapes`` broadcast to, open sizes compared by name; None for shapes that do not broadcast."""
     result: list[object] = []
     for axis in range(-rank, 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
@@ -48,7 +49,7 @@ def _broadcast(shapes: list[list[object]], rank: int) -> list[object] | None:
 
 
 def _dims(value: ir.Value | None) -> list[object] | None:
-    """The sizes of a value, numbers or names; None where one is neither."""
+    """The sizes of a value, numbers or names; None if a size is neither."""
     if value is None or value.shape is None:
         return None
     dims: list[object] = [d if isinstance(d, int) else d.value for d in value.shape]

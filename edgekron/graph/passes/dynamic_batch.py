@@ -1,7 +1,7 @@
-"""Gives the input its shape [N, C, H, W] with a dynamic N, whatever batch the file was made with.
+"""Gives the input the shape [N, C, H, W] with a dynamic batch N, also in a file with a fixed batch.
 
-A file with a fixed batch b also holds reshapes to [b, ...] of tensors [b, ...]; they are made to keep it
-whatever it is. Constants are folded on the way, because the shapes of reshapes often are computed from others.
+A file with the fixed batch b also holds reshapes from [b, ...] to [b, ...]; these are rewritten to keep the first size
+of their input. Constants are folded on the way, because the shape of a reshape is often computed from other shapes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ BATCH = "N"
 
 
 def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Makes the first dimension of the one input, and with it of the outputs, the symbol N; gives the sizes behind it.
+    """Makes the first size of the one input, and so of the outputs, the symbol N; returns the input's other sizes.
 
-    Sizes that the file leaves open stay open in the graph, so that nothing is computed for those of ``input_shape``
-    alone. Raises ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
+    Sizes that the file leaves open stay open in the graph, so that no constant depends on ``input_shape``. Raises
+    ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
     ``input_shape``, and for outputs that do not follow the batch.
     """
     value = _only_input(model, source)

@@ -1,10 +1,10 @@
-"""Writes nearest resizes that ONNX Runtime reads from the wrong pixels as gathers from the right ones.
+"""Replaces nearest resizes that ONNX Runtime reads from the wrong pixels by gathers from the right ones.
 
 Torch's nearest takes for output i of m, from n pixels, the pixel floor(i n / m). In ONNX this is the mode "asymmetric"
-with "floor", and ONNX Runtime computes it as floor(i / s) with s = m / n, both rounded to float32: where i n / m is a
-whole number, it may get the pixel before. From 14 pixels to 2 it reads 0 and 6, not 0 and 7; of all sizes up to 128
-four in a hundred pairs have such a pixel. Indices in a constant leave nothing to round. (In one pair of a hundred it is
-torch that rounds to another pixel; the graph does not say so, and keeps to what the operator means.)
+with "floor", and ONNX Runtime computes the pixel as floor(i / s) with s = m / n, both rounded to float32: if i n / m is
+a whole number, the result may be the pixel before. From 14 pixels to 2 the runtime reads 0 and 6, not 0 and 7; of all
+sizes up to 128 four in a hundred pairs have such a pixel. Indices in a constant leave nothing to round. (In one pair of
+a hundred, torch itself rounds to another pixel; the graph keeps to the meaning of the operator.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from edgekron.graph.axes import open_sizes
 from edgekron.graph.nodes import add_initializer, replace_node
+from edgekron.graph.values import constant
 
 #: How far a scale that is given may be from the ratio of the sizes.
 _SAME = 1e-6
@@ -23,7 +24,7 @@ _SAME = 1e-6
 def make_nearest_exact(model: ir.Model) -> None:
     """Replaces every Resize of that mode whose pixels ONNX Runtime does not find.
 
-    Nothing is done where the source leaves sizes open: indices would be right for one of them alone.
+    Nothing is done for a source that leaves sizes open: indices would be right for one size alone.
     """
     if open_sizes(model):
         return
@@ -47,7 +48,7 @@ def _is_floor(node: ir.Node) -> bool:
 
 
 def _indices(node: ir.Node) -> dict[int, tuple[int, np.ndarray]]:
-    """For each axis that changes, its size and the pixel of every output; empty where the sizes say too little."""
+    """For each axis that changes, its size and the pixel of every output; empty if sizes are not known."""
     x, y = node.inputs[0], node.outputs[0]
     if x is None or x.shape is None or y.shape is None or len(x.shape) != len(y.shape):
         return {}
@@ -63,12 +64,12 @@ def _indices(node: ir.Node) -> dict[int, tuple[int, np.ndarray]]:
 
 
 def _scales(node: ir.Node, rank: int) -> dict[int, float]:
-    """The scales that the node is given, by axis; none where it is given sizes."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    if value is None or value.const_value is None or not value.const_value.size:
+    """The scales of a Resize by axis; none for a Resize to given sizes."""
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is None or not scales.size:
         return {}
     axes = node.attributes.get_ints("axes", range(rank))
-    return {axis % rank: float(scale) for axis, scale in zip(axes, value.const_value.numpy(), strict=True)}
+    return {axis % rank: float(scale) for axis, scale in zip(axes, scales, strict=True)}
 
 
 def _runtime(exact: np.ndarray, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.nodes import add_initializer, release_parameters, remove_node
+from edgekron.graph.values import float_constant, required
 
 #: Prefix of the metadata keys: behind it stands the layer, the value is the normalisation.
 FOLDED = "edgekron.folded."
@@ -60,7 +61,7 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     new_weight = (weight * _along_outputs(layer, weight, factor)).astype(np.float32)
     new_bias = (factor * (old_bias.reshape(-1) - mean) + shift).astype(np.float32)
     stem = str(layer.inputs[1].name).removesuffix(".weight")
-    model.metadata_props[FOLDED + stem] = str(norm.inputs[1].name).removesuffix(".weight")  # type: ignore[union-attr]
+    model.metadata_props[FOLDED + stem] = str(required(norm, 1).name).removesuffix(".weight")
     _set_parameters(graph, layer, new_weight, new_bias)
     if y.is_graph_output():
         x.name, y.name = y.name, f"{y.name}.normalised"
@@ -81,7 +82,7 @@ def _along_outputs(layer: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np
 
 
 def _set_parameters(graph: ir.Graph, layer: ir.Node, weight: np.ndarray, bias: np.ndarray) -> None:
-    name = str(layer.inputs[1].name)  # type: ignore[union-attr]
+    name = str(required(layer, 1).name)
     stem = name.removesuffix(".weight")
     release_parameters(layer)
     layer.resize_inputs(3)
@@ -91,6 +92,5 @@ def _set_parameters(graph: ir.Graph, layer: ir.Node, weight: np.ndarray, bias: n
 
 def _constant(value: ir.Value | None) -> np.ndarray | None:
     """The value of a float32 initializer in float64."""
-    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    return value.const_value.numpy().astype(np.float64)
+    array = float_constant(value)
+    return None if array is None else array.astype(np.float64)

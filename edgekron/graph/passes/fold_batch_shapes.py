@@ -1,8 +1,8 @@
 """Turns reshapes to a shape that is computed from the batch into reshapes to a constant shape.
 
-Older exporters write x.view(x.size(0), -1) as Shape, Gather, Unsqueeze, Concat and Reshape. All of it is a function of
-the batch alone, so it is evaluated for two batches: where the shapes differ in their first entry only, and that is the
-batch, the batch is the only thing that was computed.
+Older exporters write x.view(x.size(0), -1) as Shape, Gather, Unsqueeze, Concat and Reshape. The computed shape depends
+on the batch alone, so it is evaluated for two batches: if the two shapes differ only in their first entry, and that
+entry is the batch, the shape can be constant, with a first entry that means "as before".
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def fold_batch_shapes(model: ir.Model) -> None:
 
 
 def _give_shape(model: ir.Model, node: ir.Node, first: _Probe, second: _Probe) -> bool:
-    """Gives one reshape its constant shape; False where it has none, or not yet."""
+    """Gives one reshape its constant shape; False for a reshape without one, or whose input is not known yet."""
     name, x = str(node.outputs[0].name), node.inputs[0]
     a, b = first.targets.get(name, []), second.targets.get(name, [])
     if not a or a[1:] != b[1:] or 0 in a or x is None or x.shape is None:
         return False
     follows = (first.batches.get(str(x.name)), second.batches.get(str(x.name))) == _PROBES
-    if (a[0], b[0]) == _PROBES and (follows or x.shape[0] == model.graph.inputs[0].shape[0]):  # type: ignore[index]
+    batch = list(model.graph.inputs[0].shape or ())[:1]
+    if (a[0], b[0]) == _PROBES and (follows or list(x.shape)[:1] == batch):
         set_shape(model.graph, node, [0, *a[1:]])
         return True
     if a[0] == b[0] == -1:
@@ -50,7 +51,7 @@ def _give_shape(model: ir.Model, node: ir.Node, first: _Probe, second: _Probe) -
 
 @dataclass(frozen=True)
 class _Probe:
-    """What is constant once the batch is: targets of reshapes by their output, first sizes of all values."""
+    """All that is constant for a fixed batch: targets of reshapes by their output, first sizes of all values."""
 
     targets: dict[str, list[int]]
     batches: dict[str, int]
@@ -59,7 +60,7 @@ class _Probe:
     def of(cls, model: ir.Model, batch: int) -> _Probe:
         """Folds a copy of the model with this batch.
 
-        The shapes are made outputs of it: a reshape itself may disappear, where it changes nothing.
+        The shapes become outputs of the copy, because folding removes a reshape that changes nothing.
         """
         probe = model.clone()
         value = probe.graph.inputs[0]

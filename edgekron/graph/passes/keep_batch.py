@@ -1,7 +1,7 @@
-"""Writes reshapes that keep the batch as such: the first entry of the shape becomes 0, "as before".
+"""Marks reshapes that keep the batch: the first entry of their shape becomes 0, "as before".
 
 A reshape of [B, d1, d2, ...] to [B, e1, e2, ...] or [-1, e1, e2, ...] with the same number of values in d and e keeps
-the first dimension whatever B is; written with 0 it does so for every batch, and its shape can be inferred.
+the first size. With 0 as the first entry the reshape serves every batch, and shape inference knows its result.
 """
 
 from __future__ import annotations

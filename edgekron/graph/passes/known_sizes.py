@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def know_sizes(model: ir.Model, shape: Sequence[int | str]) -> None:
-    """Sets the input's shape to ``shape``, and those of all other values to what follows from it."""
+    """Sets the shape of the input to ``shape``, and the shapes of all other values to those that follow."""
     model.graph.inputs[0].shape = ir.Shape(shape)
     infer_shapes(model)
     probe = model.clone()

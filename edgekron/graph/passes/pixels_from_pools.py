@@ -1,6 +1,6 @@
-"""Writes pools whose window is one pixel as what they are, slices: a pool of stride s takes every s-th pixel.
+"""Replaces pools with a window of one pixel by slices: such a pool of stride s takes every s-th pixel.
 
-ONNX Runtime moves a Pad in front of a pool into it, and then refuses the padding as wider than such a window.
+ONNX Runtime moves a Pad in front of a pool into the pool, and then refuses a padding that is wider than the window.
 """
 
 from __future__ import annotations

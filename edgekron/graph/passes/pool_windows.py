@@ -1,13 +1,13 @@
-"""Writes pools that round up, and drop a window behind the input, with the number of windows that they have.
+"""Rewrites pools that round their size up and drop a window behind the input as pools that round down.
 
 With n pixels, padding (b, e), a window that spans k and stride s, rounding up gives
 
     m = ceil((n + b + e - k) / s) + 1
 
-windows, and one fewer where the last would start behind the input: (m - 1) s >= n + b. The last rule is torch's and
-every runtime's, but ONNX's own shape inference learnt it with operator set 22; before, it finds one pixel too many, and
-what is computed from that size is wrong. So such a pool is written as one that rounds down,
-with the padding at the end that its last window needs:
+windows, and one fewer if the last window would start behind the input: (m - 1) s >= n + b. Torch and every runtime
+follow the last rule, but ONNX's own shape inference does so only from operator set 22 on. Older versions find one pixel
+too many, and constants computed from that size are wrong. A pool that rounds down has the right size in every version,
+with the padding at the end that the last window needs:
 
     e' = max((m - 1) s + k - n - b, e)
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def count_pool_windows(model: ir.Model) -> None:
-    """Rewrites every AveragePool and MaxPool that drops a window, where the input's size is known.
+    """Rewrites every AveragePool and MaxPool that drops a window, if the size of the input is known.
 
-    Raises ``UserError`` for an average that counts its padding, drops a window along one axis and along another reaches
-    behind its padding, where it counts less: rounding down cannot say that.
+    Raises ``UserError`` for an AveragePool that counts its padding, drops a window along one axis, and reaches behind
+    its padding along another: pixels behind the padding do not count, and rounding down would count them.
     """
     pools = [node for node in model.graph if _rounds_up(node)]
     if pools:
@@ -64,7 +64,7 @@ def _rounds_up(node: ir.Node) -> bool:
 
 
 def _axes(node: ir.Node) -> Iterator[tuple[int, int, int, int]]:
-    """For each axis of known size (windows, those before one is dropped, the padding needed at the end, the given)."""
+    """(windows, windows before one is dropped, padding needed at the end, padding given) of each axis of known size."""
     x = node.inputs[0]
     window = node.attributes.get_ints("kernel_shape", ())
     sizes = list(x.shape)[2:] if x is not None and x.shape is not None else []

@@ -2,9 +2,9 @@
 
     Conv(x, W)  =  Squeeze(Conv(Unsqueeze(x), W'))      x [N, C, L] -> [N, C, 1, L]      W [F, C, k] -> W' [F, C, 1, k]
 
-with stride, dilation and padding along the width. Then a sequence is an image like any other: its layers are factorized
-and exported by the same code. Elementwise operators between such layers work on the image too, so that a chain of them
-has one Unsqueeze in front and one Squeeze behind.
+with stride, dilation and padding along the width. Then a sequence is an image like any other, and its layers are
+factorized and exported by the same code. Elementwise operators between such layers work on the image too, so that a
+chain of layers has one Unsqueeze in front and one Squeeze behind.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.nodes import add_initializer, replace_node
+from edgekron.graph.values import constant, required
 
 _WEIGHTED = {"Conv", "ConvTranspose"}
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
 _GLOBAL_POOLS = {"GlobalAveragePool", "GlobalMaxPool"}
-#: Operators that treat every value alike, given the values it meets by broadcasting, and every pixel of a channel.
+#: Operators that compute each value from the values in the same place alone, or in a place that is broadcast to it.
 _ELEMENTWISE = {
     "Abs", "Add", "BatchNormalization", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
     "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Relu", "Selu", "Sigmoid",
     "Softplus", "Softsign", "Sqrt", "Sub", "Tanh",
 }  # fmt: skip
-#: What the row's own axis has, in front of the attribute's entry for the sequence.
+#: The entry of the row's own axis, in front of the attribute's entry for the sequence.
 _FRONT = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0}
 
 
@@ -37,17 +38,17 @@ def rows_as_images(model: ir.Model) -> None:
     if not weights and not any(_is_pool(node) for node in graph):
         return
     axes = add_initializer(graph, "row_axis", np.array([2], dtype=np.int64))
-    for value in weights:
-        array = np.ascontiguousarray(value.const_value.numpy()[:, :, None])  # type: ignore[union-attr]
+    for value, weight in weights.items():
+        array = np.ascontiguousarray(weight[:, :, None])
         value.const_value = ir.tensor(array, name=value.name)
         value.shape = ir.Shape(array.shape)
     images: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         if (node.op_type in _WEIGHTED and node.inputs[1] in weights) or _is_pool(node):
-            x = node.inputs[0]
+            x = required(node, 0)
             if x not in images:
-                images[x] = _unsqueeze(node, x, axes)  # type: ignore[index, arg-type]
-            inputs = [images[x], *node.inputs[1:]]  # type: ignore[index]
+                images[x] = _unsqueeze(graph, node, x, axes)
+            inputs = [images[x], *node.inputs[1:]]
         elif _elementwise(node, images):
             inputs = [images[v] if v in images else _broadcast(graph, v) for v in node.inputs]
         else:
@@ -60,13 +61,14 @@ def rows_as_images(model: ir.Model) -> None:
         images[squeeze.outputs[0]] = image.outputs[0]
 
 
-def _weights(graph: ir.Graph) -> set[ir.Value]:
+def _weights(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:
     """The constant weights [., ., k] that are weights of 1-D convolutions and nothing else."""
-    found = set()
+    found = {}
     for value in graph.initializers.values():
         alone = all(_is_weighted(user) and index == 1 for user, index in value.uses())
-        if alone and value.uses() and not value.is_graph_output() and len(value.const_value.shape) == 3:  # type: ignore[union-attr]
-            found.add(value)
+        array = constant(value) if alone and value.uses() and not value.is_graph_output() else None
+        if array is not None and array.ndim == 3:
+            found[value] = array
     return found
 
 
@@ -92,10 +94,11 @@ def _elementwise(node: ir.Node, images: dict[ir.Value, ir.Value]) -> bool:
 
 
 def _broadcast(graph: ir.Graph, value: ir.Value | None) -> ir.Value | None:
-    """A constant as it meets an image: [C, L] and [N, C, L] get the row's axis, [L] and a number have no need."""
-    if value is None or value.const_value is None or len(value.const_value.shape) < 2:
+    """A constant to be broadcast to an image: [C, L] and [N, C, L] get the row's axis, [L] and numbers need none."""
+    array = constant(value)
+    if value is None or array is None or array.ndim < 2:
         return value
-    return add_initializer(graph, f"{value.name}.row", np.expand_dims(value.const_value.numpy(), -2))
+    return add_initializer(graph, f"{value.name}.row", np.expand_dims(array, -2))
 
 
 def _widened(attribute: ir.Attr) -> ir.Attr:
@@ -107,9 +110,9 @@ def _widened(attribute: ir.Attr) -> ir.Attr:
     return attribute
 
 
-def _unsqueeze(node: ir.Node, x: ir.Value, axes: ir.Value) -> ir.Value:
+def _unsqueeze(graph: ir.Graph, node: ir.Node, x: ir.Value, axes: ir.Value) -> ir.Value:
+    """The image of ``x``, made in front of ``node``."""
     unsqueeze = ir.Node("", "Unsqueeze", [x, axes], name=f"{x.name}.unsqueeze")
     unsqueeze.outputs[0].name = f"{x.name}.image"
-    graph = node.graph
-    graph.insert_before(node, [unsqueeze])  # type: ignore[union-attr]
+    graph.insert_before(node, [unsqueeze])
     return unsqueeze.outputs[0]

@@ -1,7 +1,7 @@
-"""Removes what changes nothing and joins what is one operation.
+"""Removes operations that change nothing and joins those that are one, by the rules of onnxscript's rewriter.
 
-No-op slices and casts go, Relu joins a Clip, a Pad the Conv behind it, reshapes and transposes their like. Rules
-of onnxscript's rewriter, followed by one more folding of constants.
+No-op slices and casts go; a Relu joins a Clip, a Pad the Conv behind, a reshape another reshape, a transpose another
+transpose. Constants are folded once more afterwards.
 
 Initializers are not deduplicated: two layers whose biases happen to be equal keep a bias each.
 """

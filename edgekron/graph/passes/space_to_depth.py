@@ -1,9 +1,9 @@
-"""Names what is written as Reshape, Transpose and Reshape with six axes: SpaceToDepth.
+"""Replaces a Reshape, a Transpose of six axes and a Reshape by the one operator that they are: SpaceToDepth.
 
     [N, C, h b, w b]  ->  [N, C, h, b, w, b]  ->  [N, b, b, C, h, w]  ->  [N, b b C, h, w]
 
-Runtimes have an operator for it, while most of them move no more than five axes. With the channels in front of the
-block, [N, C, b, b, h, w] (torch's ``pixel_unshuffle``), it is the same operator and a transpose of five axes.
+Runtimes have this operator, while most move no more than five axes. With the channels in front of the block,
+[N, C, b, b, h, w] (torch's ``pixel_unshuffle``), the chain is the same operator and a transpose of five axes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.nodes import add_initializer, replace_node
+from edgekron.graph.values import sizes_behind_batch
 
 _BLOCK_FIRST, _CHANNELS_FIRST = [0, 3, 5, 1, 2, 4], [0, 1, 3, 5, 2, 4]
 
@@ -26,7 +27,9 @@ def space_to_depth(model: ir.Model) -> None:
         if transpose is None or first is None:
             continue
         order = list(transpose.attributes.get_ints("perm", ()))
-        source, split, target = (_sizes(value) for value in (first.inputs[0], first.outputs[0], last.outputs[0]))
+        source, split, target = map(sizes_behind_batch, (first.inputs[0], first.outputs[0], last.outputs[0]))
+        if source is None or split is None or target is None:
+            continue
         if order in (_BLOCK_FIRST, _CHANNELS_FIRST) and _is_block(source, split, target):
             _replace(model.graph, first, last, split, blocks_first=order == _BLOCK_FIRST)
 
@@ -62,9 +65,3 @@ def _only_producer(node: ir.Node, operator: str) -> ir.Node | None:
     if value is None or before is None or before.op_type != operator or before.domain:
         return None
     return before if len(value.uses()) == 1 and not value.is_graph_output() else None
-
-
-def _sizes(value: ir.Value | None) -> list[int]:
-    """The sizes behind the batch; none where one is not known."""
-    sizes = list(value.shape or ())[1:] if value is not None else []
-    return [d for d in sizes if isinstance(d, int)] if all(isinstance(d, int) for d in sizes) else []

@@ -1,6 +1,6 @@
 """Turns three-dimensional convolutions and pools that look along one axis into two-dimensional ones.
 
-With a window of size one, stride one and no padding along two neighbouring axes, these can be one axis:
+Two neighbouring axes along which the window has size one, the stride is one and nothing is padded can be one axis:
 
     Conv(x, W)  =  Reshape(Conv(Reshape(x), W'))     x [N, C, D, H, W] -> [N, C, D, H W],   W' [F, C, kd, 1]
 
@@ -14,9 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekron.graph.nodes import add_initializer, replace_node
+from edgekron.graph.values import constant, sizes_behind_batch
 
 _TYPES = {"Conv", "MaxPool", "AveragePool"}
-#: What lists one entry for each axis; ``pads`` lists two.
+#: Attributes with one entry for each axis, and ``pads`` with two.
 _PER_AXIS = ("kernel_shape", "strides", "dilations", "pads")
 
 
@@ -39,17 +40,19 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     attributes = [_without(attribute, joined) for attribute in node.attributes.values()]
     flat = _reshape(graph, x, _join(source, joined), f"{node.name}.flat")
     inputs = [flat.outputs[0], *node.inputs[1:]]
-    if node.op_type == "Conv":
-        inputs[1] = _flat_weight(graph, node.inputs[1], 2 + joined)  # type: ignore[arg-type]
+    weight = node.inputs[1] if node.op_type == "Conv" else None
+    array = constant(weight)
+    if weight is not None and array is not None:
+        inputs[1] = _flat_weight(graph, weight, np.ascontiguousarray(array.squeeze(2 + joined)))
     image = ir.Node("", node.op_type, inputs, attributes, name=node.name)
     image.outputs[0].name = f"{y.name}.image"
     volume = _reshape(graph, image.outputs[0], target, f"{node.name}.volume")
     replace_node(node, [flat, image, volume])
 
 
-def _flat_weight(graph: ir.Graph, weight: ir.Value, axis: int) -> ir.Value:
-    """The weight without an axis of size one: under its own name where nothing else uses it."""
-    name, array = str(weight.name), np.ascontiguousarray(weight.const_value.numpy().squeeze(axis))  # type: ignore[union-attr]
+def _flat_weight(graph: ir.Graph, weight: ir.Value, array: np.ndarray) -> ir.Value:
+    """``array`` as a weight: under the name of ``weight`` where nothing else uses that one."""
+    name = str(weight.name)
     if len(weight.uses()) > 1 or weight.is_graph_output():
         return add_initializer(graph, name, array)
     weight.const_value = ir.tensor(array, name=name)
@@ -70,10 +73,8 @@ def _window(node: ir.Node) -> list[int] | None:
 
 def _volume(value: ir.Value | None) -> list[int] | None:
     """The sizes [D, H, W] and channels in front, [C, D, H, W]; None where one is not known."""
-    sizes = list(value.shape or ())[1:] if value is not None else []
-    return (
-        [d for d in sizes if isinstance(d, int)] if len(sizes) == 4 and all(isinstance(d, int) for d in sizes) else None
-    )
+    sizes = sizes_behind_batch(value)
+    return sizes if sizes is not None and len(sizes) == 4 else None
 
 
 def _trivial(node: ir.Node, window: list[int], axis: int) -> bool:

@@ -40,7 +40,7 @@ from edgekron.graph import Hub, Layer
 from edgekron.modules.foldable_norm import FoldableNorm
 from edgekron.modules.graph_module import GraphModule
 from edgekron.modules.node_modules import Normalised, Operator
-from edgekron.pruning import Group, Structure
+from edgekron.pruning import ChannelStructure, Group
 
 from .blocks import Block, shrinkage
 from .budget import Budget
@@ -84,7 +84,7 @@ class CompressedAware:
             raise UserError("the network is compressed already; give edp the one that it was made of.")
         self._module, self._ratios, self._learning_rate = module, dict(ratios), learning_rate
         self._images = images[:IMAGES]
-        self._structure = Structure(hub)
+        self._structure = ChannelStructure(hub)
         self.layers = self._open(layers)
         channels = self._structure.channels
         known = [units for pair in channels.layers.values() for units in pair if units is not None]

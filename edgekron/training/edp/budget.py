@@ -18,7 +18,7 @@ from .blocks import worth_a_pair
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
-    from edgekron.pruning import Group, Structure
+    from edgekron.pruning import ChannelStructure, Group
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Budget:
 
     def __init__(
         self,
-        structure: Structure,
+        structure: ChannelStructure,
         groups: list[Group],
         layers: list[Layer],
         full_ranks: Mapping[str, int],
@@ -67,7 +67,7 @@ class Budget:
         self._costs: dict[str, _Cost] = {}
         for layer in layers:
             inputs, outputs = structure.channels.layers.get(layer.name, (None, None))
-            filters, channels, *window = layer.kernel_shape if layer.kernel is not None else (1, 1, 1)
+            filters, channels, *window = layer.kernel_shape if layer.has_kernel else (1, 1, 1)
             self._costs[layer.name] = _Cost(
                 {"macs": layer.dense_macs, "parameters": layer.dense_parameters},
                 None if inputs is None else structure.channels.roots(inputs),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekron.modules.graph_module import GraphModule
 from edgekron.modules.node_modules import Normalised, Operator
-from edgekron.pruning import Structure
+from edgekron.pruning import ChannelStructure
 
 from .kernel import AwareLayer
 
@@ -50,7 +50,7 @@ class Entries:
 
 
 def find_entries(
-    module: GraphModule, structure: Structure, layers: Iterable[Layer], blocks: Mapping[str, AwareLayer]
+    module: GraphModule, structure: ChannelStructure, layers: Iterable[Layer], blocks: Mapping[str, AwareLayer]
 ) -> Iterator[Entries]:
     """All of them: gain and shift where a layer has a normalisation behind it, else coefficients or weights and bias;
     and those of operators between the layers.

@@ -20,7 +20,7 @@ from edgekron.graph.factorized import TARGETS
 from edgekron.modules.graph_module import GraphModule
 from edgekron.modules.node_modules import array
 from edgekron.planning.plan import CompressionPlan, LayerPlan
-from edgekron.pruning import LEARNT, Pruning, Structure, pruned_plan, remove
+from edgekron.pruning import LEARNT, ChannelStructure, Pruning, pruned_plan, remove
 from edgekron.structures import KroneckerShape
 
 from .aware import CompressedAware
@@ -38,7 +38,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     aware.silence()
     trained, dead = module.to_hub(), aware.dead()
     hub = remove(trained, {name: places for name, places in dead.items() if places})
-    structure = Structure(trained)
+    structure = ChannelStructure(trained)
     gone = {int(structure.group(name).units[place]) for name, places in dead.items() for place in places}  # type: ignore[union-attr]
     lines: dict[str, LayerPlan] = {}
     for layer in hub.layers():
@@ -57,7 +57,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     return Compression(hub, plan, report)
 
 
-def _left(block: Block, structure: Structure, name: str, gone: set[int]) -> Block:
+def _left(block: Block, structure: ChannelStructure, name: str, gone: set[int]) -> Block:
     """The block without the inputs and outputs that are gone."""
     inputs, outputs = structure.channels.layers[name]
     basis, coefficients = block.basis, block.coefficients

@@ -3,11 +3,11 @@
 ================  ======================================================================================================
 ``qsfm-ssim``     QSFM: the map most similar to another by SSIM, as the layers that read the maps see them
 ``qsfm-psnr``     QSFM by PSNR
-``absorb``        the channel that the layers that read it can best do without, by least squares, weighed by how much
-                  of an error in such a layer arrives at the network's output
+``absorb``        the channel that its readers can best do without, by least squares, weighed by how much of an error
+                  in a reader arrives at the network's output
 ``l1``            the smallest sum of absolute weights (Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017)
-``bn-scale``      the smallest standard deviation of the layer's outputs. It is the scale of the batch normalisation
-                  behind the layer (Liu et al., *Network Slimming*, ICCV 2017), which the hub has folded into it
+``bn-scale``      the smallest standard deviation of the layer's outputs: the scale of the batch normalisation behind
+                  the layer (Liu et al., *Network Slimming*, ICCV 2017), which the hub has folded into the weights
 ``random``        any
 ================  ======================================================================================================
 """
@@ -22,16 +22,15 @@ import numpy as np
 
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
+from edgekron.processes import Progress
 
-from .groups import Group, Structure
+from .groups import ChannelStructure, Group
 from .order import Order, order_of
 from .reading import spread_of_outputs
 from .similarity import Measure, greedy_order, map_similarity
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
-
-Progress = Callable[[str, int, int], None]
 
 CRITERIA = ("qsfm-ssim", "qsfm-psnr", "absorb", "l1", "bn-scale", "random")
 #: Those that have a similarity to compare with a threshold.
@@ -44,7 +43,7 @@ SIMILARITY_IMAGES = 64
 
 def find_orders(
     hub: Hub,
-    structure: Structure,
+    structure: ChannelStructure,
     criterion: str,
     data: Sequence[np.ndarray],
     *,
@@ -54,8 +53,8 @@ def find_orders(
 ) -> dict[str, Order]:
     """The order of every group that can be pruned, or of those named ``only``, by the group's name.
 
-    ``costs`` are those of which ``absorb`` wants to save much for a little error. Raises ``UserError`` for a criterion
-    that needs images and gets none, or that does not exist.
+    ``absorb`` compares the error of a removal with the share of ``costs`` that is saved. Raises ``UserError`` for a
+    criterion that does not exist, or that needs images and gets none.
     """
     if criterion not in CRITERIA:
         raise UserError(f"there is no criterion {criterion!r}; there are {', '.join(CRITERIA)}.")
@@ -99,7 +98,7 @@ def _by_score(group: Group, scores: np.ndarray) -> Order:
 
 
 def _norms(group: Group, layers: Mapping[str, Layer]) -> np.ndarray:
-    """Sum of absolute weights of each channel, of all layers that make it, each in units of its mean."""
+    """Sum of absolute weights of each channel over all layers of the group, each layer in units of its mean."""
     total = np.zeros(len(group.units))
     for name in group.layers:
         kernel = layers[name].kernel
@@ -149,7 +148,7 @@ def _by_maps(
 
 
 class _Similarities:
-    """The similarity of a group's maps, over all values that layers read them from."""
+    """The similarity of a group's maps, averaged over all values that layers read the maps from."""
 
     def __init__(self, count: int) -> None:
         self._total, self._seen = np.zeros((count, count)), np.zeros((count, count))
@@ -157,7 +156,7 @@ class _Similarities:
         self._values: set[str] = set()
 
     def add(self, group: Group, layer: Layer, walk: Walk, measure: Measure) -> None:
-        """Adds what ``layer`` reads, where the walk stands; several layers may read the same value."""
+        """Adds the input of ``layer``, in front of which the walk stands, unless another layer reads it too."""
         if layer.input in self._values:
             return
         self._values.add(layer.input)
@@ -169,14 +168,14 @@ class _Similarities:
         self._alive[places] |= ~dead
 
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean similarity [C, C], and which maps are zero wherever they are read [C]."""
+        """Mean similarity [C, C], and which maps are zero in all values [C]."""
         return self._total / np.maximum(self._seen, 1), ~self._alive
 
 
 def maps_of(layer: Layer, walk: Walk, columns: np.ndarray) -> Callable[[], Iterator[np.ndarray]]:
     """The maps [n, channels, pixels] that a layer reads at ``columns`` [channels, m], a few images at a time.
 
-    Where they have a single pixel, all images come at once, as the maps of that many pixels.
+    Maps of a single pixel come all at once, so that they can be compared across the images.
     """
 
     def pieces() -> Iterator[np.ndarray]:
