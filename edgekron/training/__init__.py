@@ -12,8 +12,8 @@ from .augmentation import Augmentation
 from .examples import Examples, from_arrays
 from .reconstruct import Block, reconstruct
 from .responses import ResponseCache
-from .results import Outcome, Progress, Scores
-from .settings import Settings
+from .results import Scores, TrainingOutcome, TrainingPosition
+from .settings import TrainingSettings
 from .statistics import begin_norms, re_estimate
 from .trainer import Trainer
 from .transfer import PRESETS, KnowledgeTransfer, Weights
@@ -25,13 +25,13 @@ __all__ = [
     "Examples",
     "GraphModule",
     "KnowledgeTransfer",
-    "Outcome",
     "Processes",
-    "Progress",
     "ResponseCache",
     "Scores",
-    "Settings",
     "Trainer",
+    "TrainingOutcome",
+    "TrainingPosition",
+    "TrainingSettings",
     "Weights",
     "begin_norms",
     "from_arrays",

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from edgekron.errors import UserError
 from edgekron.modules.layers import FactorizedConv2d, FactorizedConvTranspose2d, FactorizedLinear
-from edgekron.modules.node_modules import Normalised, Operator
+from edgekron.modules.node_modules import Normalised, OperatorModule
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, FactorizedConv2d, FactorizedConvTranspose2d)
 _ROWS = (nn.Linear, FactorizedLinear)
@@ -92,7 +92,7 @@ def default_hints(student: nn.Module, teacher: nn.Module, ours: Shapes, theirs: 
     plain = [
         name
         for name, part in layers.items()
-        if isinstance(part, (Operator, Normalised, *_ROWS, *(() if norms else _CONVOLUTIONS))) and name not in inside
+        if isinstance(part, (OperatorModule, Normalised, *_ROWS, *(() if norms else _CONVOLUTIONS))) and name not in inside
     ]
     wanted = [name for name in theirs if name in {*norms, *plain}]
     common = [name for name in wanted if name in modules and ours.get(name) == theirs[name]]

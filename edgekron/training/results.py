@@ -23,7 +23,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingPosition:
     """Where a run is: steps of how many in all, the running loss, and the scores of the last epoch's average."""
 
     epoch: int
@@ -34,7 +34,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What a run came to: the best average's scores and epoch, those before training, seconds, why it ended, and the
     devices that its steps were done on.
     """

@@ -23,12 +23,12 @@ from edgekron.training import (
     Examples,
     GraphModule,
     KnowledgeTransfer,
-    Outcome,
     Processes,
-    Progress,
     ResponseCache,
-    Settings,
     Trainer,
+    TrainingOutcome,
+    TrainingPosition,
+    TrainingSettings,
     begin_norms,
 )
 from edgekron.training.gradual import compress_again, plan_of_round
@@ -48,11 +48,11 @@ _EXACT = 1e-4
 _VARIANTS = 8
 
 
-def settings_of(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Settings:
+def settings_of(arguments: argparse.Namespace, shape: tuple[int, ...]) -> TrainingSettings:
     """The settings for images of ``shape`` [C, H, W]. Raises ``UserError``."""
     words = arguments.augment.split(",")
     size = min(shape[1:], default=0)
-    return Settings(
+    return TrainingSettings(
         epochs=arguments.epochs,
         batch=arguments.batch,
         learning_rate=arguments.lr,
@@ -86,13 +86,13 @@ class Training:
         self._arguments, self._examples, self._teacher, self._network = arguments, examples, teacher, network
         self._state, self._processes, self._bars = state, processes, bars
 
-    def once(self, hub: Hub, state: Path | None = None, note: str = "") -> tuple[Hub, Outcome]:
+    def once(self, hub: Hub, state: Path | None = None, note: str = "") -> tuple[Hub, TrainingOutcome]:
         """The trained hub, and what training came to. Raises ``UserError``."""
         module, few = self._module_of(hub)
         outcome = self._train(module, few, settings_of(self._arguments, hub.input_shape), state=state, note=note)
         return module.to_hub(), outcome
 
-    def learnt(self, hub: Hub, model: str) -> tuple[Compression, Outcome, dict[str, Any]]:
+    def learnt(self, hub: Hub, model: str) -> tuple[Compression, TrainingOutcome, dict[str, Any]]:
         """``hub``, called ``model``, with the ranks and channels that EDP learns; what training came to, and facts.
 
         Raises ``UserError``.
@@ -139,13 +139,13 @@ class Training:
         self,
         module: GraphModule,
         few: np.ndarray,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         state: Path | None = None,
         note: str = "",
         after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
         identity: Mapping[str, Any] | None = None,
-    ) -> Outcome:
+    ) -> TrainingOutcome:
         arguments, examples, processes = self._arguments, self._examples, self._processes
         identity = {
             "network": self._network,
@@ -170,7 +170,7 @@ class Training:
             )
             identity["transfer"] = objective.facts()
 
-        def report(now: Progress) -> None:
+        def report(now: TrainingPosition) -> None:
             top1 = f", top-1 {now.scores.top1:.2f} %" if now.scores and now.scores.top1 is not None else ""
             self._bars(f"train{note}", now.step, now.steps, note=f"loss {now.loss:.4f}{top1}")
             if now.scores is not None and processes.first and not arguments.json:
@@ -238,7 +238,7 @@ class Training:
             )
 
 
-def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+def outcome_facts(outcome: TrainingOutcome) -> dict[str, Any]:
     """What training came to, as plain data."""
     return {
         "epochs": outcome.epochs,

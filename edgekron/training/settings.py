@@ -14,7 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """SGD with Nesterov momentum, a linear warm-up, a cosine to zero, and an average of the weights.
 
     ``batch`` is the number of images of a step over all processes. Gradients are cut to the norm ``clip``, 0 leaves

@@ -23,8 +23,8 @@ from .examples import Examples
 from .finite import first_not_finite
 from .objective import Objective, cross_entropy
 from .precision import autocast
-from .results import Outcome, Progress, Scores, plain, scores_of
-from .settings import Settings
+from .results import Scores, TrainingOutcome, TrainingPosition, plain, scores_of
+from .settings import TrainingSettings
 from .weights import copy_of, follow, make_optimiser, momentum_of, set_momentum, swapped
 
 #: Seconds between two states within an epoch.
@@ -44,14 +44,14 @@ class Trainer:
         module: nn.Module,
         examples: Examples,
         held_out: Examples,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         processes: Processes,
         objective: Objective | None = None,
         folder: Path | None = None,
         identity: Mapping[str, Any] | None = None,
         after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
-        report: Callable[[Progress], None] = lambda progress: None,
+        report: Callable[[TrainingPosition], None] = lambda progress: None,
     ) -> None:
         self._module, self._examples, self._held_out, self._settings = module, examples, held_out, settings
         self._processes, self._folder = processes, folder
@@ -70,7 +70,7 @@ class Trainer:
             )
         self._labels = torch.from_numpy(examples.labels)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingOutcome:
         """Trains to the end, or until it no longer gets better. Raises ``UserError`` when the loss is not finite."""
         settings, processes = self._settings, self._processes
         module = self._module.to(processes.device)
@@ -113,11 +113,11 @@ class Trainer:
                 seconds=facts["seconds"],
             )  # fmt: skip
             self._save(facts, optimiser)
-            self._report(Progress(epoch, facts["step"], self._steps * settings.last_epoch, loss, scores))
+            self._report(TrainingPosition(epoch, facts["step"], self._steps * settings.last_epoch, loss, scores))
             stopped = self._is_over(epoch, facts)
         module.load_state_dict(self._best)
         before, best = scores_of(facts["before"]), scores_of(facts["best"])
-        return Outcome(before, best, facts["best_epoch"], epoch, facts["seconds"], stopped, tuple(facts["devices"]))
+        return TrainingOutcome(before, best, facts["best_epoch"], epoch, facts["seconds"], stopped, tuple(facts["devices"]))
 
     def _is_over(self, epoch: int, facts: Mapping[str, Any]) -> bool:
         """Whether ``epoch`` finished epochs have run out of patience."""
@@ -174,7 +174,7 @@ class Trainer:
                 facts["loss"] = self._loss
                 self._save(facts, optimiser)
                 saved = now
-            self._report(Progress(epoch, facts["step"], total, self._loss / (step + 1)))
+            self._report(TrainingPosition(epoch, facts["step"], total, self._loss / (step + 1)))
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._settings.seed * 100_003 + epoch)

@@ -14,8 +14,8 @@ from edgekron.training import (
     GraphModule,
     KnowledgeTransfer,
     ResponseCache,
-    Settings,
     Trainer,
+    TrainingSettings,
     begin_norms,
     joined,
 )
@@ -26,7 +26,7 @@ from tests.networks import compressed, hub, images
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 DEVICES = [torch.device("cpu"), torch.device("cuda", 0)]
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=2, batch=16, learning_rate=0.02, precision="float32", augmentation=Augmentation(1, flip=True)
 )
 
@@ -74,7 +74,7 @@ def test_training_gives_what_it_gives_on_the_processor(taught):
 def test_mixed_precision_learns():
     module = GraphModule(compressed("low-rank"), normalise=True).to(DEVICES[1])
     begin_norms(module, [few()])
-    settings = Settings(epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation())
+    settings = TrainingSettings(epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation())
     outcome = trained(module, DEVICES[1], settings=settings)
     assert outcome.best.loss < outcome.before.loss
 
@@ -94,7 +94,7 @@ def test_edp_learns_on_the_gpu_and_what_is_left_gives_the_same():
     module = GraphModule(network, normalise=True).to(DEVICES[1])
     begin_norms(module, [few()])
     x = torch.from_numpy(few()).to(DEVICES[1])
-    settings = Settings(epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32")
+    settings = TrainingSettings(epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32")
     aware = CompressedAware(module, network, {"macs": 2.0}, x, learning_rate=settings.learning_rate)
     trained(module, DEVICES[1], settings=settings, after_step=aware.step)
     assert aware.settled

@@ -23,11 +23,11 @@ from edgekron.training import (
     Augmentation,
     Examples,
     GraphModule,
-    Outcome,
     Processes,
-    Progress,
-    Settings,
     Trainer,
+    TrainingOutcome,
+    TrainingPosition,
+    TrainingSettings,
     begin_norms,
     from_arrays,
     trainer,
@@ -36,7 +36,7 @@ from edgekron.training.gradual import plan_of_round
 from tests.networks import compressed, images, tiny
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=3,
     batch=8,
     learning_rate=0.05,
@@ -45,7 +45,7 @@ SETTINGS = Settings(
     augmentation=Augmentation(1, flip=True, erase=2),
 )
 
-QUICK = Settings(epochs=8, batch=16, learning_rate=0.1, ema=0.8)
+QUICK = TrainingSettings(epochs=8, batch=16, learning_rate=0.1, ema=0.8)
 
 
 def student() -> GraphModule:
@@ -56,13 +56,13 @@ def student() -> GraphModule:
 
 def train(
     module: nn.Module,
-    settings: Settings = SETTINGS,
+    settings: TrainingSettings = SETTINGS,
     *,
     examples: Examples | None = None,
     folder: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingPosition], None] = lambda progress: None,
     **identity: str,
-) -> Outcome:
+) -> TrainingOutcome:
     rest, held = (examples or images()).split(0.25, 0)
     options = {"processes": ALONE, "folder": folder, "identity": identity, "report": report}
     return Trainer(module, rest, held, settings, **options).run()
@@ -94,7 +94,7 @@ def test_taken_up_again_after_being_killed_it_is_the_same(step, tmp_path, monkey
     whole = student()
     expected = train(whole, folder=tmp_path / "whole")
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingPosition) -> None:
         if progress.step == step and progress.scores is None:
             raise Killed
 
@@ -124,7 +124,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    settings = Settings(epochs=4, learning_rate=0.1, warmup_epochs=1, restart_epochs=2, restart_rate=0.05)
+    settings = TrainingSettings(epochs=4, learning_rate=0.1, warmup_epochs=1, restart_epochs=2, restart_rate=0.05)
     rates = [settings.rate(e) for e in (0, 0.5, 2, 4, 5, 6)]
     assert rates == pytest.approx([0, 0.5 * 0.0961940, 0.05, 0.05, 0.025, 0], abs=1e-6)
 
@@ -170,7 +170,7 @@ def test_a_damaged_state_is_refused(tmp_path):
 def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(tmp_path):
     module = student()
 
-    def spoil(progress: Progress) -> None:
+    def spoil(progress: TrainingPosition) -> None:
         if progress.step == 7:
             with torch.no_grad():
                 next(iter(module.get_submodule(module.layers["block"]).parameters())).fill_(torch.nan)

@@ -39,11 +39,11 @@ from edgekron.errors import UserError
 from edgekron.graph import Hub, Layer
 from edgekron.modules.foldable_norm import FoldableNorm
 from edgekron.modules.graph_module import GraphModule
-from edgekron.modules.node_modules import Normalised, Operator
+from edgekron.modules.node_modules import Normalised, OperatorModule
 from edgekron.pruning import Group, Structure
 
-from .blocks import Block, shrinkage
-from .budget import Budget
+from .blocks import LowRankBlock, shrinkage
+from .budget import EdpBudget
 from .entries import find_entries
 from .kernel import AwareLayer, Layout
 from .measures import covariances, losses, measure_responses, read_by
@@ -103,7 +103,7 @@ class CompressedAware:
                 "edp finds no layer in this network whose rank or channels it could learn; see `edgekron inspect`."
             )
         ranks = {name: len(layer.kernel.columns) for name, layer in self.layers.items()}
-        budget = Budget(self._structure, self._groups, layers, ranks, any_width=any_width)
+        budget = EdpBudget(self._structure, self._groups, layers, ranks, any_width=any_width)
         costs = tuple(ratios)
         columns = {name: budget.column_share(name, costs) for name in self.layers}
         rows = {group.name: self._row_share(group, costs) for group in self._groups}
@@ -138,10 +138,10 @@ class CompressedAware:
         alive = self._alive.cpu().numpy().astype(bool)
         return {group.name: np.flatnonzero(~alive[group.units]).tolist() for group in self._groups}
 
-    def block(self, name: str) -> Block:
+    def block(self, name: str) -> LowRankBlock:
         """The block of a layer, behind its normalisation."""
         block, norm = self.layers[name].block(), self._norm(name)
-        return block if norm is None else Block(block.basis, block.coefficients * norm.scale().detach()[:, None])
+        return block if norm is None else LowRankBlock(block.basis, block.coefficients * norm.scale().detach()[:, None])
 
     @torch.no_grad()
     def step(self, rate: float, step: int, steps: int) -> bool:
@@ -180,7 +180,7 @@ class CompressedAware:
 
     def _open(self, layers: Sequence[Layer]) -> dict[str, AwareLayer]:
         """Blocks in place of the weights of all layers that can have one."""
-        found: dict[str, tuple[Operator, Layout]] = {}
+        found: dict[str, tuple[OperatorModule, Layout]] = {}
         for layer in layers:
             operator = self._operator(layer.name)
             if operator is None or layer.frozen_reason is not None or layer.groups > 1 or layer.geometry.transposed:
@@ -345,10 +345,10 @@ class CompressedAware:
             if not bool((mine := alive[entries.roots]).all()):
                 entries.scale(mine.to(self._alive.device))
 
-    def _operator(self, name: str) -> Operator | None:
+    def _operator(self, name: str) -> OperatorModule | None:
         part = self._part(name)
         part = part.layer if isinstance(part, Normalised) else part
-        return part if isinstance(part, Operator) and "weight" in part.names else None
+        return part if isinstance(part, OperatorModule) and "weight" in part.names else None
 
     def _part(self, name: str) -> nn.Module:
         return self._module.get_submodule(self._module.layers[name])

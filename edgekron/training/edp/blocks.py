@@ -31,7 +31,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class LowRankBlock:
     """A compressed-aware block: ``basis`` [r, C, kh, kw] and ``coefficients`` [F, r]."""
 
     basis: Tensor
@@ -42,7 +42,7 @@ class Block:
         return torch.einsum("fr,rchw->fchw", self.coefficients, self.basis)
 
 
-def open_block(kernel: Tensor, covariance: Tensor | None = None) -> Block:
+def open_block(kernel: Tensor, covariance: Tensor | None = None) -> LowRankBlock:
     """The block of ``kernel`` [F, C, kh, kw], exact, with orthonormal columns of coefficients.
 
     It is the kernel's SVD; with the ``covariance`` [F, F] of the layer's outputs, their principal components: then each
@@ -53,16 +53,16 @@ def open_block(kernel: Tensor, covariance: Tensor | None = None) -> Block:
     matrix = kernel.reshape(f, -1)
     if covariance is None or f > matrix.shape[1]:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        return Block((s[:, None] * vh).reshape(-1, *kernel.shape[1:]), u)
+        return LowRankBlock((s[:, None] * vh).reshape(-1, *kernel.shape[1:]), u)
     u = torch.linalg.eigh(covariance.double())[1].to(kernel.dtype).flip(1)
-    return Block((u.mT @ matrix).reshape(kernel.shape), u)
+    return LowRankBlock((u.mT @ matrix).reshape(kernel.shape), u)
 
 
-def balanced(block: Block) -> Block:
+def balanced(block: LowRankBlock) -> LowRankBlock:
     """The same kernel with columns of norm one."""
     norms = block.coefficients.norm(dim=0)
     held = norms.clamp_min(torch.finfo(norms.dtype).tiny)
-    return Block(block.basis * norms[:, None, None, None], block.coefficients / held)
+    return LowRankBlock(block.basis * norms[:, None, None, None], block.coefficients / held)
 
 
 def shrinkage(sizes: Tensor, penalties: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ def worth_a_pair(channels: int, window: int, outputs: int, rank: int) -> bool:
     return rank * (dense + outputs) < dense * outputs
 
 
-def merged(block: Block) -> Block | Tensor:
+def merged(block: LowRankBlock) -> LowRankBlock | Tensor:
     """The block without columns that are zero: a pair, or the one kernel [F, C, kh, kw] where that is cheaper."""
     columns = (block.coefficients.abs().sum(0) > 0) & (block.basis.flatten(1).abs().sum(1) > 0)
     rank, (_, c, h, w) = int(columns.sum()), block.basis.shape
     if rank and worth_a_pair(c, h * w, len(block.coefficients), rank):
-        return Block(block.basis[columns], block.coefficients[:, columns])
+        return LowRankBlock(block.basis[columns], block.coefficients[:, columns])
     return block.kernel()

@@ -46,7 +46,7 @@ class _Cost:
         return min(whole, rank * (reads * window + makes) if self.rank else whole) / dense
 
 
-class Budget:
+class EdpBudget:
     """Costs of a network, as shares of what it costs dense.
 
     ``groups`` are those whose channels may go, and ``full_ranks`` has the layers that have a block. ``any_width``

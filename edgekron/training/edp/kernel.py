@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgekron.modules.node_modules import Operator
+from edgekron.modules.node_modules import OperatorModule
 
-from .blocks import Block, balanced, open_block
+from .blocks import LowRankBlock, balanced, open_block
 
 #: How a layer holds its kernel [F, C, kh, kw]: as it is, as [F, C], or as [C, F].
 Layout = Literal["kernel", "rows", "columns"]
@@ -68,7 +68,7 @@ class AwareKernel(nn.Module):
 class AwareLayer:
     """An operator of a ``GraphModule`` whose weight has become a block; ``covariance`` [F, F] is of its outputs."""
 
-    def __init__(self, operator: Operator, layout: Layout, covariance: Tensor | None) -> None:
+    def __init__(self, operator: OperatorModule, layout: Layout, covariance: Tensor | None) -> None:
         kernel = AwareKernel(layout, None, 1).kernel_of(cast(Tensor, operator.weight))
         rank = min(kernel.shape[0], kernel[0].numel())
         self.operator, self.kernel = operator, AwareKernel(layout, covariance, rank).to(kernel.device)
@@ -84,9 +84,9 @@ class AwareLayer:
         """[F, r], times the kernel's ``slowness``."""
         return cast(nn.Parameter, self.parameters.original1)
 
-    def block(self) -> Block:
+    def block(self) -> LowRankBlock:
         """The block, with columns that are dead as zeros."""
-        return Block(self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness))
+        return LowRankBlock(self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness))
 
     def deviations(self) -> Tensor:
         """Standard deviation [r] of what each filter of the basis makes of the inputs."""
@@ -104,7 +104,7 @@ class AwareLayer:
     @torch.no_grad()
     def balance(self) -> None:
         """Columns of coefficients back to norm one, their scale to the basis: the same kernel."""
-        block = balanced(Block(self.basis, self.coefficients / self.kernel.slowness))
+        block = balanced(LowRankBlock(self.basis, self.coefficients / self.kernel.slowness))
         self.basis.copy_(block.basis)
         self.coefficients.copy_(block.coefficients * self.kernel.slowness)
 

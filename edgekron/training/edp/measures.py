@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from edgekron.modules.node_modules import Operator
+from edgekron.modules.node_modules import OperatorModule
 
 from .kernel import AwareLayer
 
@@ -19,7 +19,7 @@ from .kernel import AwareLayer
 _BATCH = 64
 
 
-def covariances(module: nn.Module, operators: Mapping[str, Operator], images: Tensor) -> dict[str, Tensor]:
+def covariances(module: nn.Module, operators: Mapping[str, OperatorModule], images: Tensor) -> dict[str, Tensor]:
     """Covariance [F, F] of each operator's outputs."""
     sums: dict[str, tuple[Any, Any, int]] = {}
 

@@ -22,7 +22,7 @@ from edgekron.pruning import LEARNT, Pruning, Structure, pruned_plan, pruned_row
 from edgekron.structures import KroneckerShape
 
 from .aware import CompressedAware
-from .blocks import Block, merged
+from .blocks import LowRankBlock, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
             lines[layer.name] = LayerPlan(reason=layer.frozen_reason or "it is transposed, in groups, or too small")
             continue
         pair = merged(_left(aware.block(layer.name), structure, layer.name, gone))
-        if isinstance(pair, Block):
+        if isinstance(pair, LowRankBlock):
             lines[layer.name] = _factorize(hub, layer, pair)
     widths = {group.name: len(group.units) for group in structure.groups}
     kept = {name: (widths[name] - len(places), LEARNT) for name, places in dead.items() if places}
@@ -54,7 +54,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     return Compression(hub, plan, report_of(_rows(original, hub, plan, pruning), 0))
 
 
-def _left(block: Block, structure: Structure, name: str, gone: set[int]) -> Block:
+def _left(block: LowRankBlock, structure: Structure, name: str, gone: set[int]) -> LowRankBlock:
     """The block without the inputs and outputs that are gone."""
     inputs, outputs = structure.channels.layers[name]
     basis, coefficients = block.basis, block.coefficients
@@ -62,10 +62,10 @@ def _left(block: Block, structure: Structure, name: str, gone: set[int]) -> Bloc
         basis = basis[:, structure.alive(inputs, gone)]
     if outputs is not None:
         coefficients = coefficients[structure.alive(outputs, gone)]
-    return Block(basis, coefficients)
+    return LowRankBlock(basis, coefficients)
 
 
-def _factorize(hub: Hub, layer: Layer, pair: Block) -> LayerPlan:
+def _factorize(hub: Hub, layer: Layer, pair: LowRankBlock) -> LayerPlan:
     """Puts a pair in place of a layer; gives its line."""
     f, c, h, w = layer.kernel_shape
     rank = len(pair.basis)

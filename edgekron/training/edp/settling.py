@@ -13,7 +13,7 @@ from edgekron.errors import UserError
 from edgekron.pruning import Group
 from edgekron.pruning.quotas import LEAST
 
-from .budget import Budget
+from .budget import EdpBudget
 
 #: Which channels [units] and which columns [r] of each block are alive, as 0 and 1.
 Selection = tuple[Tensor, dict[str, Tensor]]
@@ -28,7 +28,7 @@ class Settling:
     """
 
     def __init__(
-        self, budget: Budget, ratios: Mapping[str, float], groups: Sequence[Group], units: Mapping[str, Tensor]
+        self, budget: EdpBudget, ratios: Mapping[str, float], groups: Sequence[Group], units: Mapping[str, Tensor]
     ) -> None:
         self._budget, self._ratios, self._groups, self._units = budget, ratios, groups, units
 

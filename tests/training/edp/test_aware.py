@@ -14,7 +14,15 @@ from edgekron.errors import UserError
 from edgekron.graph import Hub, load
 from edgekron.planning.plan import CompressionPlan
 from edgekron.planning.ranks import rounded
-from edgekron.training import Augmentation, GraphModule, Outcome, Settings, Trainer, begin_norms, trainer
+from edgekron.training import (
+    Augmentation,
+    GraphModule,
+    Trainer,
+    TrainingOutcome,
+    TrainingSettings,
+    begin_norms,
+    trainer,
+)
 from edgekron.training.edp import aware as stage
 from edgekron.training.edp.aware import CompressedAware
 from edgekron.training.edp.measures import losses
@@ -22,7 +30,7 @@ from edgekron.training.edp.result import finished
 from tests.networks import compressed, hub, images
 from tests.training.test_training import ALONE, Killed, together, weights
 
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32", augmentation=Augmentation()
 )
 
@@ -94,14 +102,14 @@ def opened(
     return module, aware
 
 
-def train(module: GraphModule, aware: CompressedAware, **options: object) -> Outcome:
+def train(module: GraphModule, aware: CompressedAware, **options: object) -> TrainingOutcome:
     rest, held = images(320).split(0.2, 0)
     return Trainer(module, rest, held, SETTINGS, processes=ALONE, after_step=aware.step, **options).run()
 
 
 def learnt(
     network: Hub, ratios: dict[str, float], **how: bool
-) -> tuple[GraphModule, Compression, Outcome, CompressedAware]:
+) -> tuple[GraphModule, Compression, TrainingOutcome, CompressedAware]:
     module, aware = opened(network, ratios, **how)
     outcome = train(module, aware)
     assert aware.settled
