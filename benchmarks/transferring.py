@@ -62,7 +62,9 @@ def transferred(
     examples = _examples(images)
     module = GraphModule(student, normalise=True)
     begin_norms(module, [_few(examples)])
-    settings = TrainingSettings(epochs=epochs, learning_rate=rate, clip=clip, variants=VARIANTS, augmentation=AUGMENTATION)
+    settings = TrainingSettings(
+        epochs=epochs, learning_rate=rate, clip=clip, variants=VARIANTS, augmentation=AUGMENTATION
+    )
     outcome = _trained(module, teacher, examples, settings, hints=None, folder=folder, identity=identity)
     return module.to_hub(), outcome
 

@@ -118,9 +118,8 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> dict[str, o
             processes=processes,
             folder=folder,
             identity={"recipe": asdict(recipe)},
-            report=report,
         )
-        outcome = trainer.run()
+        outcome = trainer.run(report=report)
         device = processes.device_name
     facts: dict[str, object] = {
         "network": recipe.network,

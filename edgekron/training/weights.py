@@ -1,4 +1,4 @@
-"""Weights of a module beside those it has: copies, an average that follows it, and the optimiser's momentum."""
+"""Weights beside a module's own: copies, an average that follows the module, and the optimiser's momentum."""
 
 from __future__ import annotations
 

@@ -41,10 +41,11 @@ def few() -> np.ndarray:
     return images(64).fetch(np.arange(64))
 
 
-def trained(module, device, **options):
+def trained(module, device, *, settings=SETTINGS, after_step=lambda *_: False, **options):
     rest, held = images(320).split(0.2, 0)
-    settings = options.pop("settings", SETTINGS)
-    return Trainer(module, rest, held, settings, processes=Processes(0, 1, device), **options).run()
+    return Trainer(module, rest, held, settings, processes=Processes(0, 1, device), **options).run(
+        after_step=after_step
+    )
 
 
 def test_a_process_alone_takes_the_gpu_and_says_so():
@@ -74,7 +75,9 @@ def test_training_gives_what_it_gives_on_the_processor(taught):
 def test_mixed_precision_learns():
     module = GraphModule(compressed("low-rank"), normalise=True).to(DEVICES[1])
     begin_norms(module, [few()])
-    settings = TrainingSettings(epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation())
+    settings = TrainingSettings(
+        epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation()
+    )
     outcome = trained(module, DEVICES[1], settings=settings)
     assert outcome.best.loss < outcome.before.loss
 

@@ -64,8 +64,8 @@ def train(
     **identity: str,
 ) -> TrainingOutcome:
     rest, held = (examples or images()).split(0.25, 0)
-    options = {"processes": ALONE, "folder": folder, "identity": identity, "report": report}
-    return Trainer(module, rest, held, settings, **options).run()
+    options = {"processes": ALONE, "folder": folder, "identity": identity}
+    return Trainer(module, rest, held, settings, **options).run(report=report)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -209,34 +209,31 @@ def test_images_without_labels_are_judged_by_the_objective():
 
 WORKER = """
 import sys
-from pathlib import Path
 import safetensors.torch, torch
-sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from core_tests.test_training import SETTINGS, images, student
+from tests.training.test_training import SETTINGS, images, student
 from edgekron.training import Trainer, joined
 module = student()
 rest, held = images().split(0.25, 0)
 with joined() as processes:
     outcome = Trainer(module, rest, held, SETTINGS, processes=processes).run()
     if processes.first:
-        safetensors.torch.save_file(module.state_dict(), sys.argv[2], {"top1": str(outcome.best.top1)})
+        safetensors.torch.save_file(module.state_dict(), sys.argv[1], {"top1": str(outcome.best.top1)})
     processes.wait()
 """
 
 
 def together(script: str, tmp_path: Path) -> list[tuple[int, str]]:
     """Exit code and output of two processes that run ``script`` as torchrun would start them."""
-    package = tmp_path / "core_tests"
-    package.symlink_to(Path(__file__).parent)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", script, str(tmp_path), str(tmp_path / "two.safetensors")]
+    command = [sys.executable, "-c", script, str(tmp_path / "two.safetensors")]
     workers = [
         subprocess.Popen(
             command,
+            cwd=Path(__file__).parents[2],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -271,7 +268,7 @@ module = student()
 rest, held = images().split(0.25, 0)
 try:
     with joined() as processes:
-        Trainer(module, rest, held, SETTINGS, processes=processes, report=Gone()).run()
+        Trainer(module, rest, held, SETTINGS, processes=processes).run(report=Gone())
 except UserError as error:
     print(error, flush=True)
     os._exit(2)

@@ -68,7 +68,10 @@ def find_entries(
         elif layer.name in blocks:
             yield Entries(blocks[layer.name].parameters, "original1", 0, roots, layer.name, makes)
     named = {
-        name: (part, key) for part in module.modules() if isinstance(part, OperatorModule) for key, name in part.names.items()
+        name: (part, key)
+        for part in module.modules()
+        if isinstance(part, OperatorModule)
+        for key, name in part.names.items()
     }
     for axis in channels.axes:
         value, layer_name = axis.node.inputs[axis.index], channels.names.get(axis.node, "")

@@ -86,7 +86,9 @@ class AwareLayer:
 
     def block(self) -> LowRankBlock:
         """The block, with columns that are dead as zeros."""
-        return LowRankBlock(self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness))
+        return LowRankBlock(
+            self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness)
+        )
 
     def deviations(self) -> Tensor:
         """Standard deviation [r] of what each filter of the basis makes of the inputs."""

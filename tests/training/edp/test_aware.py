@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -102,9 +105,11 @@ def opened(
     return module, aware
 
 
-def train(module: GraphModule, aware: CompressedAware, **options: object) -> TrainingOutcome:
+def train(
+    module: GraphModule, aware: CompressedAware, *, folder: Path | None = None, **how: Callable[..., None]
+) -> TrainingOutcome:
     rest, held = images(320).split(0.2, 0)
-    return Trainer(module, rest, held, SETTINGS, processes=ALONE, after_step=aware.step, **options).run()
+    return Trainer(module, rest, held, SETTINGS, processes=ALONE, folder=folder).run(after_step=aware.step, **how)
 
 
 def learnt(
@@ -391,7 +396,7 @@ def test_the_average_forgets_the_network_before(monkeypatch):
         return began
 
     rest, held = images(320).split(0.2, 0)
-    Trainer(module, rest, held, SETTINGS, processes=ALONE, after_step=step).run()
+    Trainer(module, rest, held, SETTINGS, processes=ALONE).run(after_step=step)
     assert len(settled) == 1
     assert float(module.get_submodule("classifier").bias.detach().min()) > 900
 
@@ -426,16 +431,15 @@ def test_taken_up_again_it_is_the_same(tmp_path, monkeypatch):
 WORKER = """
 import sys
 import safetensors.torch, torch
-sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from core_tests.test_training_edp import SETTINGS, hub, images, opened
+from tests.training.edp.test_aware import SETTINGS, hub, images, opened
 from edgekron.training import Trainer, joined
 module, aware = opened(hub(), {"macs": 3.0})
 rest, held = images(320).split(0.2, 0)
 with joined() as processes:
-    Trainer(module, rest, held, SETTINGS, processes=processes, after_step=aware.step).run()
+    Trainer(module, rest, held, SETTINGS, processes=processes).run(after_step=aware.step)
     if processes.first:
-        safetensors.torch.save_file(module.state_dict(), sys.argv[2])
+        safetensors.torch.save_file(module.state_dict(), sys.argv[1])
     processes.wait()
 """
 

@@ -63,7 +63,9 @@ def _proximal(block: LowRankBlock, rows: float, columns: float) -> LowRankBlock:
     sizes = block.kernel().flatten(1).norm(dim=1)
     coefficients = block.coefficients * shrinkage(sizes, torch.full_like(sizes, rows))[:, None]
     sizes = block.basis.flatten(1).norm(dim=1)
-    return LowRankBlock(block.basis * shrinkage(sizes, torch.full_like(sizes, columns))[:, None, None, None], coefficients)
+    return LowRankBlock(
+        block.basis * shrinkage(sizes, torch.full_like(sizes, columns))[:, None, None, None], coefficients
+    )
 
 
 def test_proximal_steps_find_what_a_layer_needs() -> None:
