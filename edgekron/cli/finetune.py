@@ -1,7 +1,7 @@
 """``edgekron finetune``: trains a compressed folder, by labels, by a teacher, or by both, to a folder of the same kind.
 
-With ``--method edp`` the command begins with a network that is not compressed, and learns ranks and channels in training.
-A training can be killed at any time: its state is in OUT.training, and the same command takes it up again.
+With ``--method edp`` the command begins with a network that is not compressed, and learns its ranks and channels. A
+training can be killed at any time: its state is in OUT.training, and the same command takes it up again.
 """
 
 from __future__ import annotations

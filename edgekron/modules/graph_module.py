@@ -68,6 +68,7 @@ class GraphModule(nn.Module):
         names = layer_names(graph)
         for node in graph:
             name = names.get(node) or str(node.name or node.outputs[0].name)
+            module: nn.Module | None
             module = factorized_layer(read_node(node)) if is_factorized(node) else operator_module(node, shared)
             inputs = list(node.inputs[:1]) if is_factorized(node) else list(node.inputs)
             if isinstance(module, OperatorModule):

@@ -231,7 +231,7 @@ def _placed(
     if geometry.transposed:
         transposed = FactorizedConvTranspose1d if rows else FactorizedConvTranspose2d
         return transposed(network, tensors, bias, geometry=geometry, order=order, forms=forms)
-    mode = "zeros" if replaced is None else cast(PaddingMode, replaced.padding_mode)
+    mode = "zeros" if replaced is None else replaced.padding_mode
     plain = FactorizedConv1d if rows else FactorizedConv2d
     return plain(network, tensors, bias, geometry=geometry, padding_mode=mode, order=order, forms=forms)
 

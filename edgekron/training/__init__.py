@@ -1,8 +1,8 @@
 """Winning accuracy back: training of compressed networks, with a teacher or without labels.
 
-A compressed folder, whatever it was made from, becomes a ``GraphModule``. ``Trainer`` trains such a module, or any other
-one; ``KnowledgeTransfer`` is the loss against a teacher, in this loop or in a loop of your own. ``reconstruct`` and
-``re_estimate`` need images alone. ``Training`` is a whole session, as a ``TrainingRequest`` describes it.
+A compressed folder, whatever it was made from, becomes a ``GraphModule``. ``Trainer`` trains such a module, or any
+other one; ``KnowledgeTransfer`` is the loss against a teacher, in this loop or in a loop of your own. ``reconstruct``
+and ``re_estimate`` need images alone. ``Training`` is a whole session, as a ``TrainingRequest`` describes it.
 """
 
 from edgekron.modules.graph_module import GraphModule

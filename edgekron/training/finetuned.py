@@ -34,11 +34,11 @@ class Learnt:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a session made.
+    """The result of a session.
 
-    ``compression`` has the trained hub; its plan and report are those of the network before, or EDP's own. ``blocks`` are
-    those that were reconstructed, None where nothing was to be done without labels. ``outcomes`` has one entry for each
-    round of training, and ``learnt`` EDP's decisions.
+    ``compression`` has the trained hub; its plan and report are those of the network before, or EDP's own. ``blocks``
+    are those that were reconstructed, None where nothing was to be done without labels. ``outcomes`` has one entry for
+    each round of training, and ``learnt`` EDP's decisions.
     """
 
     compression: Compression

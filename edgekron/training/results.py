@@ -47,9 +47,9 @@ TrainingListener = Callable[[TrainingPosition], None]
 class TrainingRecord:
     """A run so far, as its state on disk keeps it.
 
-    ``before`` are the scores before training; ``best`` are the best average's, found in ``best_epoch``. ``averaged_from``
-    is the step at which the average of the weights began, and ``loss`` the sum of the losses of the epoch's steps.
-    ``devices`` are those that steps were done on.
+    ``before`` are the scores before training; ``best`` are the best average's, found in ``best_epoch``.
+    ``averaged_from`` is the step at which the average of the weights began, and ``loss`` the sum of the losses of the
+    epoch's steps. ``devices`` are those that steps were done on.
     """
 
     before: Scores

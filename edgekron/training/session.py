@@ -16,7 +16,6 @@ from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.modules.graph_module import GraphModule
-from edgekron.planning.plan import CompressionPlan
 from edgekron.processes import Processes, Progress
 
 from .edp.aware import CompressedAware

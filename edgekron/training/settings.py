@@ -20,9 +20,9 @@ class TrainingSettings:
     ``batch`` is the number of images of a step over all processes. Gradients are cut to the norm ``clip``, 0 leaves
     them. After ``patience`` epochs without a better average training stops, 0 never stops training. With ``variants``,
     epoch e sees the images as epoch e modulo ``variants`` did, so that a teacher need not look twice; 0 always draws
-    anew. After ``epochs``, ``restart_epochs`` more run through a second cosine from ``restart_rate``. Training leaves the
-    average that was best on held-out images, or with ``keep_last`` the last one. Raises ``UserError`` for numbers that
-    train nothing.
+    anew. After ``epochs``, ``restart_epochs`` more run through a second cosine from ``restart_rate``. Training leaves
+    the average that was best on held-out images, or with ``keep_last`` the last one. Raises ``UserError`` for numbers
+    that train nothing.
     """
 
     epochs: int = 10
@@ -68,7 +68,7 @@ class TrainingSettings:
         return epoch % self.variants if self.variants else epoch
 
     def identity(self) -> dict[str, object]:
-        """The settings that a state on disk must share; only the learning rate may change when a run is taken up again."""
+        """The settings that a state on disk must share: all but the learning rate, which a later run may lower."""
         facts = asdict(self)
         del facts["learning_rate"]
         return facts

@@ -1,8 +1,8 @@
 """A training state on disk: one safetensors file, replaced whole, and nothing pickled.
 
 Tensors are entered under "KIND.name": "model", "average", "best" for the weights, "momentum" for the optimiser,
-"random" for the generators. The rest is JSON in the header: the record of the run, and as "identity" the facts that a run
-must share with the state to take it up.
+"random" for the generators. The rest is JSON in the header: the record of the run, and as "identity" the facts that a
+run must share with the state to take it up.
 """
 
 from __future__ import annotations

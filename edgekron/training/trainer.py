@@ -35,10 +35,10 @@ AfterStep = Callable[[float, int, int], bool]
 
 
 class Trainer:
-    """Trains ``module`` on ``examples``; when ``run`` returns, the module has the weights that were best on ``held_out``.
+    """Trains ``module`` on ``examples``; ``run`` leaves the weights in it that were best on ``held_out``.
 
-    With a ``folder`` the state is kept there, and the same call takes the run up again; ``identity`` adds facts that the
-    state must share with the run.
+    With a ``folder`` the state is kept there, and the same call takes the run up again; ``identity`` adds facts that
+    the state must share with the run.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Trainer:
     ) -> TrainingOutcome:
         """Trains to the end, or until the scores no longer get better.
 
-        After each step of the optimiser ``after_step`` is called, then ``report``. Raises ``UserError`` when the loss is
-        not finite.
+        After each step of the optimiser ``after_step`` is called, then ``report``. Raises ``UserError`` when the loss
+        is not finite.
         """
         self._after_step, self._report = after_step, report
         settings, processes = self._settings, self._processes

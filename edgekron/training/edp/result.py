@@ -1,7 +1,7 @@
 """EDP's pruning and merging: from the trained module to a compressed folder.
 
 Channels that are dead go, with all that depends on them. A block stays a pair, which is the structure ``channel-svd``,
-only where it has fewer MACs than the one layer that it multiplies out to; ``edgekron tune`` judges by time.
+only where the pair has fewer MACs than the one layer that it multiplies out to; ``edgekron tune`` judges by time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     trained, dead = module.to_hub(), aware.dead()
     hub = remove(trained, {name: places for name, places in dead.items() if places})
     structure = Structure(trained)
-    gone = {int(structure.group(name).units[place]) for name, places in dead.items() for place in places}  # type: ignore[union-attr]
+    units = {group.name: group.units for group in structure.groups}
+    gone = {int(units[name][place]) for name, places in dead.items() for place in places}
     lines: dict[str, LayerPlan] = {}
     for layer in hub.layers():
         lines[layer.name] = LayerPlan(reason="one layer is cheaper than a pair")
@@ -47,8 +48,7 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
         pair = merged(_left(aware.block(layer.name), structure, layer.name, gone))
         if isinstance(pair, LowRankBlock):
             lines[layer.name] = _factorize(hub, layer, pair)
-    widths = {group.name: len(group.units) for group in structure.groups}
-    kept = {name: (widths[name] - len(places), LEARNT) for name, places in dead.items() if places}
+    kept = {name: (len(units[name]) - len(places), LEARNT) for name, places in dead.items() if places}
     pruning = Pruning(hub, kept)
     plan = pruned_plan(original, pruning, model, CompressionPlan(model, lines))
     return Compression(hub, plan, report_of(_rows(original, hub, plan, pruning), 0))

@@ -365,10 +365,10 @@ def test_the_penalty_takes_from_gains_what_columns_lose():
     factors = torch.linspace(1.0, 0.9, len(aware.layers[name].basis))
     wanted = torch.einsum("fr,rchw->fchw", aware.block(name).coefficients * factors, aware.layers[name].basis.detach())
     with torch.no_grad():
-        before = aware._deviation(aware.layers[name])
+        before = aware.layers[name].output_deviations()
         aware.layers[name].basis.mul_(factors[:, None, None, None])
         aware._follow(name, before)
-        after = aware._deviation(aware.layers[name])
+        after = aware.layers[name].output_deviations()
     torch.testing.assert_close(aware.block(name).kernel(), wanted, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(wanted, kernel)
