@@ -24,6 +24,7 @@ from edgekron.training import (
     Examples,
     GraphModule,
     Processes,
+    Scores,
     Trainer,
     TrainingOutcome,
     TrainingPosition,
@@ -33,6 +34,7 @@ from edgekron.training import (
     trainer,
 )
 from edgekron.training.gradual import plan_of_round
+from edgekron.training.results import TrainingRecord
 from tests.networks import compressed, images, tiny
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -159,6 +161,14 @@ def test_a_state_of_something_else_is_refused(settings, identity, word, tmp_path
     train(student(), replace(SETTINGS, epochs=3), folder=tmp_path, network="one")
     with pytest.raises(UserError, match=f"state of another training: .*{word}.* differ"):
         train(student(), settings, folder=tmp_path, **({"network": "one"} | identity))
+
+
+def test_a_record_comes_back_from_its_state_and_from_an_older_one():
+    record = TrainingRecord(Scores(None, 1.0), Scores(50.0, 0.5), 7, 3, 2.5, 1, 4.0, ["a processor"])
+    plain = json.loads(json.dumps(record.plain()))
+    assert TrainingRecord.read({**plain, "identity": {}}) == record
+    older = {"step": 7, "seconds": 2.5, "best_epoch": 1, "before": [None, 1.0], "best": [50.0, 0.5], "identity": {}}
+    assert TrainingRecord.read(older) == replace(record, averaged_from=0, loss=0.0, devices=[])
 
 
 def test_a_damaged_state_is_refused(tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -30,7 +29,7 @@ from edgekron.training.edp import aware as stage
 from edgekron.training.edp.aware import CompressedAware
 from edgekron.training.edp.measures import losses
 from edgekron.training.edp.result import finished
-from tests.networks import compressed, hub, images
+from tests.networks import compressed, hub, images, onnx_output
 from tests.training.test_training import ALONE, Killed, together, weights
 
 SETTINGS = TrainingSettings(
@@ -121,17 +120,12 @@ def learnt(
     return module, finished(network, module, aware, "it"), outcome, aware
 
 
-def answers(network: Hub, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network.proto().SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {network.input_name: x})[0])
-
-
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("network", [hub, gated])
 def test_blocks_are_exact_at_the_start(network, normalise):
     module, aware = opened(network(), {"macs": 2.0}, normalise=normalise)
     x = images(16, seed=3).fetch(np.arange(16))
-    ours, wanted = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(network(), x)
+    ours, wanted = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(network(), x)
     assert np.abs(ours - wanted).max() < 2e-6 * np.abs(wanted).max()
     assert not any(aware.dead().values())
     assert all(bool(layer.kernel.columns.all()) for layer in aware.layers.values())
@@ -163,7 +157,7 @@ def test_the_budget_is_met_and_nothing_is_lost_by_what_is_removed(network, ratio
     # Not much more than was asked for goes, by the cost that was hardest to bring down.
     assert min(made.report["totals"][unit]["ratio"] / ratio for unit, ratio in ratios.items()) < 1.6
     x = images(64, seed=5).fetch(np.arange(64))
-    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(made.hub, x)
+    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(made.hub, x)
     assert np.abs(left - whole).max() < 5e-6 * np.abs(whole).max()
     assert outcome.best.top1 > outcome.before.top1 + 20
     lines = CompressionPlan.from_toml(made.plan.to_toml()).layers
@@ -185,7 +179,7 @@ def test_channels_that_make_something_of_nothing_stay():
     assert set(aware.dead()) == {"stem", "up", "last"}
     assert any(line.channels for line in made.plan.layers.values())
     x = images(16, seed=5).fetch(np.arange(16))
-    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(made.hub, x)
+    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(made.hub, x)
     assert np.abs(left - whole).max() < 5e-6 * np.abs(whole).max()
 
 
