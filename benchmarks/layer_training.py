@@ -25,7 +25,7 @@ import torch
 from publishing import publish
 from torch import nn
 
-from edgekron.modules.layers import FactorizedConv2d
+from edgekron.modules.layers import FactorizedConv2d, geometry_of
 from edgekron.planning.ranks import rounded
 from edgekron.structures import KroneckerShape, Structure, Tucker2
 from edgekron.training.precision import autocast, has_bfloat16
@@ -57,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             factors = structure.decompose(dense.weight.detach()).truncated(*rank)
             modules = {
                 "dense": dense,
-                "factorized": FactorizedConv2d.replacing(dense, network, factors),
+                "factorized": FactorizedConv2d(network, factors, geometry=geometry_of(dense)),
                 "by hand": chain,
             }
             milliseconds = _times(

@@ -28,7 +28,7 @@ from edgekron.graph import load
 from edgekron.models import datasets
 from edgekron.models.train import Recipe, both
 from edgekron.modules.factorize import factorize_module
-from edgekron.training import Augmentation, Settings, Trainer, joined
+from edgekron.training import Augmentation, Trainer, TrainingSettings, joined
 
 NETWORK, RATIO = "resnet32", 5.0
 #: Family and the paper's top-1 for it.
@@ -50,7 +50,7 @@ def trained(model: nn.Module, epochs: int) -> tuple[float, float]:
     ``RATE`` to zero.
     """
     recipe = Recipe.read(NETWORK)
-    settings = Settings(
+    settings = TrainingSettings(
         epochs=epochs,
         batch=BATCH,
         learning_rate=RATE,

@@ -48,7 +48,7 @@ from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub
 from edgekron.models.train import Recipe
-from edgekron.training import Outcome, re_estimate, reconstruct
+from edgekron.training import TrainingOutcome, re_estimate, reconstruct
 
 PACKAGES = ("edgekron", "torch", "onnxruntime", "numpy")
 
@@ -201,7 +201,7 @@ class _Chain:
         return calibration_images(self._arguments.calibration)
 
 
-def told(outcome: Outcome) -> dict[str, Any]:
+def told(outcome: TrainingOutcome) -> dict[str, Any]:
     """What a line says of a training."""
     facts = {"best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
     return {**facts, "device": ", ".join(outcome.devices)}

@@ -24,10 +24,10 @@ from edgekron.training import (
     Examples,
     GraphModule,
     KnowledgeTransfer,
-    Outcome,
     ResponseCache,
-    Settings,
     Trainer,
+    TrainingOutcome,
+    TrainingSettings,
     begin_norms,
     joined,
 )
@@ -52,7 +52,7 @@ def transferred(
     clip: float = 0.0,
     folder: Path,
     identity: Mapping[str, Any],
-) -> tuple[Hub, Outcome]:
+) -> tuple[Hub, TrainingOutcome]:
     """``student`` trained with labels and a teacher on ``images`` training images of Fashion-MNIST, 5 % of
     them held out to choose the best epoch by.
 
@@ -62,19 +62,21 @@ def transferred(
     examples = _examples(images)
     module = GraphModule(student, normalise=True)
     begin_norms(module, [_few(examples)])
-    settings = Settings(epochs=epochs, learning_rate=rate, clip=clip, variants=VARIANTS, augmentation=AUGMENTATION)
+    settings = TrainingSettings(
+        epochs=epochs, learning_rate=rate, clip=clip, variants=VARIANTS, augmentation=AUGMENTATION
+    )
     outcome = _trained(module, teacher, examples, settings, hints=None, folder=folder, identity=identity)
     return module.to_hub(), outcome
 
 
 def retrained(
     hub: Hub, *, images: int, epochs: int, rate: float, folder: Path, identity: Mapping[str, Any]
-) -> tuple[Hub, Outcome]:
+) -> tuple[Hub, TrainingOutcome]:
     """As ``transferred``, with labels alone."""
     examples = _examples(images)
     module = GraphModule(hub, normalise=True)
     begin_norms(module, [_few(examples)])
-    settings = Settings(epochs=epochs, learning_rate=rate, clip=1.0, augmentation=AUGMENTATION)
+    settings = TrainingSettings(epochs=epochs, learning_rate=rate, clip=1.0, augmentation=AUGMENTATION)
     outcome = _trained(module, None, examples, settings, hints=None, folder=folder, identity=identity)
     return module.to_hub(), outcome
 
@@ -88,13 +90,13 @@ def distilled(
     epochs: int,
     folder: Path,
     identity: Mapping[str, Any],
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains ``student``, which may have any weights, as ``transferred`` does, with the teacher's outputs alone.
 
     The rate, its warm-up and the weight decay are the recipe's, for random weights need more than compressed ones. No
     layer is aligned: those of a thinner network have other shapes than the teacher's.
     """
-    settings = Settings(
+    settings = TrainingSettings(
         epochs=epochs,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
@@ -118,12 +120,12 @@ def _trained(
     module: nn.Module,
     teacher: Hub | None,
     examples: Examples,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     hints: Sequence[str] | None,
     folder: Path,
     identity: Mapping[str, Any],
-) -> Outcome:
+) -> TrainingOutcome:
     rest, held_out = examples.split(0.05, 0)
     with joined() as processes:
         objective = None

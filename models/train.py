@@ -21,7 +21,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from edgekron.training import Augmentation, Examples, Progress, Settings, Trainer, joined
+from edgekron.training import Augmentation, Examples, Trainer, TrainingPosition, TrainingSettings, joined
 
 from . import datasets
 from .catalog import CHECKPOINTS, RECIPES, CheckpointFacts, build
@@ -51,9 +51,9 @@ class Recipe:
     restart_epochs: int = 0
     restart_rate: float = 0.0
 
-    def settings(self) -> Settings:
+    def settings(self) -> TrainingSettings:
         """The same for the training loop."""
-        return Settings(
+        return TrainingSettings(
             epochs=self.epochs,
             batch=self.batch_size,
             learning_rate=self.learning_rate,
@@ -104,7 +104,7 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> CheckpointF
     torch.manual_seed(recipe.seed)
     model = build(recipe.network)
 
-    def report(now: Progress) -> None:
+    def report(now: TrainingPosition) -> None:
         if now.scores is not None:
             log.info("%s epoch %d loss %.4f top-1 %.2f %%", name, now.epoch, now.loss, now.scores.top1)
 
@@ -118,9 +118,8 @@ def train(name: str, runs: Path, checkpoints: Path = CHECKPOINTS) -> CheckpointF
             processes=processes,
             folder=folder,
             identity={"recipe": asdict(recipe)},
-            report=report,
         )
-        outcome = trainer.run()
+        outcome = trainer.run(report=report)
         device = processes.device_name
     facts: CheckpointFacts = {
         "network": recipe.network,

@@ -1,10 +1,11 @@
-"""Tiny networks and images that many tests share."""
+"""Tiny networks and images that several tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from torch import nn
 
@@ -53,6 +54,12 @@ def compressed(method: str = "kronecker", ratio: float = 1.5) -> Hub:
     return compress(hub(), model="tiny", ratios={"macs": ratio}, method=method).hub
 
 
+def onnx_output(model: Hub, x: np.ndarray) -> np.ndarray:
+    """The first output of ONNX Runtime."""
+    session = onnxruntime.InferenceSession(model.proto().SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {model.input_name: x})[0])
+
+
 def images(count: int = 48, seed: int = 0) -> Examples:
     """Stripes in three directions and noise: learnt in a few steps."""
     rng = np.random.default_rng(seed)
@@ -72,3 +79,32 @@ def factors(folder: Path) -> dict[str, np.ndarray]:
             tensors = [*layer.factorized.tensors, *([] if layer.factorized.bias is None else [layer.factorized.bias])]
             found |= {f"{layer.name}.{i}": tensor for i, tensor in enumerate(tensors)}
     return found
+
+
+#: Height and width that no layer of ``chain`` divides evenly.
+CHAIN_SHAPE = (3, 12, 10)
+
+
+def chain() -> Hub:
+    """Three convolutions and a classifier in a row, without a normalisation."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 4),
+    )
+    return load(network.eval(), input_shape=CHAIN_SHAPE)
+
+
+def smooth(count: int) -> np.ndarray:
+    """``count`` images for ``chain``, whose neighbouring pixels are alike."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((count, *CHAIN_SHAPE))
+    level = 3 * rng.standard_normal((count, CHAIN_SHAPE[0], 1, 1))
+    return (noise + np.roll(noise, 1, 2) + np.roll(noise, 1, 3) + level).astype(np.float32)

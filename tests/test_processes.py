@@ -20,6 +20,7 @@ from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, load
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.processes import ALONE, Processes
+from tests.networks import chain, smooth
 
 T = TypeVar("T")
 
@@ -78,27 +79,12 @@ def together(count: int, work: Callable[[Processes], T]) -> list[T]:
 
 @pytest.fixture(scope="module")
 def hub() -> Hub:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(32, 4),
-    )
-    return load(network.eval(), input_shape=(3, 12, 10))
+    return chain()
 
 
 @pytest.fixture(scope="module")
 def data() -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((IMAGES, 3, 12, 10))
-    smooth = noise + np.roll(noise, 1, 2) + np.roll(noise, 1, 3) + 3 * rng.standard_normal((IMAGES, 3, 1, 1))
-    images = smooth.astype(np.float32)
+    images = smooth(IMAGES)
     return [images[:10], images[10:20], images[20:]]
 
 

@@ -1,24 +1,24 @@
 """``edgekron finetune``: trains a compressed folder, by labels, by a teacher, or by both, to a folder of the same kind.
 
-With ``--method edp`` it begins with a network that is not compressed, and learns its ranks and channels while it trains
-it. It is killed and taken up again at will: the state is in OUT.training, and the same command continues it.
+With ``--method edp`` the command begins with a network that is not compressed, and learns its ranks and channels. A
+training can be killed at any time: its state is in OUT.training, and the same command takes it up again.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .shared.options import add_data, add_factory, image_set, open_source
 from .shared.output import Steps, print_json, progress_bars, say
 
 if TYPE_CHECKING:
-    from edgekron.compression.report import CompressionReport
-    from edgekron.training import Processes
+    from edgekron.compression.compressor import Compression
+    from edgekron.processes import Processes
+    from edgekron.training import Examples, Finetuned, SessionListener, TrainingPosition, TrainingRequest
 
 _AUGMENTATIONS = ("crop", "flip", "erase")
 
@@ -122,94 +122,138 @@ def _check_method(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> int:
-    import numpy as np
+    from edgekron.compression import artifact
+    from edgekron.training import Training
+
+    compression = _compression(arguments)
+    examples = _examples(arguments, compression.hub.input_shape)
+    teacher = open_source(arguments.teacher, arguments).hub if arguments.teacher else None
+    request, state = _request(arguments), Path(f"{arguments.output}.training")
+    training = Training(
+        request,
+        compression,
+        examples,
+        teacher,
+        state,
+        processes=processes,
+        progress=bars,
+        listener=_listener(arguments, processes, bars),
+    )
+    made = training.run()
+    log = training.log() if processes.first and request.epochs else None
+    if processes.first:
+        facts = made.facts(request, examples)
+        result = artifact.with_hub(made.compression, made.compression.hub, facts)
+        artifact.write(result, arguments.output, training=log, force=arguments.force)
+        shutil.rmtree(state, ignore_errors=True)
+        if arguments.json:
+            print_json(facts)
+        else:
+            _print(made, arguments.output)
+    processes.wait()
+    return 0
+
+
+def _compression(arguments: argparse.Namespace) -> Compression:
+    """The compressed network of the folder; with a method, the network itself, of which nothing is compressed yet."""
     import torch
 
     from edgekron.compression import artifact
     from edgekron.compression.compressor import Compression
     from edgekron.compression.report import CompressionReport
-    from edgekron.errors import UserError
     from edgekron.planning.plan import CompressionPlan
-    from edgekron.training import Examples
-    from edgekron.training.session import Training, outcome_facts
 
-    if arguments.method:
-        # A factory may draw its weights: the same ones when training is taken up again, and in every process.
-        torch.manual_seed(arguments.seed)
-        source = open_source(arguments.folder, arguments)
-        # Nothing is compressed yet.
-        compression = Compression(source.hub, CompressionPlan(source.name, {}), CompressionReport({}, 0))
-    else:
-        compression = artifact.read_compressed(arguments.folder)
-    hub = compression.hub
-    network = hashlib.sha256(hub.proto().SerializeToString(deterministic=True)).hexdigest()
-    images = image_set(arguments, hub.input_shape)
+    if not arguments.method:
+        return artifact.read_compressed(arguments.folder)
+    # A factory may draw its weights: the same ones when training is taken up again, and in every process.
+    torch.manual_seed(arguments.seed)
+    source = open_source(arguments.folder, arguments)
+    return Compression(source.hub, CompressionPlan(source.name, {}), CompressionReport({}, 0))
+
+
+def _examples(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Examples:
+    """The images of ``--data``, made to fit an input [C, H, W]. Raises ``UserError`` where nothing could teach them."""
+    import numpy as np
+
+    from edgekron.errors import UserError
+    from edgekron.training import Examples
+
+    images = image_set(arguments, shape)
     examples = Examples(
         arguments.data, lambda rows: images.normalise(images.images[rows]), images.labels, np.arange(len(images))
     )
     if not examples.labelled and arguments.teacher is None:
         raise UserError(f"{arguments.data} has no labels; give images with labels, or a --teacher.")
-    teacher = open_source(arguments.teacher, arguments) if arguments.teacher else None
-    state = Path(f"{arguments.output}.training")
-    facts: dict[str, Any] = {"data": arguments.data, "images": len(images), "teacher": arguments.teacher}
-    if teacher is not None and (arguments.correct or arguments.reconstruct):
-        from edgekron.training.unlabelled import before_training
-
-        facts["corrected"] = arguments.correct
-        hub, facts["reconstruction"] = before_training(hub, teacher.hub, examples, arguments, state, processes, bars)
-    log = None
-    if arguments.epochs:
-        taught = teacher.hub if teacher is not None else None
-        training = Training(arguments, examples, taught, state, processes, bars, network=network)
-        if arguments.method:
-            compression, outcome, learnt = training.learnt(hub, compression.plan.model)
-            hub = compression.hub
-            facts |= outcome_facts(outcome) | learnt
-        elif arguments.rounds > 1:
-            hub, facts["rounds"] = training.in_rounds(compression.plan, arguments.rounds)
-            facts |= facts["rounds"][-1]
-        else:
-            hub, outcome = training.once(hub)
-            facts |= outcome_facts(outcome)
-        facts |= {name: getattr(arguments, name) for name in ("batch", "lr", "seed")}
-        facts["transfer"] = arguments.transfer if arguments.teacher else None
-        log = training.log() if processes.first else None
-    if processes.first:
-        result = artifact.with_hub(compression, hub, facts)
-        artifact.write(result, arguments.output, training=log, force=arguments.force)
-        shutil.rmtree(state, ignore_errors=True)
-        _print(arguments, facts, compression.report)
-    processes.wait()
-    return 0
+    return examples
 
 
-def _print(arguments: argparse.Namespace, facts: dict[str, Any], report: CompressionReport) -> None:
-    if arguments.json:
-        print_json(facts)
-        return
-    for block in facts.get("reconstruction", []):
+def _request(arguments: argparse.Namespace) -> TrainingRequest:
+    from edgekron.training import TrainingRequest
+
+    hints = None if arguments.hints is None else tuple(n for n in arguments.hints.split(",") if n != "none")
+    ratios = {"macs": arguments.ratio, "parameters": arguments.params}
+    return TrainingRequest(
+        source=arguments.folder,
+        epochs=arguments.epochs,
+        teacher=arguments.teacher,
+        transfer=arguments.transfer,
+        hints=hints,
+        correct=arguments.correct,
+        reconstruct=arguments.reconstruct,
+        rounds=arguments.rounds,
+        ratios={unit: ratio for unit, ratio in ratios.items() if ratio},
+        any_width=arguments.any_width,
+        batch=arguments.batch,
+        learning_rate=arguments.lr,
+        weight_decay=arguments.weight_decay,
+        clip=arguments.clip,
+        seed=arguments.seed,
+        augment=tuple(arguments.augment.split(",")),
+        variants=arguments.variants,
+        held_out=arguments.held_out,
+        patience=arguments.patience,
+        precision=arguments.precision,
+        normalise=not arguments.plain,
+    )
+
+
+def _listener(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> SessionListener:
+    """Moves the bar of training at each step, and says the scores of each epoch."""
+
+    def tell(now: TrainingPosition, number: tuple[int, int] | None) -> None:
+        note = "" if number is None else f", round {number[0]}/{number[1]}"
+        top1 = f", top-1 {now.scores.top1:.2f} %" if now.scores and now.scores.top1 is not None else ""
+        bars(f"train{note}", now.step, now.steps, note=f"loss {now.loss:.4f}{top1}")
+        if now.scores is not None and processes.first and not arguments.json:
+            say(f"epoch {now.epoch}/{arguments.epochs}{note}: loss {now.loss:.4f}{top1} on held-out images")
+
+    return tell
+
+
+def _print(made: Finetuned, output: str) -> None:
+    for block in made.blocks or ():
         say(
-            f"block {', '.join(block['layers'])}: error {100 * block['before']:.2f} % before, "
-            f"{100 * block['after']:.2f} % after{'' if block['kept'] else ', left as it was'}"
+            f"block {', '.join(block.layers)}: error {100 * block.before:.2f} % before, "
+            f"{100 * block.after:.2f} % after{'' if block.kept else ', left as it was'}"
         )
-    if "epochs" in facts:
-        found = facts["held_out_top1"]
-        if found["after"] is not None:
+    if made.outcomes:
+        last = made.outcomes[-1]
+        if last.best.top1 is not None:
             say(
-                f"top-1 on held-out images: {found['before']:.2f} % before, {found['after']:.2f} % after epoch "
-                f"{facts['best_epoch']}"
+                f"top-1 on held-out images: {last.before.top1:.2f} % before, {last.best.top1:.2f} % after epoch "
+                f"{last.best_epoch}"
             )
-        if "edp" in facts:
+        if made.learnt is not None:
+            report = made.compression.report
             totals = {"macs": report.macs, "parameters": report.parameters}
             ratios = (f"{total.ratio:.2f}x fewer {unit}" for unit, total in totals.items())
             pairs = sum(bool(row.rank) for row in report.layers.values())
             pruned = sum(row.channels is not None for row in report.layers.values())
-            taken = facts["taken_at_once"]
             say(
                 f"learnt: {' and '.join(ratios)}; {pairs} layers are pairs, {pruned} have fewer channels; "
-                f"{taken['by_budget']} ranks and channels were taken at once to meet the budget, "
-                f"{taken['by_width']} to come to numbers that run well"
+                f"{made.learnt.by_budget} ranks and channels were taken at once to meet the budget, "
+                f"{made.learnt.by_width} to come to numbers that run well"
             )
-        early = ", stopped early" if facts["stopped_early"] else ""
-        say(f"{facts['epochs']} epochs in {facts['seconds']:.0f} s{early}")
-    say(f"written to {arguments.output}")
+        early = ", stopped early" if last.stopped_early else ""
+        say(f"{last.epochs} epochs in {last.seconds:.0f} s{early}")
+    say(f"written to {output}")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .operator_registry import OPERATORS, Call, Function, translates
+from .operator_registry import OPERATORS, Function, OperatorCall, translates
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
@@ -55,18 +55,18 @@ OPERATORS["PRelu"] = lambda call: lambda x, slope: torch.where(x >= 0, x, x * sl
 
 
 @translates(*_UNARY)
-def _unary(call: Call) -> Function:
+def _unary(call: OperatorCall) -> Function:
     return _UNARY[call.operator]
 
 
 @translates(*_VARIADIC)
-def _variadic(call: Call) -> Function:
+def _variadic(call: OperatorCall) -> Function:
     function = _VARIADIC[call.operator]
     return lambda *x: reduce(function, x)
 
 
 @translates(*_REDUCTIONS)
-def _reduce(call: Call) -> Function:
+def _reduce(call: OperatorCall) -> Function:
     function, keep = _REDUCTIONS[call.operator], bool(call.integer("keepdims", 1))
     axes = call.integers(1) or call.list("axes", [])
     if not axes and call.integer("noop_with_empty_axes", 0):
@@ -76,56 +76,56 @@ def _reduce(call: Call) -> Function:
 
 
 @translates("Clip")
-def _clip(call: Call) -> Function:
+def _clip(call: OperatorCall) -> Function:
     low, high = (None if (c := call.constant(i)) is None else float(c) for i in (1, 2))
     return lambda x, *_: x if low is None and high is None else torch.clamp(x, low, high)
 
 
 @translates("LeakyRelu")
-def _leaky(call: Call) -> Function:
+def _leaky(call: OperatorCall) -> Function:
     slope = call.number("alpha", 0.01)
     return lambda x: F.leaky_relu(x, slope)
 
 
 @translates("Elu")
-def _elu(call: Call) -> Function:
+def _elu(call: OperatorCall) -> Function:
     alpha = call.number("alpha", 1.0)
     return lambda x: F.elu(x, alpha)
 
 
 @translates("Gelu")
-def _gelu(call: Call) -> Function:
+def _gelu(call: OperatorCall) -> Function:
     kind = call.text("approximate", "none")
     return lambda x: F.gelu(x, approximate=kind)
 
 
 @translates("HardSigmoid")
-def _hard_sigmoid(call: Call) -> Function:
+def _hard_sigmoid(call: OperatorCall) -> Function:
     alpha, beta = call.number("alpha", 0.2), call.number("beta", 0.5)
     return lambda x: torch.clamp(alpha * x + beta, 0.0, 1.0)
 
 
 @translates("Softmax", "LogSoftmax")
-def _softmax(call: Call) -> Function:
+def _softmax(call: OperatorCall) -> Function:
     axis = call.integer("axis", -1)
     function = F.softmax if call.operator == "Softmax" else F.log_softmax
     return lambda x: function(x, axis)
 
 
 @translates("Concat")
-def _concat(call: Call) -> Function:
+def _concat(call: OperatorCall) -> Function:
     axis = call.integer("axis", 0)
     return lambda *x: torch.cat(x, axis)
 
 
 @translates("Transpose")
-def _transpose(call: Call) -> Function:
+def _transpose(call: OperatorCall) -> Function:
     order = call.list("perm", [])
     return lambda x: x.permute(order or list(range(x.ndim))[::-1])
 
 
 @translates("Reshape")
-def _reshape(call: Call) -> Function:
+def _reshape(call: OperatorCall) -> Function:
     shape = call.integers(1) or []
     if 0 in shape and call.integer("allowzero", 0):
         call.refuse("allowzero")
@@ -133,7 +133,7 @@ def _reshape(call: Call) -> Function:
 
 
 @translates("Flatten")
-def _flatten(call: Call) -> Function:
+def _flatten(call: OperatorCall) -> Function:
     axis = call.integer("axis", 1) % (call.rank + 1)
     if axis == 0:
         return lambda x: x.reshape(1, -1)
@@ -141,7 +141,7 @@ def _flatten(call: Call) -> Function:
 
 
 @translates("Squeeze")
-def _squeeze(call: Call) -> Function:
+def _squeeze(call: OperatorCall) -> Function:
     axes = call.integers(1)
     if axes is None:
         call.refuse("no axes")
@@ -149,20 +149,20 @@ def _squeeze(call: Call) -> Function:
 
 
 @translates("Unsqueeze")
-def _unsqueeze(call: Call) -> Function:
+def _unsqueeze(call: OperatorCall) -> Function:
     given = call.integers(1) or []
     axes = sorted(a % (call.rank + len(given)) for a in given)
     return lambda x, *_: reduce(lambda y, axis: y.unsqueeze(axis), axes, x)
 
 
 @translates("Expand")
-def _expand(call: Call) -> Function:
+def _expand(call: OperatorCall) -> Function:
     shape = call.integers(1) or []
     return lambda x, *_: x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
 
 
 @translates("Slice")
-def _slice(call: Call) -> Function:
+def _slice(call: OperatorCall) -> Function:
     starts, ends = call.integers(1) or [], call.integers(2) or []
     axes = call.integers(3) or list(range(len(starts)))
     steps = call.integers(4) or [1] * len(starts)
@@ -181,13 +181,13 @@ def _slice(call: Call) -> Function:
 
 
 @translates("Split")
-def _split(call: Call) -> Function:
+def _split(call: OperatorCall) -> Function:
     axis, sizes, parts = call.integer("axis", 0), call.integers(1), len(call.node.outputs)
     return lambda x, *_: x.split(sizes or -(-x.shape[axis] // parts), axis)
 
 
 @translates("Gather")
-def _gather(call: Call) -> Function:
+def _gather(call: OperatorCall) -> Function:
     axis, constant = call.integer("axis", 0), call.constant(1)
     if constant is None:
         call.refuse("no indices")
@@ -202,7 +202,7 @@ def _gather(call: Call) -> Function:
 
 
 @translates("Cast")
-def _cast(call: Call) -> Function:
+def _cast(call: OperatorCall) -> Function:
     kind = _TYPES.get(ir.DataType(call.integer("to", 1)))
     if kind is None:
         call.refuse("a type other than float32, int32 and int64")
@@ -210,6 +210,6 @@ def _cast(call: Call) -> Function:
 
 
 @translates("Einsum")
-def _einsum(call: Call) -> Function:
+def _einsum(call: OperatorCall) -> Function:
     equation = call.text("equation", "")
     return lambda *x: torch.einsum(equation, *x)

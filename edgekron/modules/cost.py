@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,8 @@ def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:
         nonlocal total
-        weight: Tensor = layer.weight  # type: ignore[assignment]
         # Every output value is one product with the weights of its filter.
-        total += output.numel() * math.prod(weight.shape[1:])
+        total += output.numel() * math.prod(cast(Tensor, layer.weight).shape[1:])
 
     meta = module.to("meta").eval()
     for layer in meta.modules():

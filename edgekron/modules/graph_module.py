@@ -1,10 +1,10 @@
 """A hub as a torch module that can be trained, and the trained module as a hub again.
 
     module = GraphModule(hub)           # any hub: from a torch module, an ONNX file, a compressed folder
-    ... train it with any loop ...
+    ... train the module with any loop ...
     hub = module.to_hub()
 
-Each layer is a submodule that has the layer's name (so forward hooks find it), a factorized one a module of
+Each layer is a submodule that has the layer's name, by which forward hooks find it; a factorized layer is a module of
 ``edgekron.modules.layers``. Weights of layers and of normalisations are trained; everything else is a constant. With
 ``normalise`` convolutions get a batch normalisation for the time of training (see ``foldable_norm``), which ``to_hub``
 folds in again.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import onnx_ir as ir
 import torch
@@ -27,12 +27,12 @@ from edgekron.graph.layers import layer_names
 
 from . import arithmetic_operators, image_operators  # noqa: F401  they enter their operators in the table
 from .foldable_norm import FoldableNorm
+from .layers import FactorizedLayer, factorized_layer
 from .node_modules import (
     TRAINED,
     Normalised,
-    Operator,
+    OperatorModule,
     array,
-    factorized_module,
     fold_into_dense,
     operator_module,
     parts_of,
@@ -68,9 +68,10 @@ class GraphModule(nn.Module):
         names = layer_names(graph)
         for node in graph:
             name = names.get(node) or str(node.name or node.outputs[0].name)
-            module = factorized_module(read_node(node)) if is_factorized(node) else operator_module(node, shared)
+            module: nn.Module | None
+            module = factorized_layer(read_node(node)) if is_factorized(node) else operator_module(node, shared)
             inputs = list(node.inputs[:1]) if is_factorized(node) else list(node.inputs)
-            if isinstance(module, Operator):
+            if isinstance(module, OperatorModule):
                 inputs = [v for i, v in enumerate(inputs) if i not in TRAINED[node.op_type] or not trainable(v)]
             for value in inputs:
                 self._keep_constant(value)
@@ -87,7 +88,7 @@ class GraphModule(nn.Module):
             )
         self._parts: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[_Step, tuple[str, ...]]]] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphModule:
         # The hub is never written to, and cannot be copied by this protocol.
         memo[id(self._hub)] = self._hub
         made = type(self).__new__(type(self))
@@ -97,7 +98,7 @@ class GraphModule(nn.Module):
 
     @property
     def layers(self) -> dict[str, str]:
-        """Names of the hub's layers, each with the name of its submodule: the same, unless torch forbids it."""
+        """Names of the hub's layers, each with the name of its submodule: the same, unless torch forbids the name."""
         return dict(self._places)
 
     @property
@@ -162,18 +163,18 @@ class GraphModule(nn.Module):
             norm = module.norm if isinstance(module, Normalised) else None
             inner = module.layer if isinstance(module, Normalised) else module
             if layer.factorized is not None:
-                hub.factorize(layer.name, trained_layer(layer.factorized, inner, norm))
+                hub.factorize(layer.name, trained_layer(layer.factorized, cast(FactorizedLayer, inner), norm))
             elif norm is not None:
-                fold_into_dense(hub, layer.node, cast(Operator, inner), norm)
+                fold_into_dense(hub, layer.node, cast(OperatorModule, inner), norm)
         initializers = hub.model.graph.initializers
         for module in self.modules():
-            if isinstance(module, Operator):
+            if isinstance(module, OperatorModule):
                 for key, name in module.names.items():
                     if name in initializers and not self._is_folded(module):
                         initializers[name].const_value = ir.tensor(array(getattr(module, key)), name=name)
         return hub
 
-    def _is_folded(self, operator: Operator) -> bool:
+    def _is_folded(self, operator: OperatorModule) -> bool:
         return any(isinstance(m, Normalised) and m.layer is operator for m in self.modules())
 
     def _keep_constant(self, value: ir.Value | None) -> None:
@@ -188,17 +189,17 @@ class GraphModule(nn.Module):
         return cast(Tensor, getattr(self, self._constants[name]))
 
     def _add(self, name: str, module: nn.Module) -> str:
-        """Enters a submodule under a dotted name; where torch has a word of it for itself, "_" is appended."""
+        """Enters a submodule under a dotted name, with "_" appended to each word of it that torch uses itself."""
         parent: nn.Module = self
         path = []
         parts = [part or "_" for part in name.split(".")]
         for last, part in zip([*[False] * (len(parts) - 1), True], parts, strict=True):
             word = part
-            while (hasattr(parent, word) and word not in parent._modules) or (last and word in parent._modules):  # noqa: SLF001
+            while hasattr(parent, word) and (last or not isinstance(getattr(parent, word), nn.Module)):
                 word += "_"
             if last:
                 parent.add_module(word, module)
-            elif word not in parent._modules:  # noqa: SLF001
+            elif not hasattr(parent, word):
                 parent.add_module(word, nn.Module())
             parent = parent.get_submodule(word)
             path.append(word)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .operator_registry import Call, Function, translates
+from .operator_registry import Function, OperatorCall, translates
 
 
 @translates("Conv")
-def _conv(call: Call) -> Function:
+def _conv(call: OperatorCall) -> Function:
     axes = call.rank - 2
     if axes not in (1, 2, 3):
         call.refuse(f"{axes} axes")
@@ -27,7 +27,7 @@ def _conv(call: Call) -> Function:
 
 
 @translates("ConvTranspose")
-def _conv_transpose(call: Call) -> Function:
+def _conv_transpose(call: OperatorCall) -> Function:
     if call.rank != 4 or call.list("output_shape", []):
         call.refuse("an output_shape or other than two axes")
     stride, dilation = call.list("strides", [1, 1]), call.list("dilations", [1, 1])
@@ -47,7 +47,7 @@ def _conv_transpose(call: Call) -> Function:
 
 
 @translates("Gemm")
-def _gemm(call: Call) -> Function:
+def _gemm(call: OperatorCall) -> Function:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     first, second = call.integer("transA", 0), call.integer("transB", 0)
 
@@ -62,7 +62,7 @@ def _gemm(call: Call) -> Function:
 
 
 @translates("MaxPool")
-def _max_pool(call: Call) -> Function:
+def _max_pool(call: OperatorCall) -> Function:
     axes = call.rank - 2
     if axes not in (1, 2, 3) or len(call.node.outputs) > 1:
         call.refuse("indices, or a number of axes that pools do not have")
@@ -79,7 +79,7 @@ def _max_pool(call: Call) -> Function:
 
 
 @translates("AveragePool")
-def _average_pool(call: Call) -> Function:
+def _average_pool(call: OperatorCall) -> Function:
     axes = call.rank - 2
     window, stride = call.list("kernel_shape", []), call.list("strides", [1] * axes)
     pads, counted = call.list("pads", [0] * 2 * axes), bool(call.integer("count_include_pad", 0))
@@ -98,19 +98,19 @@ def _average_pool(call: Call) -> Function:
 
 
 @translates("GlobalAveragePool")
-def _global_average(call: Call) -> Function:
+def _global_average(call: OperatorCall) -> Function:
     axes = list(range(2, call.rank))
     return lambda x: x.mean(axes, keepdim=True)
 
 
 @translates("GlobalMaxPool")
-def _global_max(call: Call) -> Function:
+def _global_max(call: OperatorCall) -> Function:
     axes = list(range(2, call.rank))
     return lambda x: x.amax(axes, keepdim=True)
 
 
 @translates("Pad")
-def _pad(call: Call) -> Function:
+def _pad(call: OperatorCall) -> Function:
     rank, given = call.rank, call.integers(1) or []
     axes = [axis % rank for axis in call.integers(3) or range(rank)]
     pads = [0] * 2 * rank
@@ -130,7 +130,7 @@ def _pad(call: Call) -> Function:
 
 
 @translates("Resize")
-def _resize(call: Call) -> Function:
+def _resize(call: OperatorCall) -> Function:
     scales, sizes = call.constant(2), call.integers(3)
     mode, where = call.text("mode", "nearest"), call.text("coordinate_transformation_mode", "half_pixel")
     nearest = mode == "nearest" and where == "asymmetric" and call.text("nearest_mode", "") == "floor"
@@ -143,7 +143,7 @@ def _resize(call: Call) -> Function:
 
 
 @translates("DepthToSpace")
-def _depth_to_space(call: Call) -> Function:
+def _depth_to_space(call: OperatorCall) -> Function:
     block = call.integer("blocksize", 1)
     if call.text("mode", "DCR") == "CRD":
         return lambda x: F.pixel_shuffle(x, block)
@@ -157,7 +157,7 @@ def _depth_to_space(call: Call) -> Function:
 
 
 @translates("BatchNormalization")
-def _batch_norm(call: Call) -> Function:
+def _batch_norm(call: OperatorCall) -> Function:
     if call.integer("training_mode", 0):
         call.refuse("training_mode")
     epsilon = call.number("epsilon", 1e-5)
@@ -165,13 +165,13 @@ def _batch_norm(call: Call) -> Function:
 
 
 @translates("InstanceNormalization")
-def _instance_norm(call: Call) -> Function:
+def _instance_norm(call: OperatorCall) -> Function:
     epsilon = call.number("epsilon", 1e-5)
     return lambda x, scale, shift: F.instance_norm(x, weight=scale, bias=shift, eps=epsilon)
 
 
 @translates("LayerNormalization")
-def _layer_norm(call: Call) -> Function:
+def _layer_norm(call: OperatorCall) -> Function:
     axis, epsilon = call.integer("axis", -1), call.number("epsilon", 1e-5)
     if len(call.node.outputs) > 1:
         call.refuse("more than one output")

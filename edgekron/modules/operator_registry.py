@@ -1,7 +1,7 @@
-"""What the translators of operators share: the table, and a node of a hub as a translator sees it.
+"""What the translators of operators share: their table, and the view that a translator has of a node of a hub.
 
-A translator takes the node as a ``Call`` and gives a function of the node's tensor inputs. What has to be known before
-any data come (axes, shapes, pads) is read from constants when the translator runs.
+A translator takes a node as an ``OperatorCall`` and gives a function of the node's tensor inputs. Axes, shapes and
+pads, which must be known before any data come, are read from constants when the translator runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekron.errors import UserError
 
 #: Takes the tensors of a node's inputs, None where one is left out, and gives its output or outputs.
 Function = Callable[..., Any]
-Translator = Callable[["Call"], Function]
+Translator = Callable[["OperatorCall"], Function]
 
 OPERATORS: dict[str, Translator] = {}
 
@@ -31,7 +31,7 @@ def translates(*names: str) -> Callable[[Translator], Translator]:
     return enter
 
 
-class Call:
+class OperatorCall:
     """A node whose operator is to be translated."""
 
     def __init__(self, node: ir.Node) -> None:
@@ -89,17 +89,17 @@ class Call:
         name = self.node.name or self.node.outputs[0].name
         raise UserError(
             f"node {name} is {self.operator} with {what}, which cannot be trained from a graph; train the torch module "
-            "instead (edgekron.modules.factorize.factorize_module)."
+            "instead (edgekron.modules.factorize_module)."
         )
 
 
 def translate(node: ir.Node) -> Function:
     """The function of a node. Raises ``UserError`` for an operator, or a use of it, that has no translation."""
-    call = Call(node)
+    call = OperatorCall(node)
     if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
         name = node.name or node.outputs[0].name
         raise UserError(
             f"node {name} is {node.op_type}, which cannot be trained from a graph; train the torch module instead "
-            "(edgekron.modules.factorize.factorize_module)."
+            "(edgekron.modules.factorize_module)."
         )
     return OPERATORS[node.op_type](call)

@@ -1,6 +1,6 @@
 """Random crops, flips and erased squares that can be drawn again: all draws of a pass belong to (seed, pass, row).
 
-So a network that was taken up again sees the same images, and what a teacher said of one may be kept.
+So a training that was taken up again sees the same images, and a teacher's answer to an image may be kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a network is trained on: images by row number, in memory or read when they are asked for."""
+"""Images to train a network on, by row number, in memory or read when they are asked for."""
 
 from __future__ import annotations
 

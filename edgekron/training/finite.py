@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from edgekron.modules.node_modules import Normalised
 
@@ -15,8 +14,8 @@ def first_not_finite(module: nn.Module, images: Tensor) -> str | None:
     """Name of the first submodule whose weights or output are NaN or infinite on ``images``; None where all are."""
     found: list[str] = []
 
-    def watch(name: str, part: nn.Module) -> Any:
-        def hook(_part: nn.Module, _inputs: Any, output: Any) -> None:
+    def watch(name: str, part: nn.Module) -> RemovableHandle:
+        def hook(_part: nn.Module, _inputs: object, output: object) -> None:
             tensors = [*part.parameters(recurse=False), *([output] if isinstance(output, Tensor) else [])]
             if not found and not all(bool(torch.isfinite(t).all()) for t in tensors):
                 found.append(name)

@@ -32,8 +32,9 @@ def plan_of_round(plan: CompressionPlan, number: int, rounds: int) -> Compressio
 
 
 def compress_again(hub: Hub, plan: CompressionPlan, data: Sequence[np.ndarray]) -> Hub:
-    """``hub``, compressed or not, with its factors multiplied out and factorized by ``plan``, fitted to ``data``
-    (batches float32 [n, C, H, W]; none: by the weights).
+    """``hub``, compressed or not, with its factors multiplied out and factorized again by ``plan``.
+
+    The new factors are fitted to ``data``, batches float32 [n, C, H, W], or to the weights where there are none.
     """
     return apply_plan(hub.dense(), plan, data=data).hub
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +10,23 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from edgekron.errors import UserError
 from edgekron.modules.layers import FactorizedConv2d, FactorizedConvTranspose2d, FactorizedLinear
-from edgekron.modules.node_modules import Normalised, Operator
+from edgekron.modules.node_modules import Normalised, OperatorModule
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, FactorizedConv2d, FactorizedConvTranspose2d)
 _ROWS = (nn.Linear, FactorizedLinear)
-#: Shapes of what each submodule gives, without the batch; "" is the network's output.
+#: Shapes of the outputs of submodules by name, without the batch; "" is the network's own output.
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Taps:
-    """``taken[name]`` is what the submodule ``name`` gave in the last forward pass."""
+    """Forward hooks: ``taken[name]`` is the output of the submodule ``name`` in the last forward pass."""
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         self.taken: dict[str, Tensor] = {}
         self._handles = [module.get_submodule(name).register_forward_hook(self._hook(name)) for name in names]
 
-    def _hook(self, name: str) -> Any:
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
                 self.taken[name] = output
 
@@ -41,7 +40,7 @@ class Taps:
 
 @torch.no_grad()
 def shapes_of(module: nn.Module, images: Tensor) -> Shapes:
-    """The shape that each submodule gives for ``images``, in the order in which they run.
+    """The shape of each submodule's output for ``images``, in the order in which the submodules run.
 
     Raises ``UserError`` when the network does not take the images, or gives more than one output.
     """
@@ -65,7 +64,10 @@ def shapes_of(module: nn.Module, images: Tensor) -> Shapes:
 
 
 def aligned(ours: Shapes, theirs: Shapes, names: Sequence[str]) -> tuple[str, ...]:
-    """The names, if both networks have all of them, of equal shapes. Raises ``UserError`` with those that differ."""
+    """``names``, if both networks have all of these layers, with equal shapes.
+
+    Raises ``UserError`` with the layers that one of the networks lacks, or whose shapes differ.
+    """
     wrong = []
     for name in names:
         if name not in ours or name not in theirs:
@@ -80,10 +82,11 @@ def aligned(ours: Shapes, theirs: Shapes, names: Sequence[str]) -> tuple[str, ..
 
 
 def default_hints(student: nn.Module, teacher: nn.Module, ours: Shapes, theirs: Shapes) -> tuple[str, ...]:
-    """The last layer of each resolution that both networks have, but for the one that gives the output.
+    """The last layer of each resolution that both networks have; the layer that gives the output is left out.
 
-    A normalisation stands for the layer before it: where it was folded into a factorized layer, an identity is left of
-    its name. Raises ``UserError``, with the teacher's layers, where no layer can be aligned.
+    Where the teacher has normalisations, each stands for the convolution before it: in a student whose normalisations
+    were folded into factorized layers, identities of the same names give the same values. Raises ``UserError``, with
+    the teacher's layers, where no layer can be aligned.
     """
     modules = dict(student.named_modules())
     layers = {name: part for name, part in teacher.named_modules() if name in theirs}
@@ -92,7 +95,8 @@ def default_hints(student: nn.Module, teacher: nn.Module, ours: Shapes, theirs: 
     plain = [
         name
         for name, part in layers.items()
-        if isinstance(part, (Operator, Normalised, *_ROWS, *(() if norms else _CONVOLUTIONS))) and name not in inside
+        if isinstance(part, (OperatorModule, Normalised, *_ROWS, *(() if norms else _CONVOLUTIONS)))
+        and name not in inside
     ]
     wanted = [name for name in theirs if name in {*norms, *plain}]
     common = [name for name in wanted if name in modules and ours.get(name) == theirs[name]]

@@ -1,17 +1,17 @@
 """Block-wise reconstruction: several layers at once fitted to the teacher's activations, by gradient, without labels.
 
-The graph is cut where a single value is alive. A block is what lies between two cuts and holds at least ``LAYERS``
-factorized layers; it is trained to give the teacher's value at its end from what the network compressed and
-reconstructed so far gives at its beginning, so it also takes up the error of the blocks before it. A block that is no
-better on held-out images stays as it was.
+The graph is cut at places where a single value is alive. A block lies between two cuts and holds at least ``LAYERS``
+factorized layers. The block is trained to give the teacher's value at its end. Its input is the value that the blocks
+before it give, compressed and reconstructed, so each block also takes up their error. A block that is no better on
+held-out images stays as it was.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from edgekron.errors import UserError
 from edgekron.graph import Hub
 from edgekron.modules.graph_module import GraphModule
+from edgekron.processes import Progress
 
 from .precision import autocast
 
@@ -30,13 +31,21 @@ HELD_OUT = 0.125
 #: Rows that run at once where nothing is learnt.
 _ROWS = 256
 
-Progress = Callable[[str, int, int], None]
+
+class Section(NamedTuple):
+    """A part of the graph: the values at its beginning and its end, and the factorized layers between them."""
+
+    begin: str
+    end: str
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block: values where it begins and ends, its layers, and its squared error on held-out images relative to the
-    variance of the teacher's value, before and after; ``kept`` says whether it was better.
+    """A block that was reconstructed: the values at its beginning and its end, and its layers.
+
+    ``before`` and ``after`` are its squared errors on held-out images, relative to the variance of the teacher's value.
+    ``kept`` says whether the error fell; else the block is as it was.
     """
 
     begin: str
@@ -71,73 +80,87 @@ def reconstruct(
     generator = torch.Generator().manual_seed(seed)
     held = torch.zeros(len(images), dtype=torch.bool)
     held[torch.randperm(len(images), generator=generator)[: max(1, round(HELD_OUT * len(images)))]] = True
-    blocks = cut(hub, student)
+    sections = cut(hub, student)
+    descent = _Descent(steps, batch, learning_rate, generator)
     inputs = outputs = torch.from_numpy(images)
     begin_teacher = original.input_name
     done = []
-    for index, (begin, end, layers) in enumerate(blocks):
-        progress("reconstruct", index, len(blocks))
-        outputs = _run(original, begin_teacher, end, outputs)
-        part = _fit(student, begin, end, layers, inputs, outputs, held, steps, batch, learning_rate, generator)
-        done.append(part)
-        inputs, begin_teacher = _run(student, begin, end, inputs), end
-    progress("reconstruct", len(blocks), len(blocks))
+    for index, section in enumerate(sections):
+        progress("reconstruct", index, len(sections))
+        outputs = _run(original, begin_teacher, section.end, outputs)
+        done.append(_fit(student, section, inputs, outputs, held, descent))
+        inputs, begin_teacher = _run(student, section.begin, section.end, inputs), section.end
+    progress("reconstruct", len(sections), len(sections))
     return student.to_hub(), done
 
 
-def cut(hub: Hub, module: GraphModule) -> list[tuple[str, str, tuple[str, ...]]]:
-    """(first value, last value, factorized layers) of each block, in order."""
+def cut(hub: Hub, module: GraphModule) -> list[Section]:
+    """The sections that are reconstructed, in order."""
     factorized = {layer.output: layer.name for layer in hub.layers() if layer.factorized is not None}
-    blocks: list[tuple[str, str, tuple[str, ...]]] = []
+    sections: list[Section] = []
     begin = module.input_name
     ends = [*module.bottlenecks(), hub.output_names[0]]
     for end in ends:
         layers = tuple(factorized[name] for name in module.made_between(begin, end) if name in factorized)
         if len(layers) >= LAYERS or (layers and end == ends[-1]):
-            blocks.append((begin, end, layers))
+            sections.append(Section(begin, end, layers))
             begin = end
-    return blocks
+    return sections
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """``steps`` of Adam on batches of ``batch`` rows, drawn by ``generator``, from ``learning_rate`` down a cosine."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    generator: torch.Generator
+
+    def take(self, student: GraphModule, section: Section, inputs: Tensor, outputs: Tensor, rows: Tensor) -> None:
+        """Fits the section's layers to give ``outputs`` for ``inputs``, in ``rows`` of these."""
+        parameters = _parameters(student, section)
+        scale = _scale(outputs)
+        for parameter in parameters:
+            parameter.requires_grad = True
+        optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
+        for step in range(self.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            pick = rows[torch.randint(len(rows), (self.batch,), generator=self.generator)]
+            with autocast(inputs.device, "auto"):
+                (value,) = student.run({section.begin: inputs[pick]}, [section.end])
+            loss = (value.float() - outputs[pick]).square().mean() / scale
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        for parameter in parameters:
+            parameter.requires_grad = False
 
 
 def _fit(
-    student: GraphModule,
-    begin: str,
-    end: str,
-    layers: Sequence[str],
-    inputs: Tensor,
-    outputs: Tensor,
-    held: Tensor,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    generator: torch.Generator,
+    student: GraphModule, section: Section, inputs: Tensor, outputs: Tensor, held: Tensor, descent: _Descent
 ) -> Block:
-    parameters = [p for name in layers for p in student.get_submodule(student.layers[name]).parameters()]
+    """Reconstructs a section where that lowers its error on the images ``held`` out."""
+    parameters = _parameters(student, section)
     kept = copy.deepcopy([p.detach() for p in parameters])
-    scale = float((outputs - outputs.mean(0)).square().mean()) or 1.0
-    before = _error(student, begin, end, inputs[held], outputs[held]) / scale
-    rows = (~held).nonzero().reshape(-1)
-    for parameter in parameters:
-        parameter.requires_grad = True
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        pick = rows[torch.randint(len(rows), (batch,), generator=generator)]
-        with autocast(inputs.device, "auto"):
-            (value,) = student.run({begin: inputs[pick]}, [end])
-        loss = (value.float() - outputs[pick]).square().mean() / scale
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-    for parameter in parameters:
-        parameter.requires_grad = False
-    after = _error(student, begin, end, inputs[held], outputs[held]) / scale
+    before = _error(student, section, inputs[held], outputs[held]) / _scale(outputs)
+    descent.take(student, section, inputs, outputs, (~held).nonzero().reshape(-1))
+    after = _error(student, section, inputs[held], outputs[held]) / _scale(outputs)
     better = after < before
     if not better:
         for parameter, old in zip(parameters, kept, strict=True):
             parameter.copy_(old)
-    return Block(begin, end, tuple(layers), before, after, better)
+    return Block(section.begin, section.end, section.layers, before, after, better)
+
+
+def _parameters(student: GraphModule, section: Section) -> list[torch.nn.Parameter]:
+    return [p for name in section.layers for p in student.get_submodule(student.layers[name]).parameters()]
+
+
+def _scale(outputs: Tensor) -> float:
+    """The variance of the teacher's value, one where the value is constant."""
+    return float((outputs - outputs.mean(0)).square().mean()) or 1.0
 
 
 @torch.no_grad()
@@ -145,5 +168,5 @@ def _run(module: GraphModule, begin: str, end: str, values: Tensor) -> Tensor:
     return torch.cat([module.run({begin: piece}, [end])[0] for piece in values.split(_ROWS)])
 
 
-def _error(module: GraphModule, begin: str, end: str, inputs: Tensor, outputs: Tensor) -> float:
-    return float((_run(module, begin, end, inputs) - outputs).square().mean())
+def _error(module: GraphModule, section: Section, inputs: Tensor, outputs: Tensor) -> float:
+    return float((_run(module, section.begin, section.end, inputs) - outputs).square().mean())

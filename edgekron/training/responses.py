@@ -1,4 +1,4 @@
-"""What a teacher answers, kept where there is room, so that it need not look at an image twice.
+"""A teacher's answers, kept where there is room, so that the teacher need not look at an image twice.
 
 Answers are rounded to float16 whether they are kept or not: a run that was taken up again, with nothing kept yet, gets
 the same numbers.
@@ -21,7 +21,7 @@ Responses = dict[str, Tensor]
 class ResponseCache:
     """Answers by (variant, row) for ``rows`` images in ``variants`` versions each, and as they are (variant -1).
 
-    Nothing is kept where all of it would take more than ``limit`` bytes.
+    Nothing is kept where all answers would take more than ``limit`` bytes, by default a share of the free memory.
     """
 
     def __init__(self, rows: int, variants: int, limit: int | None = None) -> None:

@@ -1,227 +1,96 @@
-"""One training, as the options of ``finetune`` describe it, and several in rounds."""
+"""One training session, as a ``TrainingRequest`` describes it: in one stage, in rounds, or by EDP."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from edgekron.cli.shared.output import Steps, say
+from edgekron.compression.compressor import Compression
 from edgekron.errors import UserError
 from edgekron.files import write_file
 from edgekron.graph import Hub
-from edgekron.training import (
-    PRESETS,
-    Augmentation,
-    Examples,
-    GraphModule,
-    KnowledgeTransfer,
-    Outcome,
-    Processes,
-    Progress,
-    ResponseCache,
-    Settings,
-    Trainer,
-    begin_norms,
-)
-from edgekron.training.gradual import compress_again, plan_of_round
+from edgekron.modules.graph_module import GraphModule
+from edgekron.processes import Processes, Progress
 
 from .edp.aware import CompressedAware
 from .edp.result import finished
-
-if TYPE_CHECKING:
-    from edgekron.compression.compressor import Compression
-    from edgekron.planning.plan import CompressionPlan
+from .examples import Examples
+from .finetuned import Finetuned, Learnt
+from .gradual import compress_again, plan_of_round
+from .request import TrainingRequest
+from .responses import ResponseCache
+from .results import TrainingOutcome, TrainingPosition
+from .settings import TrainingSettings
+from .state import LOG
+from .statistics import begin_norms
+from .trainer import AfterStep, Trainer
+from .transfer import PRESETS, KnowledgeTransfer
+from .unlabelled import before_training
 
 #: Images that normalisations begin with, and that rounds are fitted to.
 _BEGIN = 512
-#: What rounding moves outputs by, at most, when channels that are zero are removed.
+#: How much rounding moves outputs, at most, when channels that are zero are removed.
 _EXACT = 1e-4
-#: Versions of an image that a teacher looks at, unless it is said.
-_VARIANTS = 8
 
-
-def settings_of(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Settings:
-    """The settings for images of ``shape`` [C, H, W]. Raises ``UserError``."""
-    words = arguments.augment.split(",")
-    size = min(shape[1:], default=0)
-    return Settings(
-        epochs=arguments.epochs,
-        batch=arguments.batch,
-        learning_rate=arguments.lr,
-        weight_decay=arguments.weight_decay,
-        clip=arguments.clip,
-        patience=arguments.patience,
-        seed=arguments.seed,
-        variants=arguments.variants if arguments.variants is not None else _VARIANTS * (arguments.teacher is not None),
-        precision=arguments.precision,
-        augmentation=Augmentation(size // 12 * ("crop" in words), "flip" in words, size // 5 * ("erase" in words)),
-    )
+#: (number, count) of a round; None where there is one alone.
+Round = tuple[int, int] | None
+#: Called with the position of a run after each step and each epoch, and with the round that the run belongs to.
+SessionListener = Callable[[TrainingPosition, Round], None]
 
 
 class Training:
-    """Trains hubs on ``examples``, against ``teacher`` if there is one, with the state in ``state``.
+    """Trains ``compression`` on ``examples``, against ``teacher`` if there is one.
 
-    ``network`` is a digest of what is trained, which the state is checked against.
+    The state is kept in the folder ``state``; a session of the same request takes it up again. ``progress`` is called
+    during the work without labels, ``listener`` during training.
     """
 
     def __init__(
         self,
-        arguments: argparse.Namespace,
+        request: TrainingRequest,
+        compression: Compression,
         examples: Examples,
         teacher: Hub | None,
         state: Path,
+        *,
         processes: Processes,
-        bars: Steps,
-        *,
-        network: str,
+        progress: Progress = lambda what, done, total: None,
+        listener: SessionListener = lambda position, number: None,
     ) -> None:
-        self._arguments, self._examples, self._teacher, self._network = arguments, examples, teacher, network
-        self._state, self._processes, self._bars = state, processes, bars
+        self._request, self._compression, self._examples, self._teacher = request, compression, examples, teacher
+        self._state, self._processes, self._progress, self._listener = state, processes, progress, listener
+        network = compression.hub.proto().SerializeToString(deterministic=True)
+        self._network = hashlib.sha256(network).hexdigest()
 
-    def once(self, hub: Hub, state: Path | None = None, note: str = "") -> tuple[Hub, Outcome]:
-        """The trained hub, and what training came to. Raises ``UserError``."""
-        module, few = self._module_of(hub)
-        outcome = self._train(module, few, settings_of(self._arguments, hub.input_shape), state=state, note=note)
-        return module.to_hub(), outcome
-
-    def learnt(self, hub: Hub, model: str) -> tuple[Compression, Outcome, dict[str, Any]]:
-        """``hub``, called ``model``, with the ranks and channels that EDP learns; what training came to, and facts.
-
-        Raises ``UserError``.
-        """
-        arguments = self._arguments
-        module, few = self._module_of(hub)
-        images = torch.from_numpy(few).to(self._processes.device)
-        # What is best before ranks and channels have gone is no candidate.
-        settings = replace(settings_of(arguments, hub.input_shape), keep_last=True)
-        ratios = {unit: ratio for unit, ratio in (("macs", arguments.ratio), ("parameters", arguments.params)) if ratio}
-        aware = CompressedAware(
-            module, hub, ratios, images, learning_rate=settings.learning_rate, any_width=arguments.any_width
-        )
-        identity = {"edp": ratios, "any_width": arguments.any_width}
-        outcome = self._train(module, few, settings, after_step=aware.step, identity=identity)
-        result = finished(hub, module, aware, model)
-        # What is left gives what the trained module gives: nothing that was removed was of use. A GPU rounds too much.
-        with torch.no_grad():
-            whole, left = (part.cpu().eval()(images[:64].cpu()) for part in (module, GraphModule(result.hub)))
-        moved = float((left - whole).abs().max() / whole.abs().max().clamp_min(1e-30))
-        if moved > _EXACT:
-            raise UserError(
-                f"what edp removed moves the outputs by {100 * moved:.2g} %: an operator of {arguments.folder} makes "
-                "something of channels that are zero; prune it by `edgekron compress --method absorb` instead."
+    def run(self) -> Finetuned:
+        """Does all that the request asks for. Raises ``UserError``."""
+        request, compression = self._request, self._compression
+        blocks, hub = None, compression.hub
+        if self._teacher is not None and request.unlabelled:
+            hub, blocks = before_training(
+                hub, self._teacher, self._examples, request, self._state, self._processes, self._progress
             )
-        taken = {"by_budget": aware.forced, "by_width": aware.rounded}
-        return result, outcome, {"edp": ratios, "taken_at_once": taken, "moved_by_removal": moved}
-
-    def _few(self) -> np.ndarray:
-        """Rows of a few training images, drawn, for a folder has them by class."""
-        rest, _ = self._examples.split(self._arguments.held_out, self._arguments.seed)
-        return np.random.default_rng(self._arguments.seed).permutation(rest.rows)[:_BEGIN]
-
-    def _module_of(self, hub: Hub) -> tuple[GraphModule, np.ndarray]:
-        """The module of a hub with its normalisations begun, and the few images that they were begun with."""
-        arguments, examples, processes = self._arguments, self._examples, self._processes
-        module = GraphModule(hub, normalise=not arguments.plain).to(processes.device)
-        few = examples.fetch(self._few())
-        begin_norms(module, [few[i : i + 64] for i in range(0, len(few), 64)])
-        self._check_classes(module(torch.from_numpy(few[:1]).to(processes.device)))
-        return module, few
-
-    def _train(
-        self,
-        module: GraphModule,
-        few: np.ndarray,
-        settings: Settings,
-        *,
-        state: Path | None = None,
-        note: str = "",
-        after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
-        identity: Mapping[str, Any] | None = None,
-    ) -> Outcome:
-        arguments, examples, processes = self._arguments, self._examples, self._processes
-        identity = {
-            "network": self._network,
-            "reconstruct": arguments.reconstruct,
-            "correct": arguments.correct,
-            "rounds": arguments.rounds,
-            "teacher": arguments.teacher,
-            "normalise": not arguments.plain,
-            **(identity or {}),
-        }
-        objective = None
-        if self._teacher is not None:
-            names = None if arguments.hints is None else [n for n in arguments.hints.split(",") if n != "none"]
-            objective = KnowledgeTransfer(
-                module,
-                GraphModule(self._teacher),
-                torch.from_numpy(few),
-                hints=names,
-                weights=PRESETS[arguments.transfer],
-                cache=ResponseCache(len(examples.labels), settings.variants),
-                precision=settings.precision,
-            )
-            identity["transfer"] = objective.facts()
-
-        def report(now: Progress) -> None:
-            top1 = f", top-1 {now.scores.top1:.2f} %" if now.scores and now.scores.top1 is not None else ""
-            self._bars(f"train{note}", now.step, now.steps, note=f"loss {now.loss:.4f}{top1}")
-            if now.scores is not None and processes.first and not arguments.json:
-                say(f"epoch {now.epoch}/{settings.epochs}{note}: loss {now.loss:.4f}{top1} on held-out images")
-
-        rest, held_out = examples.split(arguments.held_out, arguments.seed)
-        return Trainer(
-            module,
-            rest,
-            held_out,
-            settings,
-            processes=processes,
-            objective=objective,
-            folder=state or self._state,
-            identity=identity,
-            after_step=after_step,
-            report=report,
-        ).run()
-
-    def in_rounds(self, plan: CompressionPlan, rounds: int) -> tuple[Hub, list[dict[str, Any]]]:
-        """The teacher compressed and trained in ``rounds``, the last by ``plan``, and what each round came to.
-
-        A finished round is kept beside the state, and not done again.
-        """
-        if self._teacher is None:
-            raise AssertionError("the options are checked before")
-        hub, facts = self._teacher, []
-        few = self._examples.fetch(self._few())
-        data = [few[i : i + 32] for i in range(0, len(few), 32)]
-        for number in range(1, rounds + 1):
-            folder, tightened = self._state / f"round{number}", plan_of_round(plan, number, rounds)
-            digest = hashlib.sha256(tightened.to_toml().encode()).hexdigest()[:12]
-            begin, end, record = folder / f"begin-{digest}.onnx", folder / "end.onnx", folder / "outcome.json"
-            if self._processes.first and not begin.exists():
-                compress_again(hub, tightened, data).save(begin)
-            self._processes.wait()
-            if not record.exists():
-                hub, outcome = self.once(Hub.open(begin), folder, f", round {number}/{rounds}")
-                if self._processes.first:
-                    hub.save(end, force=True)
-                    write_file(record, json.dumps(outcome_facts(outcome)), force=True)
-                self._processes.wait()
-            hub = Hub.open(end)
-            facts.append(json.loads(record.read_text()))
-        return hub, facts
+        if request.ratios:
+            return self._learnt(hub)
+        outcomes: tuple[TrainingOutcome, ...] = ()
+        if request.rounds > 1:
+            hub, outcomes = self._in_rounds()
+        elif request.epochs:
+            hub, outcome = self._once(hub)
+            outcomes = (outcome,)
+        return Finetuned(replace(compression, hub=hub), blocks, outcomes)
 
     def log(self) -> str:
         """The log of all that was done, the lines of rounds with the round's number."""
-        rounds = sorted(self._state.glob("round*/log.jsonl"), key=lambda path: int(path.parent.name[5:]))
+        rounds = sorted(self._state.glob(f"round*/{LOG}"), key=lambda path: int(path.parent.name[5:]))
         if not rounds:
-            return (self._state / "log.jsonl").read_text()
+            return (self._state / LOG).read_text()
         lines = [
             json.dumps({"round": number, **json.loads(line)})
             for number, path in enumerate(rounds, 1)
@@ -229,23 +98,133 @@ class Training:
         ]
         return "\n".join(lines) + "\n"
 
+    def _once(self, hub: Hub, number: Round = None) -> tuple[Hub, TrainingOutcome]:
+        """The trained hub, and the outcome."""
+        module, few = self._module_of(hub)
+        outcome = self._train(module, few, self._request.settings(hub.input_shape), number=number)
+        return module.to_hub(), outcome
+
+    def _in_rounds(self) -> tuple[Hub, tuple[TrainingOutcome, ...]]:
+        """The teacher compressed and trained in rounds, the last by the plan itself, and each round's outcome.
+
+        A finished round is kept beside the state, and not done again.
+        """
+        if self._teacher is None:
+            raise AssertionError("rounds without a teacher; the request is checked before")
+        hub, count, plan = self._teacher, self._request.rounds, self._compression.plan
+        few = self._examples.fetch(self._few())
+        data = [few[i : i + 32] for i in range(0, len(few), 32)]
+        outcomes = []
+        for number in range(1, count + 1):
+            folder, tightened = self._folder((number, count)), plan_of_round(plan, number, count)
+            digest = hashlib.sha256(tightened.to_toml().encode()).hexdigest()[:12]
+            begin, end, record = folder / f"begin-{digest}.onnx", folder / "end.onnx", folder / "outcome.json"
+            if self._processes.first and not begin.exists():
+                compress_again(hub, tightened, data).save(begin)
+            self._processes.wait()
+            if not record.exists():
+                hub, outcome = self._once(Hub.open(begin), (number, count))
+                if self._processes.first:
+                    hub.save(end, force=True)
+                    write_file(record, json.dumps(outcome.facts()), force=True)
+                self._processes.wait()
+            hub = Hub.open(end)
+            outcomes.append(TrainingOutcome.read(json.loads(record.read_text())))
+        return hub, tuple(outcomes)
+
+    def _learnt(self, hub: Hub) -> Finetuned:
+        """``hub`` with the ranks and channels that EDP learns."""
+        request = self._request
+        module, few = self._module_of(hub)
+        images = torch.from_numpy(few).to(self._processes.device)
+        settings = request.settings(hub.input_shape)
+        aware = CompressedAware(
+            module, hub, request.ratios, images, learning_rate=settings.learning_rate, any_width=request.any_width
+        )
+        outcome = self._train(module, few, settings, after_step=aware.step)
+        result = finished(hub, module, aware, self._compression.plan.model)
+        # The channels that were removed were of no use: without them the network gives the same. A GPU rounds too much.
+        with torch.no_grad():
+            whole, left = (part.cpu().eval()(images[:64].cpu()) for part in (module, GraphModule(result.hub)))
+        moved = float((left - whole).abs().max() / whole.abs().max().clamp_min(1e-30))
+        if moved > _EXACT:
+            raise UserError(
+                f"what edp removed moves the outputs by {100 * moved:.2g} %: an operator of {request.source} makes "
+                "something of channels that are zero; prune it by `edgekron compress --method absorb` instead."
+            )
+        learnt = Learnt(request.ratios, aware.forced, aware.rounded, moved)
+        return Finetuned(result, None, (outcome,), learnt)
+
+    def _few(self) -> np.ndarray:
+        """Rows of a few training images, drawn, for a folder has them by class."""
+        rest, _ = self._examples.split(self._request.held_out, self._request.seed)
+        return np.random.default_rng(self._request.seed).permutation(rest.rows)[:_BEGIN]
+
+    def _module_of(self, hub: Hub) -> tuple[GraphModule, np.ndarray]:
+        """The module of a hub with its normalisations begun, and the few images that they were begun with."""
+        module = GraphModule(hub, normalise=self._request.normalise).to(self._processes.device)
+        few = self._examples.fetch(self._few())
+        begin_norms(module, [few[i : i + 64] for i in range(0, len(few), 64)])
+        self._check_classes(module(torch.from_numpy(few[:1]).to(self._processes.device)))
+        return module, few
+
+    def _train(
+        self,
+        module: GraphModule,
+        few: np.ndarray,
+        settings: TrainingSettings,
+        *,
+        number: Round = None,
+        after_step: AfterStep = lambda rate, step, steps: False,
+    ) -> TrainingOutcome:
+        request, identity, objective = self._request, self._identity(), None
+        if self._teacher is not None:
+            objective = KnowledgeTransfer(
+                module,
+                GraphModule(self._teacher),
+                torch.from_numpy(few),
+                hints=request.hints,
+                weights=PRESETS[request.transfer],
+                cache=ResponseCache(len(self._examples.labels), settings.variants),
+                precision=settings.precision,
+            )
+            identity["transfer"] = objective.facts()
+        rest, held_out = self._examples.split(request.held_out, request.seed)
+        trainer = Trainer(
+            module,
+            rest,
+            held_out,
+            settings,
+            processes=self._processes,
+            objective=objective,
+            folder=self._folder(number),
+            identity=identity,
+        )
+        return trainer.run(after_step=after_step, report=lambda position: self._listener(position, number))
+
+    def _folder(self, number: Round) -> Path:
+        """Where the state of a round is kept."""
+        return self._state if number is None else self._state / f"round{number[0]}"
+
+    def _identity(self) -> dict[str, object]:
+        """The facts that a state must share with this session for its training to be taken up again."""
+        request = self._request
+        identity: dict[str, object] = {
+            "network": self._network,
+            "reconstruct": request.reconstruct,
+            "correct": request.correct,
+            "rounds": request.rounds,
+            "teacher": request.teacher,
+            "normalise": request.normalise,
+        }
+        if request.ratios:
+            identity |= {"edp": dict(request.ratios), "any_width": request.any_width}
+        return identity
+
     def _check_classes(self, output: torch.Tensor) -> None:
         highest, classes = int(self._examples.labels.max()), output.shape[-1]
         if highest >= classes:
             raise UserError(
-                f"{self._examples.name} has labels up to {highest}, and the network of {self._arguments.folder} has "
+                f"{self._examples.name} has labels up to {highest}, and the network of {self._request.source} has "
                 f"{classes} classes; give data of these classes."
             )
-
-
-def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """What training came to, as plain data."""
-    return {
-        "epochs": outcome.epochs,
-        "best_epoch": outcome.best_epoch,
-        "stopped_early": outcome.stopped_early,
-        "seconds": round(outcome.seconds, 1),
-        "held_out_top1": {"before": outcome.before.top1, "after": outcome.best.top1},
-        "held_out_loss": {"before": outcome.before.loss, "after": outcome.best.loss},
-        "device": ", ".join(outcome.devices),
-    }

@@ -1,10 +1,10 @@
-"""How a network is trained: one immutable value, which a checkpoint is checked against."""
+"""How a network is trained: one immutable value, which a state on disk is checked against."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from edgekron.errors import UserError
 
@@ -14,15 +14,15 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """SGD with Nesterov momentum, a linear warm-up, a cosine to zero, and an average of the weights.
 
     ``batch`` is the number of images of a step over all processes. Gradients are cut to the norm ``clip``, 0 leaves
-    them. After ``patience`` epochs without a better average training stops, 0 never stops it. With ``variants``, epoch
-    e sees the images as epoch e modulo ``variants`` did, so that a teacher need not look twice; 0 always draws anew.
-    After ``epochs``, ``restart_epochs`` more run through a second cosine from ``restart_rate``. What training leaves is
+    them. After ``patience`` epochs without a better average training stops, 0 never stops training. With ``variants``,
+    epoch e sees the images as epoch e modulo ``variants`` did, so that a teacher need not look twice; 0 always draws
+    anew. After ``epochs``, ``restart_epochs`` more run through a second cosine from ``restart_rate``. Training leaves
     the average that was best on held-out images, or with ``keep_last`` the last one. Raises ``UserError`` for numbers
-    that make no sense.
+    that train nothing.
     """
 
     epochs: int = 10
@@ -67,8 +67,8 @@ class Settings:
         """Number of the draws that ``epoch`` sees its images with."""
         return epoch % self.variants if self.variants else epoch
 
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on; the learning rate may be lowered when training is taken up again."""
+    def identity(self) -> dict[str, object]:
+        """The settings that a state on disk must share: all but the learning rate, which a later run may lower."""
         facts = asdict(self)
         del facts["learning_rate"]
         return facts

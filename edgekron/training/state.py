@@ -1,7 +1,8 @@
 """A training state on disk: one safetensors file, replaced whole, and nothing pickled.
 
 Tensors are entered under "KIND.name": "model", "average", "best" for the weights, "momentum" for the optimiser,
-"random" for the generators. All else, the position in the epoch and what the state belongs to, is JSON in the header.
+"random" for the generators. The rest is JSON in the header: the record of the run, and as "identity" the facts that a
+run must share with the state to take it up.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class State:
 
 
 def save(folder: Path, state: State) -> None:
-    """Writes the state; the one before stays until this one is whole. Raises ``UserError``."""
+    """Writes the state; the state before stays until the new one is whole. Raises ``UserError``."""
     flat = {
         # Copies, because a tensor that two names share cannot be written twice.
         f"{kind}.{name}": tensor.detach().cpu().contiguous().clone()
@@ -42,18 +43,18 @@ def save(folder: Path, state: State) -> None:
     write_file(folder / STATE, safetensors.torch.save(flat, {"facts": json.dumps(state.facts)}), force=True)
 
 
-def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> State | None:
+def load(folder: Path, identity: Mapping[str, object], device: torch.device) -> State | None:
     """The state in ``folder``, None where there is none.
 
-    Raises ``UserError`` for one that cannot be read, or that belongs to something else than ``identity`` says.
+    Raises ``UserError`` for a state that cannot be read, or whose identity is not ``identity``.
     """
     path = folder / STATE
     if not path.exists():
         return None
     try:
         with safetensors.safe_open(path, "pt", device="cpu") as file:
-            facts = json.loads(file.metadata()["facts"])
-            flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
+            facts, keys = json.loads(file.metadata()["facts"]), file.keys()
+            flat = {key: file.get_tensor(key) for key in keys}
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"the training state {path} cannot be read ({error}); remove {folder} to begin anew.") from None
     wanted = json.loads(json.dumps(identity))
@@ -83,7 +84,7 @@ class JsonLines:
         kept = [line for line in lines if _step(line) <= step]
         write_file(path, "".join(f"{line}\n" for line in kept), force=True)
 
-    def add(self, **entry: Any) -> None:
+    def add(self, **entry: object) -> None:
         """One line, on disk when this returns."""
         if self._path is not None:
             with self._path.open("a") as file:

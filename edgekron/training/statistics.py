@@ -1,15 +1,15 @@
 """Statistics of layers' outputs over images: to begin normalisations with, and to correct compressed layers by.
 
-Compression moves the mean of a layer's outputs (its bias corrects it) and takes variance from them (what is cut off is
-energy). ``re_estimate`` gives every layer the teacher's means and, with ``rescale``, the teacher's deviations, in the
-order of the network, so that each is corrected for inputs that are. Deviations are corrected for the longest part of f,
-which one factor can take up (see ``foldable_norm``).
+Compression moves the mean of a layer's outputs, which the bias corrects, and takes variance from them, because the
+part of the kernel that is cut off had energy. ``re_estimate`` gives every layer the teacher's means and, with
+``rescale``, the teacher's deviations, in the order of the network, so that the inputs of each layer are corrected
+before the layer is. Deviations are corrected for the longest part of f, which one factor can take up (see
+``edgekron.modules.foldable_norm``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _BATCH = 64
 
 
 def begin_norms(module: nn.Module, batches: Iterable[np.ndarray]) -> None:
-    """Sets every ``FoldableNorm`` of ``module`` to the statistics of what comes in, so that nothing changes.
+    """Sets every ``FoldableNorm`` of ``module`` to the statistics of its inputs, so that nothing changes.
 
     ``batches`` are float32 [n, C, H, W].
     """
@@ -44,14 +44,14 @@ def begin_norms(module: nn.Module, batches: Iterable[np.ndarray]) -> None:
 
 
 class _Sums:
-    """Mean and variance of what comes into normalisations, in float64."""
+    """Mean and variance of the inputs of normalisations, in float64."""
 
     def __init__(self, norms: Sequence[FoldableNorm]) -> None:
         self._norms = norms
         self._sums: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._handles = [norm.register_forward_pre_hook(self._hook(i)) for i, norm in enumerate(norms)]
 
-    def _hook(self, index: int) -> Any:
+    def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             total, squares, count = moments(inputs[0])
             if index in self._sums:
@@ -98,7 +98,7 @@ def re_estimate(hub: Hub, teacher: Hub, images: np.ndarray, *, rescale: bool) ->
         own = _means([layer.output], [module.run({module.input_name: x}, [layer.output]) for x in pieces])
         mean, variance = own[layer.output]
         norm = part.norm
-        # What comes in is what went out, with the normalisation still the identity.
+        # The normalisation is still the identity: its inputs have the statistics of the layer's outputs.
         norm.start(mean, variance)
         aim, spread = targets[theirs[layer.name]]
         norm.shift.copy_(aim)

@@ -1,7 +1,7 @@
 """The one training loop: any module, any objective, one process or many, taken up again exactly where it was.
 
-Random numbers are drawn from (seed, epoch), the images' order and their augmentation alike, so the state of a run is
-its weights, the optimiser's momentum, torch's generators and a step number.
+The images' order and their augmentation are drawn from (seed, epoch), so the state of a run is its weights, the
+optimiser's momentum, torch's generators and a step number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,20 +22,23 @@ from .examples import Examples
 from .finite import first_not_finite
 from .objective import Objective, cross_entropy
 from .precision import autocast
-from .results import Outcome, Progress, Scores, plain, scores_of
-from .settings import Settings
+from .results import Scores, TrainingListener, TrainingOutcome, TrainingPosition, TrainingRecord
+from .settings import TrainingSettings
 from .weights import copy_of, follow, make_optimiser, momentum_of, set_momentum, swapped
 
 #: Seconds between two states within an epoch.
 SAVE_EVERY = 60.0
 
+#: Called after each step of the optimiser with the step's learning rate, its number from 1, and the number of the last
+#: step; says whether the average of the weights is to begin anew.
+AfterStep = Callable[[float, int, int], bool]
+
 
 class Trainer:
-    """Trains ``module`` on ``examples``; what is best on ``held_out`` is in the module when ``run`` returns.
+    """Trains ``module`` on ``examples``; ``run`` leaves the weights in it that were best on ``held_out``.
 
-    With a ``folder`` the state is kept there, and the same call takes it up again; ``identity`` says what else the
-    state belongs to. ``after_step`` is called after each step of the optimiser, with its learning rate, its number from
-    1, and that of the last, and says whether the average of the weights is to begin anew; then ``report``.
+    With a ``folder`` the state is kept there, and the same call takes the run up again; ``identity`` adds facts that
+    the state must share with the run.
     """
 
     def __init__(
@@ -44,18 +46,15 @@ class Trainer:
         module: nn.Module,
         examples: Examples,
         held_out: Examples,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         processes: Processes,
         objective: Objective | None = None,
         folder: Path | None = None,
-        identity: Mapping[str, Any] | None = None,
-        after_step: Callable[[float, int, int], bool] = lambda rate, step, steps: False,
-        report: Callable[[Progress], None] = lambda progress: None,
+        identity: Mapping[str, object] | None = None,
     ) -> None:
         self._module, self._examples, self._held_out, self._settings = module, examples, held_out, settings
         self._processes, self._folder = processes, folder
-        self._after_step, self._report = after_step, report
         self._objective = objective or cross_entropy(settings.label_smoothing)
         self._identity = {
             **(identity or {}),
@@ -70,63 +69,66 @@ class Trainer:
             )
         self._labels = torch.from_numpy(examples.labels)
 
-    def run(self) -> Outcome:
-        """Trains to the end, or until it no longer gets better. Raises ``UserError`` when the loss is not finite."""
+    def run(
+        self,
+        *,
+        after_step: AfterStep = lambda rate, step, steps: False,
+        report: TrainingListener = lambda position: None,
+    ) -> TrainingOutcome:
+        """Trains to the end, or until the scores no longer get better.
+
+        After each step of the optimiser ``after_step`` is called, then ``report``. Raises ``UserError`` when the loss
+        is not finite.
+        """
+        self._after_step, self._report = after_step, report
         settings, processes = self._settings, self._processes
         module = self._module.to(processes.device)
         optimiser = make_optimiser(module, settings)
         together = processes.together(module)
-        found = states.load(self._folder, self._identity, processes.device) if self._folder else None
-        if found is None:
-            torch.manual_seed(settings.seed)
-            before = self.scores()
-            facts: dict[str, Any] = {
-                "step": 0,
-                "averaged_from": 0,
-                "devices": [],
-                "seconds": 0.0,
-                "best_epoch": 0,
-                "before": plain(before),
-                "best": plain(before),
-            }
-            self._average, self._best = copy_of(module), copy_of(module)
-        else:
-            # An older state does not say where its averages began, and on what its steps were done.
-            facts = {"averaged_from": 0, "devices": [], **found.facts}
-            self._restore(found, module, optimiser)
+        record = self._begin(module, optimiser)
         log_path = self._folder / states.LOG if self._folder and processes.first else None
-        log = states.JsonLines(log_path, int(facts["step"]))
-        epoch = int(facts["step"]) // self._steps
-        stopped = self._is_over(epoch, facts)
+        log = states.JsonLines(log_path, record.step)
+        epoch = record.step // self._steps
+        stopped = self._is_over(epoch, record)
         while epoch < settings.last_epoch and not stopped:
-            self._epoch(epoch, facts, together, optimiser)
+            self._epoch(epoch, record, together, optimiser)
             epoch += 1
             with swapped(module, self._average):
                 scores = self.scores()
-            if settings.keep_last or scores.better_than(scores_of(facts["best"])):
-                facts |= {"best": plain(scores), "best_epoch": epoch}
+            if settings.keep_last or scores.better_than(record.best):
+                record.best, record.best_epoch = scores, epoch
                 self._best = {key: value.clone() for key, value in self._average.items()}
-            loss = self._loss / self._steps
+            loss = record.loss / self._steps
             log.add(
-                step=facts["step"], epoch=epoch, loss=loss, rate=settings.rate(epoch - 1 / self._steps),
-                top1=scores.top1, held_out_loss=scores.loss, best=facts["best_epoch"] == epoch,
-                seconds=facts["seconds"],
+                step=record.step, epoch=epoch, loss=loss, rate=settings.rate(epoch - 1 / self._steps),
+                top1=scores.top1, held_out_loss=scores.loss, best=record.best_epoch == epoch, seconds=record.seconds,
             )  # fmt: skip
-            self._save(facts, optimiser)
-            self._report(Progress(epoch, facts["step"], self._steps * settings.last_epoch, loss, scores))
-            stopped = self._is_over(epoch, facts)
+            self._save(record, optimiser)
+            self._report(TrainingPosition(epoch, record.step, self._steps * settings.last_epoch, loss, scores))
+            stopped = self._is_over(epoch, record)
         module.load_state_dict(self._best)
-        before, best = scores_of(facts["before"]), scores_of(facts["best"])
-        return Outcome(before, best, facts["best_epoch"], epoch, facts["seconds"], stopped, tuple(facts["devices"]))
+        before, best, devices = record.before, record.best, tuple(record.devices)
+        return TrainingOutcome(before, best, record.best_epoch, epoch, record.seconds, stopped, devices)
 
-    def _is_over(self, epoch: int, facts: Mapping[str, Any]) -> bool:
+    def _begin(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> TrainingRecord:
+        """The record of the run that is in the folder, with the weights of its state; or that of a new run."""
+        found = states.load(self._folder, self._identity, self._processes.device) if self._folder else None
+        if found is not None:
+            self._restore(found, module, optimiser)
+            return TrainingRecord.read(found.facts)
+        torch.manual_seed(self._settings.seed)
+        before = self.scores()
+        self._average, self._best = copy_of(module), copy_of(module)
+        return TrainingRecord(before, before)
+
+    def _is_over(self, epoch: int, record: TrainingRecord) -> bool:
         """Whether ``epoch`` finished epochs have run out of patience."""
-        return bool(self._settings.patience) and epoch - int(facts["best_epoch"]) >= self._settings.patience
+        return bool(self._settings.patience) and epoch - record.best_epoch >= self._settings.patience
 
-    def _epoch(self, epoch: int, facts: dict[str, Any], together: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def _epoch(self, epoch: int, record: TrainingRecord, together: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         settings, device = self._settings, self._processes.device
-        if self._processes.device_name not in facts["devices"]:
-            facts["devices"].append(self._processes.device_name)
+        if self._processes.device_name not in record.devices:
+            record.devices.append(self._processes.device_name)
         order = self._order(epoch)
         variant = settings.variant(epoch)
         height, width = (*self._examples.fetch(self._examples.rows[:1]).shape[2:], 1, 1)[:2]
@@ -134,8 +136,8 @@ class Trainer:
             len(self._examples.labels), height, width, settings.seed * 100_003 + variant
         )
         together.train()
-        start = facts["step"] - epoch * self._steps
-        self._loss = facts.get("loss", 0.0) if start else 0.0
+        start = record.step - epoch * self._steps
+        record.loss = record.loss if start else 0.0
         began = saved = time.monotonic()
         total = self._steps * settings.last_epoch
         for step in range(start, self._steps):
@@ -160,21 +162,20 @@ class Trainer:
             if not np.isfinite(value):
                 self._refuse(images, epoch, step)
             optimiser.step()
-            if self._after_step(rate, facts["step"] + 1, total):
-                self._average, facts["averaged_from"] = copy_of(self._module), facts["step"]
+            if self._after_step(rate, record.step + 1, total):
+                self._average, record.averaged_from = copy_of(self._module), record.step
             # An average over the first steps would remember where training began: let its window grow.
-            averaged = facts["step"] - facts["averaged_from"]
+            averaged = record.step - record.averaged_from
             follow(self._average, self._module, min(settings.ema, 1 - 1 / (averaged + 2)))
-            self._loss += value
-            facts["step"] += 1
+            record.loss += value
+            record.step += 1
             now = time.monotonic()
-            facts["seconds"] += now - began
+            record.seconds += now - began
             began = now
             if now - saved > SAVE_EVERY and step + 1 < self._steps:
-                facts["loss"] = self._loss
-                self._save(facts, optimiser)
+                self._save(record, optimiser)
                 saved = now
-            self._report(Progress(epoch, facts["step"], total, self._loss / (step + 1)))
+            self._report(TrainingPosition(epoch, record.step, total, record.loss / (step + 1)))
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._settings.seed * 100_003 + epoch)
@@ -195,7 +196,7 @@ class Trainer:
         correct, loss = (self._processes.sum(totals) / len(self._held_out)).tolist()
         return Scores(100 * correct if self._held_out.labelled else None, loss)
 
-    def _save(self, facts: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
+    def _save(self, record: TrainingRecord, optimiser: torch.optim.Optimizer) -> None:
         if self._folder is None or not self._processes.first:
             return
         tensors = {
@@ -207,7 +208,7 @@ class Trainer:
         }
         if self._processes.device.type == "cuda":
             tensors["random"]["cuda"] = torch.cuda.get_rng_state()
-        states.save(self._folder, states.State(tensors, {**facts, "identity": self._identity}))
+        states.save(self._folder, states.State(tensors, {**record.plain(), "identity": self._identity}))
 
     def _restore(self, found: states.State, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         module.load_state_dict(found.tensors["model"])

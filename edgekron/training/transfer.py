@@ -3,10 +3,10 @@
     loss = label * CE(y, label) + soft * T^2 * KL(softmax(t / T), softmax(y / T)) + hint * mean over layers of E
 
 y and t are the outputs of student and teacher, T the temperature; T^2 keeps the soft term's gradient as large as that
-of the labels (``scaled``). Of a layer's responses s and s', E is half their squared distance: by default of what is
-left of each image's response when it is averaged to at most 4 x 4 pixels and scaled to norm one; in the published form
-(Lin et al., "Holistic CNN compression via low-rank decomposition with knowledge transfer", TPAMI 2019) the mean over
-all elements as they are, and without T^2.
+of the labels (``scaled``). E is half the squared distance of a layer's responses in the two networks. By default each
+image's response is averaged to at most 4 x 4 pixels and scaled to norm one before. The published form (Lin et al.,
+"Holistic CNN compression via low-rank decomposition with knowledge transfer", TPAMI 2019) takes the mean over all
+elements of the responses as they are, and leaves T^2 out.
 
 Layers are aligned by name, by forward hooks: nothing in the user's own model changes.
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,9 +58,9 @@ PRESETS: Mapping[str, Weights] = {
 class KnowledgeTransfer:
     """The loss of ``student`` against ``teacher``, an ``Objective``; the teacher is set to evaluation and frozen.
 
-    ``images`` [n, C, H, W], any few, show what both answer. ``hints`` are names of layers of both; None takes the last
-    layer of each resolution. ``cache`` keeps the teacher's answers for images that have row numbers. Raises
-    ``UserError`` when the two have other classes, or layers cannot be aligned (with all of them).
+    ``images`` [n, C, H, W], any few, show the shapes of both networks' answers. ``hints`` are names of layers that both
+    have; None takes the last layer of each resolution. ``cache`` keeps the teacher's answers for images that have row
+    numbers. Raises ``UserError`` when the classes of the two differ, or layers cannot be aligned, and names these.
     """
 
     def __init__(
@@ -96,8 +95,9 @@ class KnowledgeTransfer:
     def __call__(
         self, images: Tensor, output: Tensor, labels: Tensor | None, rows: Tensor | None = None, variant: int = -1
     ) -> Tensor:
-        """The loss of ``output``, which the student has just made of ``images``; without ``labels``, or where one is
-        -1, that of the other terms.
+        """The loss of ``output``, the student's answer to ``images`` in its last forward pass.
+
+        The term of the labels is left out without ``labels``, or where one of them is -1.
         """
         taught = self._cache.get(rows, variant, lambda: self._ask(images))
         taught = {name: value.to(output.device) for name, value in taught.items()}
@@ -136,6 +136,6 @@ class KnowledgeTransfer:
         self._ours.remove()
         self._theirs.remove()
 
-    def facts(self) -> dict[str, Any]:
-        """What a state on disk is checked against."""
+    def facts(self) -> dict[str, object]:
+        """The weights and hints, which a state on disk is checked against."""
         return {"weights": vars(self.weights), "hints": list(self.hints)}

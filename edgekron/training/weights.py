@@ -1,4 +1,4 @@
-"""Weights of a module beside those it has: copies, an average that follows it, and the optimiser's momentum."""
+"""Weights beside a module's own: copies, an average that follows the module, and the optimiser's momentum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .settings import Settings
+from .settings import TrainingSettings
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
         module.load_state_dict(own)
 
 
-def make_optimiser(module: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def make_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """SGD; biases and normalisations do not decay."""
     decayed = [p for p in module.parameters() if p.ndim > 1 and p.requires_grad]
     plain = [p for p in module.parameters() if p.ndim <= 1 and p.requires_grad]

@@ -15,11 +15,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from torch import nn
 
 from edgekron.compression.artifact import HUB, PLAN, REPORT, read_hub
-from edgekron.graph import load
 from edgekron.processes import Processes
+from tests.networks import chain, smooth
 
 IMAGES = 29
 
@@ -28,23 +27,8 @@ IMAGES = 29
 def files(tmp_path_factory):
     """net.onnx, and images whose number is odd."""
     folder = tmp_path_factory.mktemp("together")
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(32, 4),
-    )
-    ir.save(load(network.eval(), input_shape=(3, 12, 10)).model, folder / "net.onnx")
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((IMAGES, 3, 12, 10))
-    smooth = noise + np.roll(noise, 1, 2) + np.roll(noise, 1, 3) + 3 * rng.standard_normal((IMAGES, 3, 1, 1))
-    np.savez(folder / "inputs.npz", inputs=smooth.astype(np.float32))
+    ir.save(chain().model, folder / "net.onnx")
+    np.savez(folder / "inputs.npz", inputs=smooth(IMAGES))
     return folder
 
 

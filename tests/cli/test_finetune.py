@@ -14,35 +14,15 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
-from torch import nn
 
-from edgekron.graph import load
-from tests.networks import factors
-
-CLASSES = 3
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 12, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(12, CLASSES),
-    ).eval()
+from tests.networks import CLASSES, factors, hub
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """teacher.onnx, images with and without labels, of another shape and of other classes."""
     folder = tmp_path_factory.mktemp("finetune")
-    hub = load(network(), input_shape=(1, 8, 8))
-    ir.save(hub.model, folder / "teacher.onnx")
+    ir.save(hub().model, folder / "teacher.onnx")
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, 160)
     wave = np.tile([60, -60], 4)
@@ -168,7 +148,7 @@ def test_bad_input_to_edp_is_one_sentence(more, match, files, run, tmp_path):
         ("classes.npz", [], "has labels up to 3, and the network of"),
         ("data.npz", ["--teacher", "resnet20"], "ResNet"),
         ("data.npz", ["--hints", "0"], "--hints needs a teacher"),
-        ("data.npz", ["--teacher", "TEACHER", "--hints", "0,99"], "cannot be aligned: 99 (the network has none)"),
+        ("data.npz", ["--teacher", "TEACHER", "--hints", "stem,99"], "cannot be aligned: 99 (the network has none)"),
         ("data.npz", ["--teacher", "TEACHER", "--transfer", "magic"], "there are default, lrdkt"),
         ("data.npz", ["--rounds", "2"], "--rounds compresses the teacher again and again"),
         ("data.npz", ["--augment", "crop,rain"], "there is no augmentation 'rain'"),

@@ -7,7 +7,6 @@ import copy
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -19,13 +18,7 @@ from edgekron.graph import Hub, load
 from edgekron.modules.foldable_norm import FoldableNorm, longest_part, scaled_factor
 from edgekron.training import GraphModule, begin_norms, re_estimate, reconstruct
 from edgekron.training.reconstruct import cut
-from tests.networks import compressed, hub, images
-
-
-def onnx_output(model: Hub, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.proto().SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {model.input_name: x})[0]
-
+from tests.networks import compressed, hub, images, onnx_output
 
 X = images().fetch(np.arange(6))
 

@@ -14,8 +14,8 @@ from edgekron.training import (
     GraphModule,
     KnowledgeTransfer,
     ResponseCache,
-    Settings,
     Trainer,
+    TrainingSettings,
     begin_norms,
     joined,
 )
@@ -26,7 +26,7 @@ from tests.networks import compressed, hub, images
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 DEVICES = [torch.device("cpu"), torch.device("cuda", 0)]
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=2, batch=16, learning_rate=0.02, precision="float32", augmentation=Augmentation(1, flip=True)
 )
 
@@ -41,10 +41,11 @@ def few() -> np.ndarray:
     return images(64).fetch(np.arange(64))
 
 
-def trained(module, device, **options):
+def trained(module, device, *, settings=SETTINGS, after_step=lambda *_: False, **options):
     rest, held = images(320).split(0.2, 0)
-    settings = options.pop("settings", SETTINGS)
-    return Trainer(module, rest, held, settings, processes=Processes(0, 1, device), **options).run()
+    return Trainer(module, rest, held, settings, processes=Processes(0, 1, device), **options).run(
+        after_step=after_step
+    )
 
 
 def test_a_process_alone_takes_the_gpu_and_says_so():
@@ -74,7 +75,9 @@ def test_training_gives_what_it_gives_on_the_processor(taught):
 def test_mixed_precision_learns():
     module = GraphModule(compressed("low-rank"), normalise=True).to(DEVICES[1])
     begin_norms(module, [few()])
-    settings = Settings(epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation())
+    settings = TrainingSettings(
+        epochs=2, batch=16, learning_rate=0.02, precision="bfloat16", augmentation=Augmentation()
+    )
     outcome = trained(module, DEVICES[1], settings=settings)
     assert outcome.best.loss < outcome.before.loss
 
@@ -94,7 +97,7 @@ def test_edp_learns_on_the_gpu_and_what_is_left_gives_the_same():
     module = GraphModule(network, normalise=True).to(DEVICES[1])
     begin_norms(module, [few()])
     x = torch.from_numpy(few()).to(DEVICES[1])
-    settings = Settings(epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32")
+    settings = TrainingSettings(epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32")
     aware = CompressedAware(module, network, {"macs": 2.0}, x, learning_rate=settings.learning_rate)
     trained(module, DEVICES[1], settings=settings, after_step=aware.step)
     assert aware.settled

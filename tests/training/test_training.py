@@ -23,20 +23,22 @@ from edgekron.training import (
     Augmentation,
     Examples,
     GraphModule,
-    Outcome,
     Processes,
-    Progress,
-    Settings,
+    Scores,
     Trainer,
+    TrainingOutcome,
+    TrainingPosition,
+    TrainingSettings,
     begin_norms,
     from_arrays,
     trainer,
 )
 from edgekron.training.gradual import plan_of_round
+from edgekron.training.results import TrainingRecord
 from tests.networks import compressed, images, tiny
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=3,
     batch=8,
     learning_rate=0.05,
@@ -45,7 +47,7 @@ SETTINGS = Settings(
     augmentation=Augmentation(1, flip=True, erase=2),
 )
 
-QUICK = Settings(epochs=8, batch=16, learning_rate=0.1, ema=0.8)
+QUICK = TrainingSettings(epochs=8, batch=16, learning_rate=0.1, ema=0.8)
 
 
 def student() -> GraphModule:
@@ -56,16 +58,16 @@ def student() -> GraphModule:
 
 def train(
     module: nn.Module,
-    settings: Settings = SETTINGS,
+    settings: TrainingSettings = SETTINGS,
     *,
     examples: Examples | None = None,
     folder: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingPosition], None] = lambda progress: None,
     **identity: str,
-) -> Outcome:
+) -> TrainingOutcome:
     rest, held = (examples or images()).split(0.25, 0)
-    options = {"processes": ALONE, "folder": folder, "identity": identity, "report": report}
-    return Trainer(module, rest, held, settings, **options).run()
+    options = {"processes": ALONE, "folder": folder, "identity": identity}
+    return Trainer(module, rest, held, settings, **options).run(report=report)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -94,7 +96,7 @@ def test_taken_up_again_after_being_killed_it_is_the_same(step, tmp_path, monkey
     whole = student()
     expected = train(whole, folder=tmp_path / "whole")
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingPosition) -> None:
         if progress.step == step and progress.scores is None:
             raise Killed
 
@@ -124,7 +126,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    settings = Settings(epochs=4, learning_rate=0.1, warmup_epochs=1, restart_epochs=2, restart_rate=0.05)
+    settings = TrainingSettings(epochs=4, learning_rate=0.1, warmup_epochs=1, restart_epochs=2, restart_rate=0.05)
     rates = [settings.rate(e) for e in (0, 0.5, 2, 4, 5, 6)]
     assert rates == pytest.approx([0, 0.5 * 0.0961940, 0.05, 0.05, 0.025, 0], abs=1e-6)
 
@@ -161,6 +163,14 @@ def test_a_state_of_something_else_is_refused(settings, identity, word, tmp_path
         train(student(), settings, folder=tmp_path, **({"network": "one"} | identity))
 
 
+def test_a_record_comes_back_from_its_state_and_from_an_older_one():
+    record = TrainingRecord(Scores(None, 1.0), Scores(50.0, 0.5), 7, 3, 2.5, 1, 4.0, ["a processor"])
+    plain = json.loads(json.dumps(record.plain()))
+    assert TrainingRecord.read({**plain, "identity": {}}) == record
+    older = {"step": 7, "seconds": 2.5, "best_epoch": 1, "before": [None, 1.0], "best": [50.0, 0.5], "identity": {}}
+    assert TrainingRecord.read(older) == replace(record, averaged_from=0, loss=0.0, devices=[])
+
+
 def test_a_damaged_state_is_refused(tmp_path):
     (tmp_path / "state.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="state.safetensors cannot be read"):
@@ -170,7 +180,7 @@ def test_a_damaged_state_is_refused(tmp_path):
 def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(tmp_path):
     module = student()
 
-    def spoil(progress: Progress) -> None:
+    def spoil(progress: TrainingPosition) -> None:
         if progress.step == 7:
             with torch.no_grad():
                 next(iter(module.get_submodule(module.layers["block"]).parameters())).fill_(torch.nan)
@@ -209,34 +219,31 @@ def test_images_without_labels_are_judged_by_the_objective():
 
 WORKER = """
 import sys
-from pathlib import Path
 import safetensors.torch, torch
-sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from core_tests.test_training import SETTINGS, images, student
+from tests.training.test_training import SETTINGS, images, student
 from edgekron.training import Trainer, joined
 module = student()
 rest, held = images().split(0.25, 0)
 with joined() as processes:
     outcome = Trainer(module, rest, held, SETTINGS, processes=processes).run()
     if processes.first:
-        safetensors.torch.save_file(module.state_dict(), sys.argv[2], {"top1": str(outcome.best.top1)})
+        safetensors.torch.save_file(module.state_dict(), sys.argv[1], {"top1": str(outcome.best.top1)})
     processes.wait()
 """
 
 
 def together(script: str, tmp_path: Path) -> list[tuple[int, str]]:
     """Exit code and output of two processes that run ``script`` as torchrun would start them."""
-    package = tmp_path / "core_tests"
-    package.symlink_to(Path(__file__).parent)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", script, str(tmp_path), str(tmp_path / "two.safetensors")]
+    command = [sys.executable, "-c", script, str(tmp_path / "two.safetensors")]
     workers = [
         subprocess.Popen(
             command,
+            cwd=Path(__file__).parents[2],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -271,7 +278,7 @@ module = student()
 rest, held = images().split(0.25, 0)
 try:
     with joined() as processes:
-        Trainer(module, rest, held, SETTINGS, processes=processes, report=Gone()).run()
+        Trainer(module, rest, held, SETTINGS, processes=processes).run(report=Gone())
 except UserError as error:
     print(error, flush=True)
     os._exit(2)

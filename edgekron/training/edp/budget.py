@@ -1,6 +1,7 @@
-"""What a network costs while EDP is at work on it: for the channels and ranks that are alive.
+"""Costs of a network while EDP is at work: those of the channels and ranks that are alive.
 
-A layer with a block of rank r costs as a pair, or as the layer they multiply out to, whichever is less.
+A layer with a block of rank r costs as much as the pair of the block's two layers, or as the one layer that they
+multiply out to, whichever is less.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Cost:
     rank: int
 
     def left(self, width: np.ndarray) -> tuple[float, float]:
-        """How many inputs and outputs are left; ``width`` [units] is how much of each unit is."""
+        """How many inputs and outputs are left; ``width`` [units] says how much of each unit is."""
         filters, channels, _ = self.shape
         reads = channels if self.inputs is None else channels * float(width[self.inputs].mean())
         makes = filters if self.outputs is None else filters * float(width[self.outputs].mean())
@@ -46,11 +47,11 @@ class _Cost:
         return min(whole, rank * (reads * window + makes) if self.rank else whole) / dense
 
 
-class Budget:
-    """Costs of a network, as shares of what it costs dense.
+class EdpBudget:
+    """Costs of a network, as shares of the costs of the dense network.
 
-    ``groups`` are those whose channels may go, and ``full_ranks`` has the layers that have a block. ``any_width``
-    leaves all numbers as they are.
+    ``groups`` are those whose channels may go; ``full_ranks`` has the number of columns of each layer that has a block.
+    ``any_width`` leaves all numbers of channels and ranks as they are.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class Budget:
         *,
         any_width: bool,
     ) -> None:
+        self._structure, self._groups, self._full_ranks = structure, groups, dict(full_ranks)
         self._any_width = any_width
-        self._groups = [group.units for group in groups]
         self._costs: dict[str, _Cost] = {}
         for layer in layers:
             inputs, outputs = structure.channels.layers.get(layer.name, (None, None))
@@ -78,37 +79,52 @@ class Budget:
         self._dense = {unit: sum(cost.dense[unit] for cost in self._costs.values()) for unit in ("macs", "parameters")}
 
     def below(self, count: int, full: int) -> int:
-        """The number that runs well at or below ``count``; where nothing has gone yet, all stay."""
+        """The largest number that runs well at or below ``count``; ``full``, which has lost nothing, stays as it is."""
         return count if self._any_width or count == full else rounded(count)
 
     def near(self, count: int, full: int) -> int:
-        """The number that runs well nearest to ``count``, the lower of two; where nothing has gone yet, all stay."""
+        """The number that runs well nearest to ``count``, the lower of two; ``full`` stays as it is."""
         below = self.below(count, full)
         if below == count:
             return count
         above = raised(count, full)
         return above if above - count < count - below else below
 
-    def column_share(self, name: str, costs: tuple[str, ...]) -> float:
-        """Share of ``costs`` that one column of a layer's block stands for, in the network as it began."""
+    def group_shares(self, costs: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
+        """The shares of ``costs`` that a column of each block and a channel of each group stand for, by name.
+
+        Costs are those of the network as it began; shares are relative to their mean over all columns and channels.
+        """
+        columns = {name: self._column_share(name, costs) for name in self._full_ranks}
+        rows = {group.name: self._row_share(group, costs) for group in self._groups}
+        counts = [*self._full_ranks.values(), *(len(group.units) for group in self._groups)]
+        mean = float(np.average([*columns.values(), *rows.values()], weights=counts))
+        return {name: share / mean for name, share in columns.items()}, {n: share / mean for n, share in rows.items()}
+
+    def _column_share(self, name: str, costs: tuple[str, ...]) -> float:
         one = self._costs[name]
         filters, channels, window = one.shape
         per_column = (channels * window + filters) / (channels * window * filters)
         return sum(one.dense[unit] * per_column / self._dense[unit] for unit in costs) / len(costs)
+
+    def _row_share(self, group: Group, costs: tuple[str, ...]) -> float:
+        whole, without = self._structure.costs(set()), self._structure.costs({int(group.units[0])})
+        return sum((whole[cost] - without[cost]) / whole[cost] for cost in costs) / len(costs)
 
     def shares(self, alive: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:
         """Costs as shares of the dense ones; ``alive`` [units] says which units are, ``ranks`` how many columns."""
         return self._shares(alive.astype(np.float64), ranks)
 
     def expected(self, alive: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:
-        """The same with all numbers moved to ones that run well, which channels they will be being unknown.
+        """``shares`` with all numbers of channels and ranks moved to numbers that run well.
 
-        A column that is dead can get up again, a channel cannot: nothing would reach it behind a ReLU.
+        Which channels will go is unknown. A column that is dead can get up again, so ranks move to the nearest number;
+        a channel cannot, because nothing would reach it behind a ReLU.
         """
         width = alive.astype(np.float64)
-        for units in self._groups:
-            count = int(alive[units].sum())
-            width[units] *= self.below(count, len(units)) / max(count, 1)
+        for group in self._groups:
+            count = int(alive[group.units].sum())
+            width[group.units] *= self.below(count, len(group.units)) / max(count, 1)
         return self._shares(width, {name: self.near(rank, self._costs[name].rank) for name, rank in ranks.items()})
 
     def _shares(self, width: np.ndarray, ranks: Mapping[str, int]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where a network's channels are made: the trained tensors with an entry for each of them."""
+"""The trained tensors that make a network's channels, and the parts of a module by the names of their layers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekron.modules.foldable_norm import FoldableNorm
 from edgekron.modules.graph_module import GraphModule
-from edgekron.modules.node_modules import Normalised, Operator
+from edgekron.modules.node_modules import Normalised, OperatorModule
 from edgekron.pruning import ChannelStructure
 
 from .kernel import AwareLayer
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 class Entries:
     """The tensor ``name`` of ``owner`` has entries of channels along an axis; ``roots`` [n] are these channels.
 
-    ``layer`` is the layer that it belongs to, empty for another operator. ``makes`` says that the channels are made
-    there, and not only carried on, as in a depthwise layer.
+    ``layer`` is the layer that the tensor belongs to, empty for another operator. ``makes`` says that the tensor makes
+    the channels, and does not only carry them on, as in a depthwise layer.
     """
 
     owner: nn.Module
@@ -49,11 +51,44 @@ class Entries:
         return self.tensor.transpose(0, self.axis).flatten(1).norm(dim=1)
 
 
+class Places:
+    """Arrays of places, which belong to groups, as tensors on ``device``; each is moved there once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: dict[int, tuple[np.ndarray, Tensor]] = {}
+
+    def __call__(self, places: np.ndarray) -> Tensor:
+        if id(places) not in self._known:
+            self._known[id(places)] = places, torch.from_numpy(places).to(self._device)
+        return self._known[id(places)][1]
+
+
+def part_of(module: GraphModule, name: str) -> nn.Module:
+    """The submodule of the layer ``name``."""
+    return module.get_submodule(module.layers[name])
+
+
+def norm_of(module: GraphModule, name: str) -> FoldableNorm | None:
+    """The normalisation behind a layer, with one gain for each channel: nothing is factorized yet."""
+    part = part_of(module, name)
+    return part.norm if isinstance(part, Normalised) else None
+
+
+def operator_of(module: GraphModule, name: str) -> OperatorModule | None:
+    """The operator of a layer, None for one without a trained weight."""
+    part = part_of(module, name)
+    part = part.layer if isinstance(part, Normalised) else part
+    return part if isinstance(part, OperatorModule) and "weight" in part.names else None
+
+
 def find_entries(
     module: GraphModule, structure: ChannelStructure, layers: Iterable[Layer], blocks: Mapping[str, AwareLayer]
 ) -> Iterator[Entries]:
-    """All of them: gain and shift where a layer has a normalisation behind it, else coefficients or weights and bias;
-    and those of operators between the layers.
+    """The entries of all layers, and of the operators between layers.
+
+    Those of a layer are in the gain and the shift of the normalisation behind the layer; where there is none, in its
+    coefficients, or in its weight, and in its bias.
     """
     channels, normalised = structure.channels, set()
     for layer in layers:
@@ -61,14 +96,17 @@ def find_entries(
         if outputs is None:
             continue
         roots, makes = torch.from_numpy(channels.roots(outputs)), layer.name in channels.makers
-        part = module.get_submodule(module.layers[layer.name])
+        part = part_of(module, layer.name)
         if isinstance(part, Normalised):
             yield from (Entries(part.norm, name, 0, roots, layer.name, makes) for name in ("gain", "shift"))
             normalised.add(layer.name)
         elif layer.name in blocks:
             yield Entries(blocks[layer.name].parameters, "original1", 0, roots, layer.name, makes)
     named = {
-        name: (part, key) for part in module.modules() if isinstance(part, Operator) for key, name in part.names.items()
+        name: (part, key)
+        for part in module.modules()
+        if isinstance(part, OperatorModule)
+        for key, name in part.names.items()
     }
     for axis in channels.axes:
         value, layer_name = axis.node.inputs[axis.index], channels.names.get(axis.node, "")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgekron.modules.node_modules import Operator
+from edgekron.modules.node_modules import OperatorModule
 
-from .blocks import Block, balanced, open_block
+from .blocks import LowRankBlock, balanced, open_block
 
 #: How a layer holds its kernel [F, C, kh, kw]: as it is, as [F, C], or as [C, F].
 Layout = Literal["kernel", "rows", "columns"]
@@ -24,10 +24,10 @@ class AwareKernel(nn.Module):
     """The block of one weight. Its basis [r, C, kh, kw] and coefficients [F, r], the latter times ``slowness``, are
     parameters of the layer.
 
-    ``columns`` [r] says which columns are alive. ``spread`` [r] is the standard deviation of what each filter of the
-    basis makes of the layer's inputs, and ``worth`` [r] what the network's outputs would lose without it, both for a
-    filter of norm one. A step on coefficients moves the kernel more than a step on the kernel would, by the square of
-    the basis's norm; ``slowness``, its largest singular value at first, takes that back.
+    ``columns`` [r] says which columns are alive. ``spread`` [r] is the standard deviation of each filter's response to
+    the layer's inputs, and ``worth`` [r] the loss of the network's outputs without the filter, both for filters of norm
+    one. A step on coefficients moves the kernel more than a step on the kernel would, by the square of the basis's
+    norm; ``slowness``, the basis's largest singular value at first, takes that back.
     """
 
     def __init__(self, layout: Layout, covariance: Tensor | None, rank: int) -> None:
@@ -59,7 +59,7 @@ class AwareKernel(nn.Module):
         return kernel[:, :, 0, 0] if self._layout == "rows" else kernel[:, :, 0, 0].mT
 
     def kernel_of(self, weight: Tensor) -> Tensor:
-        """The other way round."""
+        """A weight, as the layer holds it, as a kernel [n, C, kh, kw]."""
         if self._layout == "kernel":
             return weight
         return (weight if self._layout == "rows" else weight.mT)[:, :, None, None]
@@ -68,7 +68,7 @@ class AwareKernel(nn.Module):
 class AwareLayer:
     """An operator of a ``GraphModule`` whose weight has become a block; ``covariance`` [F, F] is of its outputs."""
 
-    def __init__(self, operator: Operator, layout: Layout, covariance: Tensor | None) -> None:
+    def __init__(self, operator: OperatorModule, layout: Layout, covariance: Tensor | None) -> None:
         kernel = AwareKernel(layout, None, 1).kernel_of(cast(Tensor, operator.weight))
         rank = min(kernel.shape[0], kernel[0].numel())
         self.operator, self.kernel = operator, AwareKernel(layout, covariance, rank).to(kernel.device)
@@ -84,43 +84,49 @@ class AwareLayer:
         """[F, r], times the kernel's ``slowness``."""
         return cast(nn.Parameter, self.parameters.original1)
 
-    def block(self) -> Block:
+    def block(self) -> LowRankBlock:
         """The block, with columns that are dead as zeros."""
-        return Block(self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness))
+        return LowRankBlock(
+            self.basis.detach(), self.coefficients.detach() * (self.kernel.columns / self.kernel.slowness)
+        )
 
     def deviations(self) -> Tensor:
-        """Standard deviation [r] of what each filter of the basis makes of the inputs."""
+        """Standard deviation [r] of the responses of the basis, one for each filter."""
         return self.basis.detach().flatten(1).norm(dim=1) * self.kernel.spread
+
+    def output_deviations(self) -> Tensor:
+        """Standard deviation [F] of the block's outputs if its responses are uncorrelated, as they are at first."""
+        return (self.block().coefficients * self.deviations()).norm(dim=1)
 
     @torch.no_grad()
     def retract(self) -> None:
         """Columns of coefficients back to norm one after a step of the optimiser, which has made them longer.
 
-        The basis gets nothing of it: its own step went along the same slope, and where a normalisation takes the scale
-        away, a basis that takes all that columns grow by would grow without end.
+        The basis does not take the scale up: its own step went along the same slope, and where a normalisation takes
+        the scale away, a basis that takes up all growth of the columns would grow without end.
         """
         self.coefficients.mul_(self.kernel.slowness / self.coefficients.norm(dim=0).clamp_min(1e-30))
 
     @torch.no_grad()
     def balance(self) -> None:
         """Columns of coefficients back to norm one, their scale to the basis: the same kernel."""
-        block = balanced(Block(self.basis, self.coefficients / self.kernel.slowness))
+        block = balanced(LowRankBlock(self.basis, self.coefficients / self.kernel.slowness))
         self.basis.copy_(block.basis)
         self.coefficients.copy_(block.coefficients * self.kernel.slowness)
 
     @torch.no_grad()
     def responses(self, x: Tensor) -> Tensor:
-        """Standard deviation [r] of what the basis makes of inputs ``x``, for filters of norm one."""
+        """Standard deviation [r] of the basis's responses to inputs ``x``, for filters of norm one."""
         y = self.made_of(x)
         norms = self.basis.flatten(1).norm(dim=1).clamp_min(1e-30)
         return y.transpose(0, 1).flatten(1).std(1, correction=0) / norms
 
     @torch.no_grad()
     def made_of(self, x: Tensor) -> Tensor:
-        """What the basis makes of inputs ``x``, with r channels."""
+        """The basis's responses to inputs ``x``, with r channels."""
         return cast(Tensor, self.operator.function(x, self.kernel.weight_of(self.basis)))
 
     @property
     def parameters(self) -> nn.Module:
         """The module that holds basis and coefficients, as ``original0`` and ``original1``."""
-        return cast(nn.Module, self.operator.parametrizations["weight"])  # type: ignore[index]
+        return cast(nn.ModuleDict, self.operator.parametrizations)["weight"]

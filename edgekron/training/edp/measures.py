@@ -1,5 +1,5 @@
-"""What layers make of images, for EDP: covariances of outputs, deviations of responses, what arrives at layers, and
-what the network's outputs would lose.
+"""Measurements of layers on images, for EDP: covariances of outputs, deviations of responses, largest inputs, and the
+losses of the network's outputs without a column or a channel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from edgekron.modules.node_modules import Operator
+from edgekron.modules.node_modules import OperatorModule
 
 from .kernel import AwareLayer
 
@@ -19,7 +19,7 @@ from .kernel import AwareLayer
 _BATCH = 64
 
 
-def covariances(module: nn.Module, operators: Mapping[str, Operator], images: Tensor) -> dict[str, Tensor]:
+def covariances(module: nn.Module, operators: Mapping[str, OperatorModule], images: Tensor) -> dict[str, Tensor]:
     """Covariance [F, F] of each operator's outputs."""
     sums: dict[str, tuple[Any, Any, int]] = {}
 
@@ -36,7 +36,7 @@ def covariances(module: nn.Module, operators: Mapping[str, Operator], images: Te
 
 
 def measure_responses(module: nn.Module, layers: Mapping[str, AwareLayer], images: Tensor) -> None:
-    """Gives each block the deviations of what its basis makes of the images as it is now."""
+    """Gives each block the deviations of its basis's responses to the images, with the weights as they are now."""
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def hook(name: str) -> Callable[..., None]:
@@ -53,11 +53,13 @@ def measure_responses(module: nn.Module, layers: Mapping[str, AwareLayer], image
 def losses(
     module: nn.Module, layers: Mapping[str, AwareLayer], parts: Mapping[str, nn.Module], images: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """By how much the network's outputs would change, to first order, without each column [r] of the blocks ``layers``,
-    and without each output channel [C] of ``parts``: root mean squares, each output in units of its deviation.
+    """Losses of the network's outputs, to first order, without single columns and without single channels.
 
-    A mean that is lost is no loss: normalisations and biases take it up. The change of an image's outputs is taken
-    along one direction drawn for it, whose expectation it is.
+    The first mapping has a loss [r] for the columns of each block of ``layers``, the second a loss [C] for the output
+    channels of each of ``parts``. A loss is the root mean square of the change of the outputs, each output in units of
+    its deviation. The mean of a column's or channel's response is left out, because normalisations and biases make up
+    for it. The change of an image's outputs is taken along one direction drawn for the image: the expectation of the
+    square is the same.
     """
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
@@ -108,7 +110,7 @@ def _root_mean_squares(pieces: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def _along(y: Tensor, slope: Tensor) -> Tensor:
-    """What each channel's deviation from its mean comes to along the slope, [n, C]."""
+    """The products [n, C] of each channel's deviation from its mean with its slope, summed over pixels."""
     y, slope = (each.transpose(0, 1).reshape(y.shape[1], len(y), -1) for each in (y, slope))
     return ((y - y.mean((1, 2), keepdim=True)) * slope).sum(2).T
 
@@ -130,7 +132,7 @@ def read_by(module: nn.Module, parts: Mapping[str, nn.Module], images: Tensor) -
 
 @torch.no_grad()
 def look(module: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
-    """Shows the images to the module, as it is in use, and takes the hooks away."""
+    """Runs the module on the images in evaluation mode, and takes the hooks ``handles`` away."""
     training = module.training
     module.eval()
     for piece in images.split(_BATCH):

@@ -1,7 +1,7 @@
 """EDP's pruning and merging: from the trained module to a compressed folder.
 
 Channels that are dead go, with all that depends on them. A block stays a pair, which is the structure ``channel-svd``,
-only where it has fewer MACs than the one layer that it multiplies out to; ``edgekron tune`` judges by time.
+only where the pair has fewer MACs than the one layer that it multiplies out to; ``edgekron tune`` judges by time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgekron.pruning import LEARNT, ChannelStructure, Pruning, pruned_plan, rem
 from edgekron.structures import KroneckerShape
 
 from .aware import CompressedAware
-from .blocks import Block, merged
+from .blocks import LowRankBlock, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,8 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
     trained, dead = module.to_hub(), aware.dead()
     hub = remove(trained, {name: places for name, places in dead.items() if places})
     structure = ChannelStructure(trained)
-    gone = {int(structure.group(name).units[place]) for name, places in dead.items() for place in places}  # type: ignore[union-attr]
+    units = {group.name: group.units for group in structure.groups}
+    gone = {int(units[name][place]) for name, places in dead.items() for place in places}
     lines: dict[str, LayerPlan] = {}
     for layer in hub.layers():
         lines[layer.name] = LayerPlan(reason="one layer is cheaper than a pair")
@@ -47,17 +48,16 @@ def finished(original: Hub, module: GraphModule, aware: CompressedAware, model: 
             lines[layer.name] = LayerPlan(reason=layer.frozen_reason or "it is transposed, in groups, or too small")
             continue
         pair = merged(_left(aware.block(layer.name), structure, layer.name, gone))
-        if isinstance(pair, Block):
+        if isinstance(pair, LowRankBlock):
             lines[layer.name] = _factorize(hub, layer, pair)
-    widths = {group.name: len(group.units) for group in structure.groups}
-    kept = {name: (widths[name] - len(places), LEARNT) for name, places in dead.items() if places}
+    kept = {name: (len(units[name]) - len(places), LEARNT) for name, places in dead.items() if places}
     pruning = Pruning(hub, kept)
     plan = pruned_plan(original, pruning, model, CompressionPlan(model, lines))
     report = CompressionReport(_rows(original, hub, plan, pruning), 0, identity=hub.identity.digest)
     return Compression(hub, plan, report)
 
 
-def _left(block: Block, structure: ChannelStructure, name: str, gone: set[int]) -> Block:
+def _left(block: LowRankBlock, structure: ChannelStructure, name: str, gone: set[int]) -> LowRankBlock:
     """The block without the inputs and outputs that are gone."""
     inputs, outputs = structure.channels.layers[name]
     basis, coefficients = block.basis, block.coefficients
@@ -65,10 +65,10 @@ def _left(block: Block, structure: ChannelStructure, name: str, gone: set[int]) 
         basis = basis[:, structure.alive(inputs, gone)]
     if outputs is not None:
         coefficients = coefficients[structure.alive(outputs, gone)]
-    return Block(basis, coefficients)
+    return LowRankBlock(basis, coefficients)
 
 
-def _factorize(hub: Hub, layer: Layer, pair: Block) -> LayerPlan:
+def _factorize(hub: Hub, layer: Layer, pair: LowRankBlock) -> LayerPlan:
     """Puts a pair in place of a layer; gives its line."""
     f, c, h, w = layer.kernel_shape
     rank = len(pair.basis)

@@ -1,4 +1,6 @@
-"""Which channels and columns are left when EDP's penalty ends: what the budget allows, in numbers that run well."""
+"""The selection of channels and columns that are left when EDP's penalty ends: within the budget, in numbers that run
+well.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from edgekron.errors import UserError
 from edgekron.pruning import Group
 from edgekron.pruning.quotas import LEAST
 
-from .budget import Budget
+from .budget import EdpBudget
 
 #: Which channels [units] and which columns [r] of each block are alive, as 0 and 1.
 Selection = tuple[Tensor, dict[str, Tensor]]
@@ -28,17 +30,17 @@ class Settling:
     """
 
     def __init__(
-        self, budget: Budget, ratios: Mapping[str, float], groups: Sequence[Group], units: Mapping[str, Tensor]
+        self, budget: EdpBudget, ratios: Mapping[str, float], groups: Sequence[Group], units: Mapping[str, Tensor]
     ) -> None:
         self._budget, self._ratios, self._groups, self._units = budget, ratios, groups, units
 
     def excess(self, selection: Selection, progress: float) -> float:
-        """How much more of the dense costs ``selection`` will have than it may at ``progress`` of the way there."""
+        """How much more than allowed at ``progress`` of the way ``selection`` costs, as a share of the dense cost."""
         shares = self._budget.expected(selection[0].cpu().numpy().astype(bool), _ranks(selection[1]))
         return max(shares[unit] - (1 - (1 - 1 / ratio) * progress) for unit, ratio in self._ratios.items())
 
     def meets(self, selection: Selection) -> bool:
-        """Whether a selection costs no more than it may."""
+        """Whether a selection costs no more than the ratios allow."""
         shares = self._budget.shares(selection[0].cpu().numpy().astype(bool), _ranks(selection[1]))
         return all(shares[unit] * ratio <= 1 for unit, ratio in self._ratios.items())
 
@@ -57,8 +59,8 @@ class Settling:
                 )
 
     def settle(self, alive: Selection, worth: Values) -> tuple[Selection, Selection]:
-        """What is left of ``alive`` without the least ``worth``, as much as the budget wants to go; and the same in
-        numbers that run well.
+        """``alive`` without the columns and channels of the least ``worth``, as many as the budget wants to go; and the
+        selection nearest to that in numbers that run well.
         """
         levels = [0.0, *torch.cat([*worth[0].values(), *worth[1].values()]).sort().values.tolist()]
         low, high = 0, len(levels) - 1
@@ -72,7 +74,7 @@ class Settling:
         return taken, self._near(taken, worth)
 
     def _above(self, selection: Selection, level: float, worth: Values) -> Selection:
-        """``selection`` without what is not above ``level``."""
+        """``selection`` without the columns and channels whose worth is not above ``level``."""
         columns, rows = worth
         alive, ranks = selection[0].clone(), dict(selection[1])
         for name, values in columns.items():
@@ -83,14 +85,14 @@ class Settling:
         return alive, ranks
 
     def _near(self, selection: Selection, worth: Values) -> Selection:
-        """As many of the largest as run well. A block that is to be one layer has all its columns, for nothing."""
+        """As many of the largest as run well; a block that will end as one layer keeps all its columns for nothing."""
         columns, rows = worth
         alive, ranks = selection[0].clone(), {}
         for group in self._groups:
             units, values = self._units[group.name], rows[group.name]
             count = int(alive[units].sum())
             near = self._budget.near(count, len(units))
-            # Those that are zero cannot get up again: nothing would reach them behind a ReLU.
+            # Channels that are zero cannot get up again: nothing would reach them behind a ReLU.
             kept = near if near <= int((values > 0).sum()) else self._budget.below(count, len(units))
             alive[units] = largest(values, kept, group.parts)
         left = alive.cpu().numpy().astype(bool)
@@ -101,7 +103,7 @@ class Settling:
         return alive, ranks
 
     def _least(self, count: int) -> int:
-        """How many of ``count`` stay at least."""
+        """The least number of ``count`` that stay."""
         return self._budget.near(math.ceil(LEAST * count), count)
 
 
@@ -114,7 +116,7 @@ def lost(before: Selection, after: Selection) -> int:
 def spare(factors: Tensor, sizes: Tensor, alive: Tensor, parts: Sequence[np.ndarray] = ()) -> Tensor:
     """``factors`` [n] with 1 instead of 0 for the largest, so that ``LEAST`` of them stay, and one of each part.
 
-    It asks the device for nothing: a GPU would wait.
+    No value is read from the device: a GPU would wait.
     """
     least = math.ceil(LEAST * len(factors))
     left = alive & (factors > 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -14,15 +16,23 @@ from edgekron.errors import UserError
 from edgekron.graph import Hub, load
 from edgekron.planning.plan import CompressionPlan
 from edgekron.planning.ranks import rounded
-from edgekron.training import Augmentation, GraphModule, Outcome, Settings, Trainer, begin_norms, trainer
+from edgekron.training import (
+    Augmentation,
+    GraphModule,
+    Trainer,
+    TrainingOutcome,
+    TrainingSettings,
+    begin_norms,
+    trainer,
+)
 from edgekron.training.edp import aware as stage
 from edgekron.training.edp.aware import CompressedAware
 from edgekron.training.edp.measures import losses
 from edgekron.training.edp.result import finished
-from tests.networks import compressed, hub, images
+from tests.networks import compressed, hub, images, onnx_output
 from tests.training.test_training import ALONE, Killed, together, weights
 
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=6, batch=16, learning_rate=0.05, keep_last=True, precision="float32", augmentation=Augmentation()
 )
 
@@ -94,23 +104,20 @@ def opened(
     return module, aware
 
 
-def train(module: GraphModule, aware: CompressedAware, **options: object) -> Outcome:
+def train(
+    module: GraphModule, aware: CompressedAware, *, folder: Path | None = None, **how: Callable[..., None]
+) -> TrainingOutcome:
     rest, held = images(320).split(0.2, 0)
-    return Trainer(module, rest, held, SETTINGS, processes=ALONE, after_step=aware.step, **options).run()
+    return Trainer(module, rest, held, SETTINGS, processes=ALONE, folder=folder).run(after_step=aware.step, **how)
 
 
 def learnt(
     network: Hub, ratios: dict[str, float], **how: bool
-) -> tuple[GraphModule, Compression, Outcome, CompressedAware]:
+) -> tuple[GraphModule, Compression, TrainingOutcome, CompressedAware]:
     module, aware = opened(network, ratios, **how)
     outcome = train(module, aware)
     assert aware.settled
     return module, finished(network, module, aware, "it"), outcome, aware
-
-
-def answers(network: Hub, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network.proto().SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {network.input_name: x})[0])
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -118,7 +125,7 @@ def answers(network: Hub, x: np.ndarray) -> np.ndarray:
 def test_blocks_are_exact_at_the_start(network, normalise):
     module, aware = opened(network(), {"macs": 2.0}, normalise=normalise)
     x = images(16, seed=3).fetch(np.arange(16))
-    ours, wanted = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(network(), x)
+    ours, wanted = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(network(), x)
     assert np.abs(ours - wanted).max() < 2e-6 * np.abs(wanted).max()
     assert not any(aware.dead().values())
     assert all(bool(layer.kernel.columns.all()) for layer in aware.layers.values())
@@ -150,7 +157,7 @@ def test_the_budget_is_met_and_nothing_is_lost_by_what_is_removed(network, ratio
     # Not much more than was asked for goes, by the cost that was hardest to bring down.
     assert min(getattr(made.report, unit).ratio / ratio for unit, ratio in ratios.items()) < 1.6
     x = images(64, seed=5).fetch(np.arange(64))
-    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(made.hub, x)
+    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(made.hub, x)
     assert np.abs(left - whole).max() < 5e-6 * np.abs(whole).max()
     assert outcome.best.top1 > outcome.before.top1 + 20
     lines = CompressionPlan.from_toml(made.plan.to_toml()).layers
@@ -172,7 +179,7 @@ def test_channels_that_make_something_of_nothing_stay():
     assert set(aware.dead()) == {"stem", "up", "last"}
     assert any(line.channels for line in made.plan.layers.values())
     x = images(16, seed=5).fetch(np.arange(16))
-    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), answers(made.hub, x)
+    whole, left = module.eval()(torch.from_numpy(x)).detach().numpy(), onnx_output(made.hub, x)
     assert np.abs(left - whole).max() < 5e-6 * np.abs(whole).max()
 
 
@@ -352,10 +359,10 @@ def test_the_penalty_takes_from_gains_what_columns_lose():
     factors = torch.linspace(1.0, 0.9, len(aware.layers[name].basis))
     wanted = torch.einsum("fr,rchw->fchw", aware.block(name).coefficients * factors, aware.layers[name].basis.detach())
     with torch.no_grad():
-        before = aware._deviation(aware.layers[name])
+        before = aware.layers[name].output_deviations()
         aware.layers[name].basis.mul_(factors[:, None, None, None])
         aware._follow(name, before)
-        after = aware._deviation(aware.layers[name])
+        after = aware.layers[name].output_deviations()
     torch.testing.assert_close(aware.block(name).kernel(), wanted, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(wanted, kernel)
@@ -383,7 +390,7 @@ def test_the_average_forgets_the_network_before(monkeypatch):
         return began
 
     rest, held = images(320).split(0.2, 0)
-    Trainer(module, rest, held, SETTINGS, processes=ALONE, after_step=step).run()
+    Trainer(module, rest, held, SETTINGS, processes=ALONE).run(after_step=step)
     assert len(settled) == 1
     assert float(module.get_submodule("classifier").bias.detach().min()) > 900
 
@@ -418,16 +425,15 @@ def test_taken_up_again_it_is_the_same(tmp_path, monkeypatch):
 WORKER = """
 import sys
 import safetensors.torch, torch
-sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from core_tests.test_training_edp import SETTINGS, hub, images, opened
+from tests.training.edp.test_aware import SETTINGS, hub, images, opened
 from edgekron.training import Trainer, joined
 module, aware = opened(hub(), {"macs": 3.0})
 rest, held = images(320).split(0.2, 0)
 with joined() as processes:
-    Trainer(module, rest, held, SETTINGS, processes=processes, after_step=aware.step).run()
+    Trainer(module, rest, held, SETTINGS, processes=processes).run(after_step=aware.step)
     if processes.first:
-        safetensors.torch.save_file(module.state_dict(), sys.argv[2])
+        safetensors.torch.save_file(module.state_dict(), sys.argv[1])
     processes.wait()
 """
 

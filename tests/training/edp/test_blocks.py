@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgekron.training.edp.blocks import Block, balanced, merged, open_block, shrinkage, worth_a_pair
+from edgekron.training.edp.blocks import LowRankBlock, balanced, merged, open_block, shrinkage, worth_a_pair
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_block_by_outputs_has_uncorrelated_responses() -> None:
 
 def test_the_penalty_cannot_be_scaled_away() -> None:
     block = open_block(torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
-    scaled = balanced(Block(block.basis * 100, block.coefficients / 100))
+    scaled = balanced(LowRankBlock(block.basis * 100, block.coefficients / 100))
     torch.testing.assert_close(scaled.coefficients, block.coefficients)
     torch.testing.assert_close(scaled.basis, block.basis)
 
@@ -58,12 +58,14 @@ def test_shrinkage_is_the_proximal_step_of_a_logarithm() -> None:
     assert float(slopes.abs().max()) < 1e-6
 
 
-def _proximal(block: Block, rows: float, columns: float) -> Block:
+def _proximal(block: LowRankBlock, rows: float, columns: float) -> LowRankBlock:
     block = balanced(block)
     sizes = block.kernel().flatten(1).norm(dim=1)
     coefficients = block.coefficients * shrinkage(sizes, torch.full_like(sizes, rows))[:, None]
     sizes = block.basis.flatten(1).norm(dim=1)
-    return Block(block.basis * shrinkage(sizes, torch.full_like(sizes, columns))[:, None, None, None], coefficients)
+    return LowRankBlock(
+        block.basis * shrinkage(sizes, torch.full_like(sizes, columns))[:, None, None, None], coefficients
+    )
 
 
 def test_proximal_steps_find_what_a_layer_needs() -> None:
@@ -77,15 +79,15 @@ def test_proximal_steps_find_what_a_layer_needs() -> None:
     block = open_block((wanted + 0.1 * torch.randn(8, 10, generator=generator))[:, :, None, None])
     rate = 0.003
     for _ in range(600):
-        leaves = Block(block.basis.detach().requires_grad_(), block.coefficients.detach().requires_grad_())
+        leaves = LowRankBlock(block.basis.detach().requires_grad_(), block.coefficients.detach().requires_grad_())
         loss = (inputs @ (leaves.kernel()[:, :, 0, 0] - wanted).T).square().sum(1).mean()
         slopes = torch.autograd.grad(loss, [leaves.basis, leaves.coefficients])
-        moved = Block(leaves.basis.detach() - rate * slopes[0], leaves.coefficients.detach() - rate * slopes[1])
+        moved = LowRankBlock(leaves.basis.detach() - rate * slopes[0], leaves.coefficients.detach() - rate * slopes[1])
         block = _proximal(moved, rows=rate, columns=4 * rate)
     outputs = block.coefficients.abs().sum(1) > 0
     assert outputs.tolist() == [i not in (2, 5) for i in range(8)]
-    left = merged(Block(block.basis, block.coefficients[outputs]))
-    assert isinstance(left, Block)
+    left = merged(LowRankBlock(block.basis, block.coefficients[outputs]))
+    assert isinstance(left, LowRankBlock)
     assert len(left.basis) == 3
     error = (left.kernel()[:, :, 0, 0] - wanted[outputs]).norm() / wanted.norm()
     assert float(error) < 0.1
@@ -96,6 +98,6 @@ def test_a_pair_that_would_not_be_cheaper_becomes_one_layer() -> None:
     one = merged(open_block(kernel))
     assert isinstance(one, torch.Tensor)
     torch.testing.assert_close(one, kernel)
-    nothing = merged(Block(torch.ones(2, 3, 1, 1), torch.zeros(4, 2)))
+    nothing = merged(LowRankBlock(torch.ones(2, 3, 1, 1), torch.zeros(4, 2)))
     assert isinstance(nothing, torch.Tensor)
     assert not nothing.any()
