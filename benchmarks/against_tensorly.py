@@ -30,6 +30,7 @@ from benchmarks.common.record import Record, machine, made
 
 if TYPE_CHECKING:
     from edgekron.fitting.calibration import Sample
+    from edgekron.graph import Layer
     from edgekron.structures import Structure
 
 FAMILIES = ("tucker", "cp", "tt")
@@ -85,19 +86,19 @@ def errors(network: str, families: list[str]) -> Record:
             kernel = torch.from_numpy(np.array(layer.kernel))
             taken = sample(layer, kernel, walk, walk, index)
             for family in families:
-                rows[f"{layer.name} {family}"] = row = beside(family, layer.groups, kernel, taken)
+                rows[f"{layer.name} {family}"] = row = beside(family, layer, kernel, taken)
                 print(layer.name, family, json.dumps(row), flush=True)
     worse = [name for name, row in rows.items() if row["error_data"] >= row["error_tensorly"]]
     return {"network": network, "rows": rows, "layers_where_data_do_not_win": worse}
 
 
-def beside(family: str, groups: int, kernel: torch.Tensor, taken: Sample) -> dict[str, Any]:
+def beside(family: str, layer: Layer, kernel: torch.Tensor, taken: Sample) -> dict[str, Any]:
     """One layer by tensorly, by our closed form, and by our fit to the layer's inputs, all at the same ranks."""
     from edgekron.compression.refit import iterations
     from edgekron.fitting.fit import Fitter
     from edgekron.structures import FAMILIES as OURS
 
-    (structure,) = OURS[family].templates(tuple(kernel.shape), groups)
+    (structure,) = OURS[family].templates(layer.kernel_shape, layer.groups)
     ranks = ranks_of(structure, int(SHARE * kernel.numel()))
     start = time.perf_counter()
     theirs = torch.from_numpy(np.ascontiguousarray(by_tensorly(family, kernel.numpy(), ranks)))

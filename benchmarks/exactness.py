@@ -171,7 +171,7 @@ def network(name: str, folder: Path) -> dict[str, float]:
     x = torch.randn(2, *shape)
     with torch.no_grad():
         wanted = factorized(x).numpy()
-    row = {"layers": sum(line.method != "dense" for line in result.plan.layers.values())}
+    row: dict[str, float] = {"layers": sum(line.method != "dense" for line in result.plan.layers.values())}
     for kind, export in (("onnx", export_onnx), ("tflite", export_tflite)):
         export(result.hub, folder / f"m.{kind}", force=True)
         (got,) = run_nchw(open_file(folder / f"m.{kind}"), x.numpy())

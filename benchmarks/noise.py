@@ -68,7 +68,7 @@ def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, 
 
     blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None, measure_block)
     seconds = time.perf_counter() - started
-    found = {"blocks": len(blocks), "seconds": seconds, "load": load}
+    found: dict[str, Any] = {"blocks": len(blocks), "seconds": seconds, "load": load}
     found["log_ratios"] = [block.log_ratio for block in blocks]
     if len(blocks) < FEWEST:
         return {**found, "ratio": None, "interval": None}
@@ -102,7 +102,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def measure(arguments: argparse.Namespace) -> Record:
     """Runs what the record lacks, both kinds in turns."""
     place = Place("noise", arguments.output)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYERS} | place.earlier("runs")
+    runs: Record = {name: [] for name in LAYERS}
+    runs |= place.earlier("runs")
     effort = Effort(seconds=arguments.time)
     with tempfile.TemporaryDirectory(prefix="edgekron-noise-") as folder, closing(open_device("local")) as device:
         files = {name: write_chain(Path(folder) / f"{name}.onnx", layers) for name, layers in LAYERS.items()}

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def in_every_type(hubs: dict[str, Hub], ranges: list[np.ndarray], target: str) -
 
 def add_times(variants: list[Variant], report: Report) -> None:
     """Latency of each file, and how fast it is beside the dense network in float32 and in the file's own type."""
-    rounds = {}
+    rounds: dict[tuple[str, str], Any] = {}
     for variant, file in zip(variants, report.files, strict=True):
         rounds.setdefault((variant.row["network"], variant.row["dtype"]), file.rounds)
     for variant, file in zip(variants, report.files, strict=True):

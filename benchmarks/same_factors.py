@@ -81,9 +81,7 @@ class Checkout:
         _lay_out(folder.resolve(), self._site)
         found = Path(self._python("-c", "import edgekron; print(edgekron.__file__)").stdout.strip())
         if not found.is_relative_to(self._site):
-            raise UserError(
-                f"edgekron is imported from {found.parent}, not from the checkout {folder}; leave PYTHONPATH unset."
-            )
+            raise UserError(f"edgekron is imported from {found.parent}, not from the checkout {folder}.")
 
     def compressed(self, network: str, family: str) -> Row:
         """What becomes of a network: plan, hashes of all tensors and seconds, or the sentence of a refusal."""

@@ -22,6 +22,7 @@ from typing import Any
 
 from edgekron.errors import UserError
 from edgekron.files import write_file
+from edgekron.models.errors import DataError
 
 from .record import ROOT, Place, Record
 
@@ -79,7 +80,7 @@ class Experiment:
                 record = self.measure(arguments)
                 record["command"] = shlex.join(["python", "-m", f"benchmarks.{self.name}", *given])
                 place.write(record)
-        except UserError as error:
+        except (UserError, DataError) as error:
             sys.stderr.write(f"{error}\n")
             return 2
         except subprocess.CalledProcessError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ OPEN = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 @contextmanager
-def picture(path: Path, width: float, height: float, style: Mapping[str, object] | None = None) -> Iterator[Figure]:
+def picture(path: Path, width: float, height: float, style: Mapping[str, Any] | None = None) -> Iterator[Figure]:
     """A figure of so many inches to draw on, which is written to ``path`` (.svg) in the end."""
     with mpl.rc_context({"svg.hashsalt": "edgekron", **(style or {})}):
         figure = Figure(figsize=(width, height), layout="constrained")

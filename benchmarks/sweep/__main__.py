@@ -25,13 +25,11 @@ import tomllib
 from pathlib import Path
 
 from benchmarks.common.harness import parser_of
-from benchmarks.common.record import Place, Row
+from benchmarks.common.record import ROOT, Place, Row
 
 from .report import write_report
 
 FAMILIES = Path(__file__).parent / "families.toml"
-PLACE = Place("sweep")
-LINES = PLACE.record.with_suffix(".jsonl")
 SECONDS, GIGABYTES = 240, 12
 
 
@@ -40,26 +38,30 @@ def main() -> None:
     parser = parser_of("sweep", __doc__)
     parser.add_argument("--only", nargs="+", metavar="FAMILY", help="these families, again if they have results")
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N networks")
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder to write below (default: the repository)")
     parser.add_argument("--report", action="store_true", help="write the report of what there is; run nothing")
     arguments = parser.parse_args()
     table = tomllib.loads(FAMILIES.read_text())
-    done = read_lines()
+    place = Place("sweep", arguments.output)
+    lines = place.record.with_suffix(".jsonl")
+    done = read_lines(lines)
     wanted = arguments.only or [family for family in table["networks"] if family not in done]
     if not arguments.report:
         _warm_up()
     for family in [] if arguments.report else wanted[: arguments.limit]:
         row = _in_process(family, table["networks"][family])
-        with LINES.open("a") as file:
+        lines.parent.mkdir(parents=True, exist_ok=True)
+        with lines.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(family, json.dumps({k: row[k] for k in ("onnx", "tflite", "seconds")}), flush=True)
-    rows = {family: row for family, row in read_lines().items() if family in table["networks"]}
+    rows = {family: row for family, row in read_lines(lines).items() if family in table["networks"]}
     left = table["skipped"] | {family: "not run yet" for family in table["networks"] if family not in rows}
-    write_report(rows, left, PLACE)
+    write_report(rows, left, place)
 
 
-def read_lines() -> dict[str, Row]:
+def read_lines(path: Path) -> dict[str, Row]:
     """The last result of each family."""
-    lines = LINES.read_text().splitlines() if LINES.is_file() else []
+    lines = path.read_text().splitlines() if path.is_file() else []
     return {row["family"]: row for row in map(json.loads, lines)}
 
 

@@ -50,7 +50,7 @@ def _summary(rows: list[Row], target: str) -> Row:
         why = reasons(row[target])
         for reason in why:
             blockers.setdefault(reason, []).append((row["family"], len(why) == 1))
-    listed = [
+    listed: list[Row] = [
         {"reason": reason, "unlocks": sum(alone for _, alone in hit), "blocks": [family for family, _ in hit]}
         for reason, hit in blockers.items()
     ]

@@ -44,6 +44,7 @@ from benchmarks.common.variants import hub_top1
 from edgekron.compression.compressor import compress
 from edgekron.errors import UserError
 from edgekron.graph import Hub
+from edgekron.models.errors import DataError
 from edgekron.models.train import Recipe
 from edgekron.training import Outcome, re_estimate, reconstruct
 
@@ -79,7 +80,7 @@ def main() -> int:
             write_report(arguments.model, read(lines), timed.read() if timed.record.exists() else {}, place)
         if not (arguments.time or arguments.table):
             _measure(arguments, lines)
-    except UserError as error:
+    except (UserError, DataError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
