@@ -4,8 +4,8 @@
 
 A layer of 512 x 512 x 3 x 3 is decomposed (closed form on the weights), fitted (closed form on moments) and refitted
 (closed form and L-BFGS). Networks are compressed on random images in a process of their own, and their peak memory is
-compared with the sizes of the network and of the largest layer's moments. Seconds are those of this machine; what else
-it does at the time is in the record, which is ``decompose``.
+compared with the sizes of the network and of the largest layer's moments. Seconds are those of this machine, whose load
+at the time is in the record, ``decompose``.
 """
 
 from __future__ import annotations

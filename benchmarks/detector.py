@@ -3,10 +3,9 @@
     pip download --no-deps ddddocr && unzip ddddocr-*.whl ddddocr/common_det.onnx
     python -m benchmarks.detector ddddocr/common_det.onnx [--ratio 2]
 
-The network finds characters in images (a YOLOX of 5 million weights, 416x416, bytes, blue first). The images that
-calibrate it, and those that judge it, are drawn by ``common.scenes``: those with labels are none that calibrated. Every
-file is made by ``edgekron`` as a user would, verified, benched and asked to find the characters that were drawn. The
-record is ``detector``, with a page.
+The network finds characters in images (a YOLOX of 5 million weights, 416x416, bytes, blue first). All images are drawn
+by ``common.scenes``; no image calibrates and judges. Every file is made by ``edgekron`` as a user would, verified,
+benched and asked to find the characters that were drawn. The record is ``detector``, with a page.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@
 Networks with that many times fewer MACs, each trained for as many epochs, with the same settings:
 
     edp             learns its ranks and channels in these epochs
-    edp-any-width   and they are left as they come, not rounded to numbers that run well
+    edp-any-width   the same, but numbers of channels are not rounded to ones that run well
     separate        pruned and factorized by calibration images (absorb+channel-svd), then trained
     pruned          pruned alone (absorb), then trained
 
-Those that ``--taught`` names are trained once more, with the dense network as teacher. All are made by the commands
+Networks named by ``--taught`` are trained once more, with the dense network as teacher. All are made by the commands
 that a user would give. Top-1 is that of the exported files on all 10,000 test images, in ONNX Runtime and in LiteRT;
 latency that of one image on one thread, against the dense files in interleaved runs. The folders stay in ``runs/edp``,
 and the same command goes on where it was killed. The record is ``edp-MODEL``, with a page.
@@ -87,7 +87,7 @@ def in_runtime(run: Commands, arguments: argparse.Namespace, rows: list[Row], ta
 
 
 def network(run: Commands, arguments: argparse.Namespace, name: str) -> Row:
-    """What is known of a trained network, which is made where it is not there yet."""
+    """The row of a trained network, which is made unless its folder is there."""
     kind = name.removesuffix(TAUGHT)
     method, source = BEFORE.get(kind), arguments.model if kind in WHILE else f"{kind}-before"
     if method and not (run.folder / source).exists():

@@ -1,4 +1,4 @@
-"""The emulated boards: how long they take to build and to start, how well counts repeat, what a percent looks like.
+"""The emulated boards: seconds to build and to start them, and how well counts of instructions repeat.
 
     python -m benchmarks.emulated FILE.tflite FILE.onnx ... [--cold]
 

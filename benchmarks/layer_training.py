@@ -1,10 +1,10 @@
-"""How fast a factorized layer trains, against what its MACs predict and against the same chain written by hand.
+"""How fast a factorized layer trains, against the prediction of its MACs and against the same chain written by hand.
 
     python -m benchmarks.layer_training [--ratio 4] [--batch 128]
 
 For convolutions of 3 x 3 from 16 to 512 channels, with about that many times fewer MACs: forward and backward pass of
-the dense layer, of EdgeKron's ``FactorizedConv2d``, and of an ``nn.Sequential`` of the ordinary convolutions that it
-amounts to, in turns, under bfloat16 where the hardware multiplies it, in channels_last. The record is
+the dense layer, of EdgeKron's ``FactorizedConv2d``, and of an ``nn.Sequential`` of the same stages as ordinary
+convolutions, in turns, under bfloat16 on hardware that multiplies bfloat16, in channels_last. The record is
 ``layer-training``, with a page.
 """
 

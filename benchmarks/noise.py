@@ -77,7 +77,7 @@ def compare(files: Sequence[Path], device: Device, effort: Effort) -> dict[str, 
 
 
 def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the runs of one kind said what is true, and how long they took."""
+    """How often the interval of a run of one kind was right, and how long the runs took."""
     intervals = [run["interval"] for run in runs if run["interval"]]
     right = [low > 1.0 if name == "slower" else low <= 1.0 <= high for low, high in intervals]
     halves = [(high - low) / 2 for low, high in intervals]

@@ -43,7 +43,7 @@ NOT_THERE = {("tflite-micro", "float16"), ("tflite-micro", "int8-dynamic")}
 
 
 def main() -> int:
-    """Exports, runs and compares; 1 when a file does not run where it should, or differs."""
+    """Exports, runs and compares; 1 when a file that should run does not, or differs."""
     parser = parser_of("old_runtimes", __doc__)
     parser.add_argument("--old", type=Path, required=True, help="Python with onnxruntime 1.17 and tflite-runtime")
     parser.add_argument("--micro", type=Path, required=True, help="Python with tflite-micro")

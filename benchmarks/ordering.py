@@ -4,8 +4,8 @@
 
 The paper (Hameed et al., AAAI 2022, table 1, CIFAR-10): Kronecker 91.52, tensor ring 90.6, tensor train 88.3, Tucker
 87.7. Here each family is fitted to 2,048 calibration images (no labels), evaluated, trained with labels for a few
-epochs of Fashion-MNIST with a cosine schedule, and evaluated again. Every method is a line of its own in the record
-``ordering``, written when it is done, so that an interrupted run goes on where it was.
+epochs of Fashion-MNIST with a cosine schedule, and evaluated again. Each method enters the record ``ordering`` as soon
+as it is measured, and an interrupted run goes on from there.
 """
 
 from __future__ import annotations

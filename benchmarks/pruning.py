@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> Record:
 
 
 def pruned(arguments: argparse.Namespace, module: nn.Module, dense: Hub) -> Iterator[tuple[Row, Hub]]:
-    """Every pruned network with what is known of it; those that are there are read."""
+    """Every pruned network, with criterion, repair and ratio; finished networks are read from their folders."""
     data = calibration(arguments.calibration)
     for ratio in arguments.ratios:
         for criterion in arguments.criteria:
@@ -113,15 +113,16 @@ def ours(arguments: argparse.Namespace, dense: Hub, about: Row, calibration: lis
 
 
 def folder_of(arguments: argparse.Namespace, about: Row) -> Path:
-    """Where a network is kept, and what was measured of it."""
+    """The folder of a network and of its measurements."""
     key = about | {name: getattr(arguments, name) for name in ("model", "calibration", "any_width")}
     folder: Path = arguments.runs / f"{arguments.model}-{about['criterion']}-{about['asked']:g}-{digest_of(key)}"
     return folder
 
 
 def after_training(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Row:
-    """Top-1 of a pruned network's file after training with labels, and on what it was trained; what is finished is not
-    done again.
+    """Top-1 of a pruned network's file after training with labels, and the device that trained the network.
+
+    Finished training is not done again.
     """
     name = f"trained-{arguments.epochs}-{arguments.rate:g}-{arguments.train}"
     how = Transfer(arguments.train, arguments.epochs, arguments.rate, clip=1.0)

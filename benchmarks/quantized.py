@@ -108,7 +108,7 @@ def add_times(variants: list[Variant], report: Report) -> None:
 
 
 def add_scores(variants: list[Variant], files: list[Path], images: int) -> None:
-    """Size and top-1 of each file, and how far its scores are from those of the same network in float32."""
+    """Size and top-1 of each file, and the difference of its scores from those of the same network in float32."""
     reference: dict[str, np.ndarray] = {}
     for variant, file in zip(variants, files, strict=True):
         row = variant.row

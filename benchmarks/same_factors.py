@@ -4,11 +4,11 @@
 
 BEFORE and AFTER are folders of checkouts. Each trained network is compressed by each family in both, by the command
 ``edgekron compress`` in a process of its own, which imports that checkout alone: half the MACs, 64 calibration images,
-one thread. Compared are the text of the plan, every factor and bias of every factorized layer, byte by byte, and what
-else the compressed graph stores. The table is printed; exit code 1 when anything differs.
+one thread. Compared are the text of the plan, every factor and bias of every factorized layer, byte by byte, and all
+other tensors of the compressed graph. The table is printed; exit code 1 when anything differs.
 
-What is finished stays in the folder ``--work``, under a hash of the checkout's source, so that the same command goes on
-where it was killed, and a checkout that has not changed is not run again.
+Results stay in the folder ``--work``, under a hash of the checkout's source: the same command goes on where it was
+killed, and an unchanged checkout is not run again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Checkout:
             raise UserError(f"edgekron is imported from {found.parent}, not from the checkout {folder}.")
 
     def compressed(self, network: str, family: str) -> Row:
-        """What becomes of a network: plan, hashes of all tensors and seconds, or the sentence of a refusal."""
+        """A compressed network: plan, hashes of all tensors and seconds, or the sentence of a refusal."""
         row: Row = kept(self._kept / f"{network}-{family}.json", lambda: self._compress(network, family))
         return row
 
@@ -126,7 +126,7 @@ def _lay_out(folder: Path, site: Path) -> None:
 
 
 def tensors(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Hashes of what a compressed graph stores: by factorized layer and name, and of all other tensors by name."""
+    """Hashes of all tensors of a compressed graph: by factorized layer and name, and of all others by name."""
     graph = onnx.load(path).graph
     hashes = {tensor.name: _hash(tensor) for tensor in graph.initializer}
     layers = {}
@@ -143,7 +143,7 @@ def _hash(tensor: onnx.TensorProto) -> str:
 
 
 def compared(before: Row, after: Row) -> Row:
-    """What is the same in the two, and the layers whose factors are not."""
+    """Whether plans and tensors are the same, and the layers whose factors are not."""
     row: Row = {"seconds": [before["seconds"], after["seconds"]]}
     if "refused" in before or "refused" in after:
         same = before.get("refused") == after.get("refused")

@@ -6,7 +6,7 @@ LRDKT (Lin et al., TPAMI 2019) makes a convolution kh x 1 to K channels and one 
 value decomposition, and says that this is faster than an iterative solver and loses nothing. Here every convolution
 with a window of a bundled trained network becomes such a pair, at the rank that the paper's energy threshold gives it:
 
-    closed        the structure's closed form, as the compressor calls it; its spectrum is what the rank is chosen by
+    closed        the structure's closed form, as the compressor calls it; the rank is chosen by its spectrum
     alternating   least squares for one factor, then for the other, from a random start
     adam          gradient descent on both factors, by Adam (Kingma and Ba, 2015), from a random start
 
@@ -122,7 +122,7 @@ def _row(layer: Layer, shape: KroneckerShape, arguments: argparse.Namespace) -> 
 
 
 def _timed(states: Iterator[State], m: Tensor, least: float, arguments: argparse.Namespace) -> list[Taken]:
-    """What a solver takes to each tolerance; where it is stopped before, what it took until then."""
+    """Time, error and iterations of a solver when it comes within each tolerance, or when it is stopped before."""
     found: list[Taken] = []
     wanted = [max((1 + tolerance) * least, NOTHING) for tolerance in sorted(arguments.tolerances, reverse=True)]
     start = time.perf_counter()
@@ -209,7 +209,7 @@ def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(result: Record) -> str:
-    """The layers as Markdown, and what they say about the claim."""
+    """The layers as Markdown, and a verdict on the claim."""
     rows, total, repeats = result["layers"], result["total"], result["repeats"]
     goals = [f"{100 * tolerance:g} %" for tolerance in sorted(result["tolerances"], reverse=True)]
     setting = (

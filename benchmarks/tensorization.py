@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace) -> Record:
 
 
 def _kept_row(runs: Path, name: str, key: Row, make: Callable[[Path], Row]) -> Row:
-    """The row ``name``, from its folder if it is finished; else ``make`` makes it and may keep its work there."""
+    """The row ``name``, from its folder if finished, else from ``make``, which may keep work in that folder."""
     folder = _folder(runs, name, key)
 
     def row() -> Row:
@@ -108,7 +108,7 @@ def _kept_row(runs: Path, name: str, key: Row, make: Callable[[Path], Row]) -> R
 
 
 def _folder(runs: Path, name: str, key: Row) -> Path:
-    """Where work is kept that ``key`` says all about."""
+    """The folder of the work that ``key`` describes."""
     return runs / f"{name}-{digest_of(key)}"
 
 
@@ -158,7 +158,7 @@ def _compressed(dense: _Dense, arguments: argparse.Namespace, family: str, key: 
 
 
 def _fitted(dense: _Dense, arguments: argparse.Namespace, family: str, folder: Path) -> tuple[Hub, Row]:
-    """The compressed network before it is trained, and what is known of it; its plan is left in ``folder``."""
+    """The compressed network before training, and facts of the fit; the plan is left in ``folder``."""
     start = time.perf_counter()
     data = calibration(arguments.calibration)
     plan = plan_by_shares(
@@ -183,7 +183,7 @@ def _shares(hub: Hub) -> dict[str, float]:
 
 
 def table(result: Record) -> str:
-    """The networks as Markdown, with the paper's, and what they say about its claim."""
+    """The networks as Markdown, with the paper's, and a verdict on the paper's claim."""
     rows = {row["name"]: row for row in result["rows"]}
     dense = rows.pop("dense")
     setting = (

@@ -3,9 +3,8 @@
     python -m benchmarks.training_speed resnet32 [--ratio 4] [--method kronecker]
 
 Steps of a batch are timed in turns, dense, compressed, compressed against a teacher whose answers are kept, and against
-one that looks every time, so that all see the same machine. Prints medians in milliseconds, how much faster a
-compressed step is than a dense one over how many times fewer MACs it has, and what a teacher costs. The record is
-``training-speed-MODEL``.
+one that looks every time, so that all see the same machine. Prints medians in milliseconds, the speedup of a compressed
+step over its ratio of MACs, and the cost of a teacher. The record is ``training-speed-MODEL``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Two networks, each compressed 4x by several families (one by hand, 3.9x) without
 for one runtime at one thread, and exported dense, compressed with the default forms, and compressed with the tuned
 ones. The three files are measured twice, side by side: by the processor time of their thread, which does not count what
 other processes take, and by the clock on the wall with ``edgekron bench``'s code. On an idle machine both say the same.
-Every network, family and runtime is a line of its own in the record ``tuned``, written when it is done; an interrupted
-run goes on where it was. The page is made of the record.
+Each combination of network, family and runtime enters the record ``tuned`` as soon as it is measured, and an
+interrupted run goes on from there. The page is made of the record.
 
 *kept* is the speed-up by processor time over the ratio of multiply-accumulates. The goal is 0.9 on the residual network
 and 0.6 on the six convolutions, and no tuned file slower than its dense one.
@@ -128,7 +128,7 @@ def measured(name: str, method: str, target: str, seconds: float) -> Row:
 
 
 def _raced(files: list[Path], names: list[str]) -> dict[str, Any]:
-    """By the processor's time, in this process: what else the machine does is not in it."""
+    """By the processor's time, in this process: other work of the machine does not count."""
     with pinned(1):
         race = Race(files, threads=1)
         race.run(3, range(len(files)), 0.05)

@@ -1,4 +1,4 @@
-"""Runs ``edgekron`` as a user would, and remembers what was run."""
+"""Runs ``edgekron`` as a user would, and keeps a list of the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Commands:
-    """Runs ``edgekron`` in a folder and remembers what it ran and how long that took."""
+    """Runs ``edgekron`` in a folder; ``ran`` has each command and its seconds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,12 +27,12 @@ class Commands:
         return done.stdout
 
     def json(self, *words: str) -> dict[str, Any]:
-        """What a command prints with ``--json``."""
+        """The JSON that a command prints with ``--json``."""
         printed: dict[str, Any] = json.loads(self(*words, "--json"))
         return printed
 
     def measured(self, command: str, *words: str) -> dict[str, Any]:
-        """What ``bench`` or ``evaluate`` writes to a file of its own."""
+        """The JSON that ``bench`` or ``evaluate`` writes to a file."""
         name = f"{command}.json"
         self(command, *words, "--json", name, "--force")
         written: dict[str, Any] = json.loads((self.folder / name).read_text())

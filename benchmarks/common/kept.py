@@ -1,4 +1,4 @@
-"""Finished work that a script finds again when it is started once more."""
+"""Finished work, which a script finds again when the same command is given once more."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kept_hub(path: Path, make: Callable[[], Hub]) -> Hub:
 
 
 def kept_network(folder: Path, name: str, make: Callable[[], tuple[Hub, Row]]) -> tuple[Hub, Row]:
-    """The network ``name`` in ``folder`` and what is known of it; ``make`` makes both where one of them is missing."""
+    """The network ``name`` in ``folder`` and its facts; ``make`` makes both unless both are there."""
     file, facts = folder / f"{name}.onnx", folder / f"{name}.json"
     if not (file.exists() and facts.exists()):
         hub, found = make()

@@ -1,4 +1,4 @@
-"""The record of a benchmark: where it lies, and what it says of its making."""
+"""The record of a benchmark: its file, and the date, versions and machine in every record."""
 
 from __future__ import annotations
 

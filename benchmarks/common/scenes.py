@@ -1,7 +1,7 @@
 """Images for a detector of characters: letters and digits, turned and coloured, on backgrounds of smooth noise.
 
-Every image has a seed of its own and is the same wherever it is drawn. ``boxes_in`` reads the output of a detector of
-the YOLOX kind, and ``Count`` compares it with what was drawn.
+Every image has a seed of its own and is the same on every machine. ``boxes_in`` reads the output of a detector of the
+YOLOX kind, and ``Count`` compares the boxes with the characters that were drawn.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _glyph(random: np.random.Generator) -> Image.Image:
 
 
 def _colour(random: np.random.Generator, behind: Image.Image) -> tuple[int, ...]:
-    """Of a few colours that which is farthest from what it is drawn on."""
+    """The one of a few random colours that is farthest from the mean colour behind the character."""
     colours = random.integers(0, 256, (4, 3))
     far = np.abs(colours - np.asarray(behind).mean((0, 1))).sum(1)
     return tuple(int(c) for c in colours[far.argmax()])
@@ -116,7 +116,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass
 class Count:
-    """What was drawn, how much of it was found, and how many boxes were elsewhere."""
+    """Characters that were drawn, characters that were found, and boxes around nothing."""
 
     drawn: int = 0
     found: int = 0

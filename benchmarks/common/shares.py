@@ -1,8 +1,8 @@
-"""A plan by hand: every layer gets its share of the parameters, and of a family the structure that does best with them.
+"""A plan by hand: every layer gets a share of the parameters, and the best structure of its family for that share.
 
 Within a structure one threshold cuts all spectra of the kernel, whitened by the layer's inputs, so that every bond
-loses the same; among the structures the one stays whose closed form has the least error on held-out images. What a
-layer leaves of its share goes to the layers after it.
+loses the same; among the structures the one stays whose closed form has the least error on held-out images. Parameters
+that a layer leaves unused go to the layers after that one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def plan_by_shares(
 
 
 def _line(layer: Layer, family: str, parameters: int, walk: Walk, seed: int) -> tuple[LayerPlan, int]:
-    """The line of the best structure of ``family`` within ``parameters``, and how many of these it takes."""
+    """The line of the best structure of ``family`` with at most ``parameters``, and the structure's own number."""
     if layer.kernel is None:
         raise UserError(f"layer {layer.name} has no kernel: {layer.frozen_reason}.")
     kernel = torch.from_numpy(layer.kernel.copy())

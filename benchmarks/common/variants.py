@@ -1,4 +1,4 @@
-"""Versions of one network beside each other: what each costs, how well it does, and how fast it is.
+"""Versions of one network beside each other: cost, score and speed.
 
 Every version becomes a file. The files of one runtime are timed in one interleaved run, each against the first, which
 is the dense network's, and scored by the runtime that runs them.
@@ -29,7 +29,7 @@ EXPORTS: dict[str, Callable[[Hub, Path], object]] = {"onnx": export_onnx, "tflit
 
 @dataclass(frozen=True)
 class Variant:
-    """One version of a network: its row in the record, and what writes a file of it."""
+    """One version of a network: a row of the record, and a function that writes the version to a file."""
 
     row: Row
     write: Callable[[Path], object]
@@ -56,10 +56,10 @@ def files_of(variants: Sequence[Variant], target: str) -> Iterator[list[Path]]:
 
 
 def compare(variants: Sequence[Variant], target: str, *, seconds: float, images: int = 0, suffix: str = "") -> Report:
-    """Measures the file of each variant in the runtime of ``target``; its row gets ``bytes``, ``latency``, ``speedup``
-    over the first and, where there are ``images`` to test it with, ``top1``. Each of these names ends with ``suffix``.
+    """Measures the file of each variant in the runtime of ``target``, and writes the results into the variants' rows.
 
-    ``seconds`` is how long each file is timed, on one thread.
+    A row gets ``bytes``, ``latency``, ``speedup`` (over the first variant) and, if ``images`` test images are asked
+    for, ``top1``; every name ends with ``suffix``. Each file is timed for ``seconds`` on one thread.
     """
     with files_of(variants, target) as files:
         print(f"{len(files)} files in {RUNTIMES[target]}", flush=True)

@@ -4,7 +4,7 @@
 
 Each family's smallest network, with seeded random weights and the smallest input that it takes, is loaded, compressed
 without data to half its parameters (Kronecker), exported to ONNX and TFLite, and both files are verified against the
-factorized graph, which is itself verified against the torch module while it is dense. A process of its own with limits
+factorized graph; the dense graph is verified against the torch module. A process of its own with limits
 on time and memory does one network, so that no crash ends the sweep. Results are lines of JSON; families that have one
 are skipped, unless they are named by ``--only``. The record is ``sweep``, with a page.
 

@@ -22,7 +22,7 @@ SHAKES = 4
 
 
 def judged(ends: list[Difference], module: nn.Module, shape: tuple[int, ...]) -> Row:
-    """Passed where every error is at most ``TOLERANCE``, or ``ROUNDINGS`` times what float32 itself does to the
+    """Passed if every error is at most ``TOLERANCE``, or ``ROUNDINGS`` times the error of float32 itself in the
     untouched module: some random networks amplify rounding, most of all on the extreme inputs.
     """
     worst = max((end.relative for end in ends), default=0.0)

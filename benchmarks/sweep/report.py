@@ -1,4 +1,4 @@
-"""The sweep's report: what passes, what is refused and why, and which missing operator would unlock most families."""
+"""The sweep's report: networks that pass, refusals with reasons, and the missing operators that stop most families."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _summary(rows: list[Row], target: str) -> Row:
 
 
 def _by_rounding(row: Row, target: str) -> bool:
-    """Whether a network passed only by what float32 does to it."""
+    """Whether a network passed only because float32 alone makes an error as large."""
     return row[target]["status"] == "pass" and any("rounding" in row[stage] for stage in ("import", target))
 
 

@@ -115,7 +115,7 @@ def _reported(result: Compression, row: Row) -> Hub:
 
 
 def _uniform_plan(hub: Hub, name: str) -> CompressionPlan:
-    """Every layer that can be as its spatial (or channel) SVD, which are Kronecker shapes, at half its parameters."""
+    """Every layer that is not frozen as a spatial (or channel) SVD, a Kronecker shape, at half its parameters."""
     lines = {}
     for layer in hub.layers():
         if layer.frozen_reason is not None or layer.dense_parameters > LARGEST_LAYER:

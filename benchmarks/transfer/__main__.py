@@ -1,4 +1,4 @@
-"""What each step wins back: top-1 against parameters and MACs, from the weights alone to knowledge transfer.
+"""The gain of each step: top-1 against parameters and MACs, from the weights alone to knowledge transfer.
 
     python -m benchmarks.transfer sixconv --ratios 2.5 4 [--epochs 10] [--families kronecker low-rank]
 
@@ -11,9 +11,9 @@ Each family is asked for the same number of times fewer MACs (with ``--params``,
     reconstructed  and blocks of layers fitted together, by gradient, to the same images without labels
     transferred    and trained with labels and a teacher, on the training images
 
-The family ``distillation``, which is measured only where it is named, is what these are compared with in GKPD (Hameed
-et al., AAAI 2022): a thinner ResNet, as wide as the ratio lets it, trained from random weights by the network's own
-recipe for ``--distill-epochs``, with labels and the same teacher. It has the last step alone.
+The family ``distillation``, measured only when it is named, stands for the comparison in GKPD (Hameed et al., AAAI
+2022): a thinner ResNet, as wide as the ratio lets it, trained from random weights by the network's own recipe for
+``--distill-epochs``, with labels and the same teacher. It has the last step alone.
 
 Top-1 is that of the exported ONNX file on all 10,000 test images in ONNX Runtime, which nothing is chosen by. One JSON
 line is written for every finished step to ``benchmarks/results/transfer-MODEL.jsonl``; the same command goes on where
@@ -135,7 +135,7 @@ class _Chain:
             print(f"{self._family} {self._ratio:g}x {step}: top-1 {top1:.2f} % ({facts['seconds']:.0f} s)", flush=True)
 
     def made(self, step: str) -> tuple[Hub, Row]:
-        """The network after a step, and what is known of it; made where it is not in the folder yet."""
+        """The network after a step, and its facts, from the folder if finished."""
 
         def make() -> tuple[Hub, Row]:
             start = time.perf_counter()
@@ -190,7 +190,7 @@ class _Chain:
 
 
 def told(outcome: Outcome) -> Row:
-    """What a line says of a training."""
+    """The facts of a training in a line."""
     facts = {"best_epoch": outcome.best_epoch, "training_seconds": round(outcome.seconds)}
     return {**facts, "device": ", ".join(outcome.devices)}
 

@@ -1,4 +1,4 @@
-"""The finished steps of an experiment: what its lines are called, and where they and their networks lie."""
+"""The finished steps of an experiment: names, the file of lines, and the folders of networks."""
 
 from __future__ import annotations
 
