@@ -1,30 +1,37 @@
 """Tucker-2, CP and tensor train beside tensorly: output error at equal parameters, time, memory.
 
-    python benchmarks/against_tensorly.py errors --network sixconv [--output benchmarks/results/tensorly-sixconv.json]
-    python benchmarks/against_tensorly.py resnet50 [--output benchmarks/results/tensorly-resnet50.json]
+    python -m benchmarks.against_tensorly sixconv
+    python -m benchmarks.against_tensorly resnet50
 
-``errors``: every convolution with a window of a bundled trained network, at the ranks that halve its parameters, by
+Of a bundled trained network, every convolution with a window is decomposed at the ranks that halve its parameters: by
 tensorly (partial Tucker, CP by alternating least squares, tensor train, as they come), by our closed form on the
-weights, and by our fit to calibration data; the error of the layer's outputs on images that neither has seen.
-``resnet50``: seconds and peak memory to decompose every layer of ResNet-50 (random weights), closed forms only, each
-family and each tool in a process of its own. Needs ``pip install tensorly``.
+weights, and by our fit to calibration data; what is compared is the error of the layer's outputs on images that none
+has seen. Of ResNet-50 (random weights), every layer is decomposed by closed forms alone, each family and each tool in
+a process of its own, and seconds and peak memory are compared. Needs ``pip install tensorly``. The record is
+``tensorly-NETWORK``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
-import os
-import platform
+import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from benchmarks.common.harness import Experiment
+from benchmarks.common.memory import forget_peak, resident
+from benchmarks.common.record import Record, machine, made
+
+if TYPE_CHECKING:
+    from edgekron.fitting.calibration import Sample
+    from edgekron.graph import Layer
+    from edgekron.structures import Structure
 
 FAMILIES = ("tucker", "cp", "tt")
 #: Ranks that leave this share of a layer's parameters.
@@ -32,7 +39,7 @@ SHARE = 0.5
 IMAGES = 1024
 
 
-def ranks_of(structure: Any, parameters: int) -> tuple[int, ...]:
+def ranks_of(structure: Structure, parameters: int) -> tuple[int, ...]:
     """The largest ranks, in equal proportion to the full ones, with at most ``parameters``."""
     best = (1,) * len(structure.max_ranks)
     low, high = 0.0, 1.0
@@ -64,55 +71,54 @@ def by_tensorly(family: str, kernel: np.ndarray, ranks: tuple[int, ...]) -> np.n
     return tensorly.tt_to_tensor(cores).transpose(3, 0, 1, 2)
 
 
-def errors(network: str) -> dict[str, Any]:
-    """Every layer and family of ``network``."""
-    from edgekron import models
-    from edgekron.compression.refit import iterations
+def errors(network: str, families: list[str]) -> Record:
+    """Every layer of ``network`` by every family."""
+    from benchmarks.common.networks import calibration, trained
     from edgekron.fitting.calibration import Walk, sample
-    from edgekron.fitting.fit import Fitter
-    from edgekron.graph import load
-    from edgekron.models import datasets
-    from edgekron.structures import FAMILIES as OURS
 
-    data = [x for x, _ in datasets.load("fashion-mnist:calibration").subset(IMAGES).batches(32)]
-    hub = load(models.load(network), input_shape=(1, 28, 28))
+    _, hub = trained(network)
     rows: dict[str, Any] = {}
-    with Walk(hub, data) as walk:
+    with Walk(hub, calibration(IMAGES)) as walk:
         for index, layer in enumerate(hub.layers()):
             if layer.frozen_reason is not None or layer.kernel_shape[2:] == (1, 1) or layer.kernel_shape[1] == 1:
                 continue
             walk.advance(layer)
             kernel = torch.from_numpy(np.array(layer.kernel))
             taken = sample(layer, kernel, walk, walk, index)
-
-            def judged(candidate: torch.Tensor, taken: Any = taken) -> float:
-                return taken.error(candidate, taken.moments.bias(candidate))
-
-            for family in FAMILIES:
-                (structure,) = OURS[family].templates(layer.kernel_shape, layer.groups)
-                ranks = ranks_of(structure, int(SHARE * kernel.numel()))
-                start = time.perf_counter()
-                theirs = torch.from_numpy(np.ascontiguousarray(by_tensorly(family, kernel.numpy(), ranks)))
-                middle = time.perf_counter()
-                blind = Fitter(structure, kernel, None).closed_form(*ranks).kernel()
-                closed = time.perf_counter()
-                fitter = Fitter(structure, kernel, taken.moments)
-                fitted = fitter.refined(fitter.closed_form(*ranks), iterations(structure))
-                rows[f"{layer.name} {family}"] = {
-                    "ranks": list(ranks),
-                    "parameters": structure.network(*ranks).parameters,
-                    "error_tensorly": judged(theirs),
-                    "error_weights": judged(blind),
-                    "error_data": judged(fitted.kernel()),
-                    "kernel_error_tensorly": float((theirs - kernel).square().sum() / kernel.square().sum()),
-                    "kernel_error_weights": float((blind - kernel).square().sum() / kernel.square().sum()),
-                    "seconds_tensorly": middle - start,
-                    "seconds_weights": closed - middle,
-                    "seconds_data": time.perf_counter() - closed,
-                }
-                print(layer.name, family, json.dumps(rows[f"{layer.name} {family}"]), flush=True)
+            for family in families:
+                rows[f"{layer.name} {family}"] = row = beside(family, layer, kernel, taken)
+                print(layer.name, family, json.dumps(row), flush=True)
     worse = [name for name, row in rows.items() if row["error_data"] >= row["error_tensorly"]]
     return {"network": network, "rows": rows, "layers_where_data_do_not_win": worse}
+
+
+def beside(family: str, layer: Layer, kernel: torch.Tensor, taken: Sample) -> dict[str, Any]:
+    """One layer by tensorly, by our closed form, and by our fit to the layer's inputs, all at the same ranks."""
+    from edgekron.compression.refit import iterations
+    from edgekron.fitting.fit import Fitter
+    from edgekron.structures import FAMILIES as OURS
+
+    (structure,) = OURS[family].templates(layer.kernel_shape, layer.groups)
+    ranks = ranks_of(structure, int(SHARE * kernel.numel()))
+    start = time.perf_counter()
+    theirs = torch.from_numpy(np.ascontiguousarray(by_tensorly(family, kernel.numpy(), ranks)))
+    middle = time.perf_counter()
+    blind = Fitter(structure, kernel, None).closed_form(*ranks).kernel()
+    closed = time.perf_counter()
+    fitter = Fitter(structure, kernel, taken.moments)
+    fitted = fitter.refined(fitter.closed_form(*ranks), iterations(structure)).kernel()
+    end = time.perf_counter()
+    made_of = {"tensorly": theirs, "weights": blind, "data": fitted}
+    return {
+        "ranks": list(ranks),
+        "parameters": structure.network(*ranks).parameters,
+        **{f"error_{name}": taken.error(one, taken.moments.bias(one)) for name, one in made_of.items()},
+        "kernel_error_tensorly": float((theirs - kernel).square().sum() / kernel.square().sum()),
+        "kernel_error_weights": float((blind - kernel).square().sum() / kernel.square().sum()),
+        "seconds_tensorly": middle - start,
+        "seconds_weights": closed - middle,
+        "seconds_data": end - closed,
+    }
 
 
 def _decompose_all(family: str, tool: str, queue: Any) -> None:
@@ -127,9 +133,10 @@ def _decompose_all(family: str, tool: str, queue: Any) -> None:
         if p.ndim in (2, 4)
     ]
     if tool == "tensorly":
-        import tensorly.decomposition  # noqa: F401  what importing takes is not what decomposing takes
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+        # What importing takes is not what decomposing takes.
+        importlib.import_module("tensorly.decomposition")
+    before = resident("VmRSS")
+    forget_peak()
     seconds = error = 0.0
     for kernel in kernels:
         shape = tuple(kernel.shape)
@@ -148,8 +155,8 @@ def _decompose_all(family: str, tool: str, queue: Any) -> None:
         {
             "seconds": seconds,
             "mean_kernel_error": error / len(kernels),
-            "peak_bytes": _status("VmHWM"),
-            "growth_bytes": _status("VmHWM") - before,
+            "peak_bytes": resident("VmHWM"),
+            "growth_bytes": resident("VmHWM") - before,
             "layers": len(kernels),
         }
     )
@@ -170,32 +177,24 @@ def resnet50(families: list[str]) -> dict[str, Any]:
     return {"network": "resnet50, random weights", "share_of_parameters": SHARE, "rows": rows}
 
 
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which network."""
+    parser.add_argument("network", help="a bundled trained network, such as sixconv, or resnet50")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="default: all")
 
 
-def main() -> None:
-    """Measures and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=("errors", "resnet50"))
-    parser.add_argument("--network", default="sixconv")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    measured = errors(arguments.network) if arguments.what == "errors" else resnet50(arguments.families)
-    record = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {name: version(name) for name in ("edgekron", "torch", "numpy", "tensorly")},
-        "threads": torch.get_num_threads(),
-        **measured,
-    }
-    name = arguments.network if arguments.what == "errors" else "resnet50"
-    output = arguments.output or Path(f"benchmarks/results/tensorly-{name}.json")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=2) + "\n")
+def measure(arguments: argparse.Namespace) -> Record:
+    """Errors of a trained network, or time and memory of ResNet-50."""
+    how = {"machine": machine(load=True), "threads": torch.get_num_threads()}
+    compared = (
+        resnet50(arguments.families)
+        if arguments.network == "resnet50"
+        else errors(arguments.network, arguments.families)
+    )
+    return made("torch", "numpy", "tensorly") | how | compared
 
+
+EXPERIMENT = Experiment("against_tensorly", __doc__, "tensorly-{network}", measure, options)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

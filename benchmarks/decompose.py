@@ -1,11 +1,11 @@
 """Time and memory of decomposing: one layer of 512 channels, and whole networks.
 
-    python benchmarks/decompose.py [--output benchmarks/results/decompose.json]
+    python -m benchmarks.decompose
 
 A layer of 512 x 512 x 3 x 3 is decomposed (closed form on the weights), fitted (closed form on moments) and refitted
 (closed form and L-BFGS). Networks are compressed on random images in a process of their own, and their peak memory is
-compared with the sizes of the network and of the largest layer's moments. Seconds are those of this machine; what else
-it does at the time is in the record.
+compared with the sizes of the network and of the largest layer's moments. Seconds are those of this machine, whose load
+at the time is in the record, ``decompose``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
-import platform
+import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from benchmarks.common.harness import Experiment
+from benchmarks.common.memory import forget_peak, resident
+from benchmarks.common.record import Record, machine, made
 
 SHAPES = {
     "spatial SVD": ((512, 1), (1, 512), (1, 3), (3, 1), 128),
@@ -95,7 +95,7 @@ def network_memory(name: str, queue: Any) -> None:
     hub = load(module, input_shape=shape)
     del module
     loaded = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     rng = np.random.default_rng(0)
     data = [rng.standard_normal((16, *shape)).astype(np.float32) for _ in range(16)]
     start = time.perf_counter()
@@ -114,28 +114,17 @@ def network_memory(name: str, queue: Any) -> None:
             "growth_while_compressing": peak - loaded,
             "budget_4x_network_and_moments": 4 * network + moments,
             "seconds": seconds,
-            "mac_ratio": result.report["totals"]["macs"]["ratio"],
+            "mac_ratio": result.report.macs.ratio,
         }
     )
 
 
-def resident(field: str) -> int:
-    """A memory field of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-
-def main() -> None:
-    """Measures and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/decompose.json"))
-    arguments = parser.parse_args()
+def measure(_: argparse.Namespace) -> Record:
+    """The layer, and every network in a process of its own."""
     import torch
 
-    record: dict[str, Any] = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {name: version(name) for name in ("edgekron", "torch", "onnxruntime", "numpy")},
+    record: Record = made("torch", "onnxruntime", "numpy") | {
+        "machine": machine(load=True),
         "threads": torch.get_num_threads(),
         "layer_512x512x3x3": layer_times(),
         "networks": {},
@@ -148,9 +137,10 @@ def main() -> None:
         record["networks"][name] = queue.get()
         process.join()
         print(name, json.dumps(record["networks"][name]))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    return record
 
+
+EXPERIMENT = Experiment("decompose", __doc__, "decompose", measure)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

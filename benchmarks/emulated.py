@@ -1,27 +1,28 @@
-"""The emulated boards: how long they take to build and to start, how well counts repeat, what a percent looks like.
+"""The emulated boards: seconds to build and to start them, and how well counts of instructions repeat.
 
-    python benchmarks/emulated.py FILE.tflite FILE.onnx ... [--cold]
+    python -m benchmarks.emulated FILE.tflite FILE.onnx ... [--cold]
 
-Writes benchmarks/results/emulated.json: seconds of building from nothing (with --cold, in a temporary folder), of
-booting the virtual machine and of the agent's first answer, and for each file and board the counts of five processes.
+The record is ``emulated``: seconds of building from nothing (with --cold, in a temporary folder), of booting the
+virtual machine and of the agent's first answer, and for each file and board the counts of five processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
 
-from edgekron.files import write_file
+from benchmarks.common.harness import Experiment
+from benchmarks.common.record import Record, made
 from edgekron.runtimes.devices.emulation import BOARDS, Installation, build, cache_folder, find_board
 from edgekron.runtimes.devices.emulation.boot import Machine
 from edgekron.runtimes.devices.emulation.device import EmulatedDevice
 from edgekron.runtimes.devices.emulation.machine import build_machine
 
-RESULTS = Path(__file__).parent / "results" / "emulated.json"
 PROCESSES = 5
 
 
@@ -58,13 +59,15 @@ def repeated(board: str, files: list[str]) -> dict[str, dict[str, object]]:
     return found
 
 
-def main() -> None:
-    """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which files."""
     parser.add_argument("files", nargs="+")
     parser.add_argument("--cold", action="store_true", help="also build everything from nothing")
-    arguments = parser.parse_args()
-    results: dict[str, object] = {}
+
+
+def measure(arguments: argparse.Namespace) -> Record:
+    """How long everything takes, and the counts of each file on each board."""
+    results = made("onnxruntime", "ai-edge-litert")
     if arguments.cold:
         results["seconds_from_nothing"] = seconds_from_nothing(arguments.files[0])
     with Machine(build_machine("pi4", cache_folder()), find_board("pi4")) as machine:
@@ -72,9 +75,11 @@ def main() -> None:
     with closing(opened("pi4", cache_folder())) as device, device.start("the first answer") as agent:
         results["seconds_to_the_first_answer"] = agent.start_seconds
     results["boards"] = {board: repeated(board, arguments.files) for board in BOARDS}
-    write_file(RESULTS, json.dumps(results, indent=1) + "\n", force=True)
     print(json.dumps(results, indent=1))
+    return results
 
+
+EXPERIMENT = Experiment("emulated", __doc__, "emulated", measure, options)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

@@ -1,12 +1,12 @@
 """How exact the lowering and the exporters are.
 
-    python benchmarks/exactness.py [--networks NAME ...] [--output benchmarks/results/exactness.json]
+    python -m benchmarks.exactness [--networks NAME ...]
 
 Layers: Kronecker shapes, ranks, strides, paddings, dilations and groups, in every contraction order and every form
 that a target can run, each exported as a file of its own and compared with the dense convolution of the expanded
 kernel in float64. Networks: each bundled network, its layers factorized by different shapes at half rank, exported to
 both formats and compared with the factorized torch model. The figures are the largest absolute difference over the
-largest absolute output.
+largest absolute output. The record is ``exactness``.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
+import sys
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common.harness import Experiment
+from benchmarks.common.record import Record, machine, made
 from edgekron import models
 from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.algebra.lowering import valid_forms
@@ -173,7 +171,7 @@ def network(name: str, folder: Path) -> dict[str, float]:
     x = torch.randn(2, *shape)
     with torch.no_grad():
         wanted = factorized(x).numpy()
-    row = {"layers": sum(line.method != "dense" for line in result.plan.layers.values())}
+    row: dict[str, float] = {"layers": sum(line.method != "dense" for line in result.plan.layers.values())}
     for kind, export in (("onnx", export_onnx), ("tflite", export_tflite)):
         export(result.hub, folder / f"m.{kind}", force=True)
         (got,) = run_nchw(open_file(folder / f"m.{kind}"), x.numpy())
@@ -182,26 +180,23 @@ def network(name: str, folder: Path) -> dict[str, float]:
     return row
 
 
-def main() -> None:
-    """Measures and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which networks."""
     parser.add_argument("--networks", nargs="*", default=list(models.NETWORKS), help="default: all bundled networks")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/exactness.json"))
-    arguments = parser.parse_args()
+
+
+def measure(arguments: argparse.Namespace) -> Record:
+    """All layers, and the networks that are asked for."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         by_layer = layers(folder)
         print(json.dumps(by_layer), flush=True)
-        record: dict[str, Any] = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "versions": {p: version(p) for p in ("edgekron", "torch", "onnxruntime", "ai-edge-litert", "numpy")},
-            "layers": by_layer,
-            "networks": {network_name: network(network_name, folder) for network_name in arguments.networks},
-        }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+        by_network = {name: network(name, folder) for name in arguments.networks}
+    record = made("torch", "onnxruntime", "ai-edge-litert", "numpy")
+    return record | {"machine": machine(), "layers": by_layer, "networks": by_network}
 
+
+EXPERIMENT = Experiment("exactness", __doc__, "exactness", measure, options)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

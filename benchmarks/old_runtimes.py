@@ -2,37 +2,34 @@
 
     python3.11 -m venv old && old/bin/pip install "numpy<2" "onnxruntime==1.17.*" tflite-runtime==2.14.0
     python3.11 -m venv micro && micro/bin/pip install --pre tflite-micro
-    python benchmarks/old_runtimes.py --old old/bin/python --micro micro/bin/python
+    python -m benchmarks.old_runtimes --old old/bin/python --micro micro/bin/python
 
 A bundled trained network, dense and compressed, is exported in every type, to ONNX in operator set 17. Each file runs
-here, in the newest runtimes, and there (``elsewhere.py``) on the same test images. What counts is the signal over the
-difference of the two, in dB: at least 80 for float files and 30 for those that compute in integers, whose kernels may
-round otherwise. It writes ``benchmarks/results/old_runtimes.json``; exit code 1 when a file that should run does not.
+here, in the newest runtimes, and there (``common/elsewhere.py``) on the same test images. Each file is judged by the
+signal over the difference of the two, in dB: at least 80 for float files and 30 for those that compute in integers,
+whose kernels may round otherwise. The record is ``old_runtimes``; exit code 1 when a file that should run does not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekron import graph, models
+from benchmarks.common.harness import parser_of
+from benchmarks.common.networks import TEST, calibration, trained
+from benchmarks.common.record import ROOT, Place, made
 from edgekron.compression.compressor import compress
 from edgekron.exporters.quantize import DTYPES, Quantization, export
-from edgekron.exporters.verify import difference
-from edgekron.files import write_file
+from edgekron.exporters.verify.compare import difference
 from edgekron.models import datasets
 from edgekron.runtimes.agent import backends
 
-ROOT = Path(__file__).resolve().parent.parent
 OPSET, CALIBRATION, COMPARED = 17, 128, 32
 LEAST = {"float32": 80.0, "float16": 80.0, "int8-dynamic": 30.0, "int8": 30.0}
 #: Runtime, the distribution that has it, the option with its interpreter, and the files that it reads.
@@ -46,33 +43,32 @@ NOT_THERE = {("tflite-micro", "float16"), ("tflite-micro", "int8-dynamic")}
 
 
 def main() -> int:
-    """Exports, runs and compares; 1 when a file does not run where it should, or differs."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Exports, runs and compares; 1 when a file that should run does not, or differs."""
+    parser = parser_of("old_runtimes", __doc__)
     parser.add_argument("--old", type=Path, required=True, help="Python with onnxruntime 1.17 and tflite-runtime")
     parser.add_argument("--micro", type=Path, required=True, help="Python with tflite-micro")
     parser.add_argument("--network", default="sixconv", help="a bundled trained network (default: sixconv)")
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder to write below (default: the repository)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgekron-old-") as folder:
         rows = list(_rows(Path(folder), arguments))
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+    result = made("onnxruntime", "ai-edge-litert") | {
         "network": arguments.network,
         "opset": OPSET,
-        "here": {name: metadata.version(name) for name in ("onnxruntime", "ai-edge-litert")},
         "units": {"sqnr_db": "of the outputs there against those here; null where they are equal bit by bit"},
         "rows": rows,
     }
-    write_file(ROOT / "benchmarks" / "results" / "old_runtimes.json", json.dumps(result, indent=1) + "\n", force=True)
+    Place("old_runtimes", arguments.output).write(result)
     return 0 if all(row["as_expected"] for row in rows) else 1
 
 
 def _rows(folder: Path, arguments: argparse.Namespace) -> Any:
     """One row for each file and runtime that reads it."""
     name = arguments.network
-    dense = graph.load(models.load(name), input_shape=models.NETWORKS[name].input_shape)
+    _, dense = trained(name)
     networks = {"dense": dense, "compressed": compress(dense, model=name, ratios={"macs": 3.0}).hub}
-    ranges = [x for x, _ in datasets.load("fashion-mnist:calibration").subset(CALIBRATION).batches(32)]
-    (images, _), *_ = datasets.load("fashion-mnist:test").subset(COMPARED).batches(COMPARED)
+    ranges = calibration(CALIBRATION)
+    (images, _), *_ = datasets.load(TEST).subset(COMPARED).batches(COMPARED)
     for network, hub in networks.items():
         for dtype in DTYPES:
             for target in ("onnx", "tflite"):
@@ -93,7 +89,7 @@ def _rows(folder: Path, arguments: argparse.Namespace) -> Any:
 
 def _run(python: str, runtime: str, file: Path, folder: Path) -> str | None:
     """Runs the file elsewhere; what went wrong, or None."""
-    words = [python, str(ROOT / "benchmarks" / "elsewhere.py"), runtime, str(file)]
+    words = [python, str(ROOT / "benchmarks" / "common" / "elsewhere.py"), runtime, str(file)]
     done = subprocess.run(
         [*words, str(folder / "in.npy"), str(folder / "out.npy")], check=False, capture_output=True, text=True
     )

@@ -1,200 +1,140 @@
 """Pruning: top-1 against MACs by every criterion, without training and with, repaired or not, and measured latency.
 
-    python benchmarks/pruning.py resnet56
-    python benchmarks/pruning.py resnet20 --ratios 1.5 --images 1000 --calibration 128
+    python -m benchmarks.pruning resnet56
+    python -m benchmarks.pruning resnet20 --ratios 1.5 --images 1000 --calibration 128
 
 At each ratio of MACs the network is pruned by every criterion, left as it is and repaired by least squares, and by
 Torch-Pruning's own pruner as it comes (magnitude importance, global ranking, pruned until it has no more MACs than
 asked for; ``pip install torch-pruning``). The files of one ratio are timed in ONNX Runtime and in LiteRT against the
 dense network, all of them in one interleaved run; with ``--epochs``, the networks of this ratio are also trained,
 repaired ones and Torch-Pruning's, all in the same way. The same command goes on where it was killed, within an epoch
-too. It writes
-``benchmarks/results/pruning-MODEL.json``, ``docs/pruning-MODEL.svg`` and ``docs/pruning-MODEL.md``.
+too. The record is ``pruning-MODEL``, with a page and a picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from functools import partial
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from publishing import CALIBRATION, TEST, digest_of, publish, trained
 from torch import nn
-from transferring import file_top1, retrained
 
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment, add_options
+from benchmarks.common.kept import kept_hub, kept_network, kept_top1
+from benchmarks.common.networks import CALIBRATION, TEST, calibration, costs, taken, trained
+from benchmarks.common.picture import picture
+from benchmarks.common.record import Record, Row, day, digest_of, made
+from benchmarks.common.transferring import Transfer, retrained
+from benchmarks.common.variants import RUNTIMES, Variant, compare
 from edgekron import graph
 from edgekron.errors import UserError
-from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.tflite import export_tflite
-from edgekron.files import write_file
 from edgekron.graph import Hub
-from edgekron.models import datasets
 from edgekron.pruning import CRITERIA, ChannelStructure, PruningSettings, prune
-from edgekron.runtimes import Report, bench
 
 COLOURS = dict(zip(CRITERIA, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#999999"), strict=True))
 THEIRS, THEIR_COLOUR = "torch-pruning", "#cc79a7"
 RATIOS = (1.25, 1.5, 1.75, 1.94, 2.25, 2.75)
-PACKAGES = ("edgekron", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "torch-pruning")
-#: How a file that a runtime takes is written.
-EXPORTS: dict[str, Callable[[Hub, Path], Any]] = {"onnx": export_onnx, "tflite": export_tflite}
+PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "torch-pruning")
 #: Steps that Torch-Pruning's pruner takes from nothing to everything; it stops at the first that meets the ratio.
 STEPS = 200
 
 
-def main() -> int:
-    """Measures and writes; exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", help="a bundled trained network, such as resnet56")
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which network, pruned how and how much, measured how well."""
+    names = ("calibration", "images", "seconds", "epochs", "train", "rate", "runs")
+    add_options(parser, *names, epochs=0, runs=Path("runs/pruning"))
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, metavar="R", help="R times fewer MACs")
     parser.add_argument("--timed", type=float, metavar="R", help="the ratio that is timed (default: nearest to 2)")
     parser.add_argument("--criteria", nargs="+", default=CRITERIA, choices=CRITERIA, help="default: all")
-    parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
-    parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a file (default: 2)")
     parser.add_argument("--any-width", action="store_true", help="do not raise channels to numbers that run well")
-    parser.add_argument("--epochs", type=int, default=0, help="of training at the ratio that is timed (default: none)")
-    parser.add_argument("--train", type=int, default=60_000, help="training images (default: all 60,000)")
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate (default: 0.02)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/pruning"), help="where finished work is kept")
-    arguments = parser.parse_args()
-    return publish(f"pruning-{arguments.model}", lambda: measure(arguments), table, draw)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Record:
     """The dense network and every criterion at every ratio; one ratio is timed."""
     name = arguments.model
     module, dense = trained(name)
-    calibration = [x for x, _ in datasets.load(CALIBRATION).subset(arguments.calibration).batches(32)]
     if arguments.timed is not None and arguments.timed not in arguments.ratios:
         raise UserError(f"--timed {arguments.timed:g} is none of --ratios; give one of them.")
     timed = arguments.timed or min(arguments.ratios, key=lambda ratio: abs(ratio - 2))
-    rows: list[dict[str, Any]] = []
-    kept: list[tuple[dict[str, Any], Hub]] = []
-    first: dict[str, Any] = {"criterion": "dense", "repair": False, "asked": 1.0}
-    for about, hub in chain([(first, dense)], pruned(arguments, module, dense, calibration)):
+    rows: list[Row] = []
+    variants: list[Variant] = []
+    first = {"criterion": "dense", "repair": False, "asked": 1.0}
+    for about, hub in chain([(first, dense)], pruned(arguments, module, dense)):
         folder = folder_of(arguments, about)
         row = about | costs(hub)
-        row["top1"] = top1_of(hub, folder / f"pruned-{arguments.images}.json", arguments.images)
+        row["top1"] = kept_top1(folder / f"pruned-{arguments.images}.json", hub, arguments.images)
         last = row["repair"] or row["criterion"] == THEIRS
         if arguments.epochs and last and row["asked"] == timed:
-            row["top1_trained"] = trained_top1(arguments, hub, folder)
-            row["trained_on"] = json.loads((folder / f"{trained_name(arguments)}-device.json").read_text())
+            row |= after_training(arguments, hub, folder)
         print(f"{row['criterion']} repair={row['repair']} {row['macs']:,} MACs: {row['top1']:.2f} %", flush=True)
         rows.append(row)
         if hub is dense or row["asked"] == timed:
-            kept.append((row, hub))
-    reports = {target: timed_in(target, kept, arguments.seconds) for target in EXPORTS}
-    return {
+            variants.append(Variant.of(hub, row))
+    reports = [compare(variants, target, seconds=arguments.seconds, suffix=f"_{target}") for target in RUNTIMES]
+    return made(*PACKAGES) | {
         "model": name,
         "timed": timed,
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": dict(reports["onnx"].environment),
-        "versions": {package: metadata.version(package) for package in PACKAGES},
-        "calibration": f"{sum(map(len, calibration))} images of {CALIBRATION}",
-        "data": f"{arguments.images} images of {TEST}",
+        "machine": dict(reports[0].environment),
+        "calibration": taken(arguments.calibration, CALIBRATION),
+        "data": taken(arguments.images, TEST),
         "any_width": arguments.any_width,
         "training": {name: getattr(arguments, name) for name in ("epochs", "train", "rate")},
         "threads": 1,
-        "warnings": sorted({warning for report in reports.values() for warning in report.warnings}),
+        "warnings": sorted({warning for report in reports for warning in report.warnings}),
         "units": {"latency": "second", "top1": "percent"},
         "rows": rows,
     }
 
 
-def timed_in(target: str, networks: list[tuple[dict[str, Any], Hub]], seconds: float) -> Report:
-    """The networks as files of ``target`` in one interleaved run, the first of them the reference; rows are told."""
-    with tempfile.TemporaryDirectory(prefix="edgekron-pruning-") as folder:
-        files = [Path(folder) / f"{index}.{target}" for index in range(len(networks))]
-        for (row, hub), file in zip(networks, files, strict=True):
-            EXPORTS[target](hub, file)
-            row[f"bytes_{target}"] = file.stat().st_size
-        report = bench(files, Measuring(threads=1, seconds=seconds))
-    speedups = [None, *(asdict(interval) for interval in report.speedups)]
-    for (row, _), measured, speedup in zip(networks, report.files, speedups, strict=True):
-        row[f"latency_{target}"], row[f"speedup_{target}"] = asdict(measured.latency), speedup
-    return report
-
-
-def pruned(
-    arguments: argparse.Namespace, module: nn.Module, dense: Hub, calibration: list[np.ndarray]
-) -> Iterator[tuple[dict[str, Any], Hub]]:
-    """Every pruned network with what is known of it; those that are there are read."""
+def pruned(arguments: argparse.Namespace, module: nn.Module, dense: Hub) -> Iterator[tuple[Row, Hub]]:
+    """Every pruned network, with criterion, repair and ratio; finished networks are read from their folders."""
+    data = calibration(arguments.calibration)
     for ratio in arguments.ratios:
         for criterion in arguments.criteria:
             for repair in (False, True):
                 about = {"criterion": criterion, "repair": repair, "asked": ratio}
-                make = partial(ours, arguments, dense, about, calibration)
+                make = partial(ours, arguments, dense, about, data)
                 yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", make)
         about = {"criterion": THEIRS, "repair": False, "asked": ratio}
         yield about, kept_hub(folder_of(arguments, about) / "pruned.onnx", partial(theirs, module, dense, ratio))
 
 
-def ours(arguments: argparse.Namespace, dense: Hub, about: dict[str, Any], calibration: list[np.ndarray]) -> Hub:
+def ours(arguments: argparse.Namespace, dense: Hub, about: Row, calibration: list[np.ndarray]) -> Hub:
     """What EdgeKron makes of the network."""
     settings = PruningSettings(any_width=arguments.any_width, repair=about["repair"])
     return prune(dense, about["criterion"], settings, ratios={"macs": about["asked"]}, data=calibration).hub
 
 
-def folder_of(arguments: argparse.Namespace, about: dict[str, Any]) -> Path:
-    """Where a network is kept, and what was measured of it."""
+def folder_of(arguments: argparse.Namespace, about: Row) -> Path:
+    """The folder of a network and of its measurements."""
     key = about | {name: getattr(arguments, name) for name in ("model", "calibration", "any_width")}
     folder: Path = arguments.runs / f"{arguments.model}-{about['criterion']}-{about['asked']:g}-{digest_of(key)}"
     return folder
 
 
-def kept_hub(file: Path, make: Callable[[], Hub]) -> Hub:
-    """What is in the file, which is made where it is not there yet."""
-    if not file.exists():
-        make().save(file)
-    return Hub.open(file)
+def after_training(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Row:
+    """Top-1 of a pruned network's file after training with labels, and the device that trained the network.
 
+    Finished training is not done again.
+    """
+    name = f"trained-{arguments.epochs}-{arguments.rate:g}-{arguments.train}"
+    how = Transfer(arguments.train, arguments.epochs, arguments.rate, clip=1.0)
 
-def top1_of(hub: Hub, record: Path, images: int) -> float:
-    """Top-1 in percent, which is measured where it is not in the record yet."""
-    if not record.exists():
-        write_file(record, json.dumps({"top1": file_top1(hub, images)[0]}))
-    return float(json.loads(record.read_text())["top1"])
+    def make() -> tuple[Hub, Row]:
+        hub_after, outcome = retrained(hub, how, folder=folder / name, identity={"network": folder.name})
+        return hub_after, {"trained_on": ", ".join(outcome.devices)}
 
-
-def trained_hub(arguments: argparse.Namespace, hub: Hub, folder: Path) -> Hub:
-    """A pruned network after training with labels; what is finished is not done again."""
-    settings = {"images": arguments.train, "epochs": arguments.epochs, "rate": arguments.rate}
-    name = trained_name(arguments)
-
-    def make() -> Hub:
-        made, outcome = retrained(hub, **settings, folder=folder / name, identity={"network": folder.name})
-        write_file(folder / f"{name}-device.json", json.dumps(", ".join(outcome.devices)), force=True)
-        return made
-
-    return kept_hub(folder / f"{name}.onnx", make)
-
-
-def trained_name(arguments: argparse.Namespace) -> str:
-    """What a network's training is called."""
-    return f"trained-{arguments.epochs}-{arguments.rate:g}-{arguments.train}"
-
-
-def trained_top1(arguments: argparse.Namespace, hub: Hub, folder: Path) -> float:
-    """Top-1 of a pruned network after training, in the file."""
-    made = trained_hub(arguments, hub, folder)
-    found = top1_of(made, folder / f"{trained_name(arguments)}-{arguments.images}.json", arguments.images)
+    hub_after, facts = kept_network(folder, name, make)
+    found = kept_top1(folder / f"{name}-{arguments.images}.json", hub_after, arguments.images)
     print(f"{folder.name} trained for {arguments.epochs} epochs: {found:.2f} %", flush=True)
-    return found
+    return {"top1_trained": found, **facts}
 
 
 def theirs(module: nn.Module, dense: Hub, ratio: float) -> Hub:
@@ -235,17 +175,11 @@ def _near(module: nn.Module, shape: tuple[int, ...], wanted: float) -> bool:
     return module_cost(copy.deepcopy(module), shape[1:]).macs <= wanted
 
 
-def costs(hub: Hub) -> dict[str, int]:
-    """MACs and weights of a hub's layers."""
-    layers = hub.layers()
-    return {"macs": sum(x.dense_macs for x in layers), "parameters": sum(x.dense_parameters for x in layers)}
-
-
-def table(result: dict[str, Any]) -> str:
+def table(result: Record) -> str:
     """The rows as Markdown."""
     dense = result["rows"][0]
     measured = (
-        f"`{result['command']}`, {result['date'][:10]}; {result['calibration']}; {result['data']}, in ONNX Runtime "
+        f"`{result['command']}`, {day(result)}; {result['calibration']}; {result['data']}, in ONNX Runtime "
         f"{result['versions']['onnxruntime']}; latency of one image on one thread against the dense file with its 95 % "
         f"interval, in ONNX Runtime and LiteRT {result['versions']['ai-edge-litert']}, at {result['timed']:g} times "
         f"fewer MACs. Torch-Pruning {result['versions']['torch-pruning']} as it comes "
@@ -257,16 +191,21 @@ def table(result: dict[str, Any]) -> str:
         measured += (
             f" Trained: {how['epochs']} epochs, with the labels of {how['train']:,} training images, on {devices}."
         )
-    lines = [
-        f"# Pruning {result['model']}",
-        "",
-        measured,
-        "",
-        "| criterion | repair | MACs | parameters | top-1 % | lost | trained | lost | as fast: ORT | LiteRT |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = [
+        "criterion",
+        "repair",
+        "MACs",
+        "parameters",
+        "top-1 %",
+        "lost",
+        "trained",
+        "lost",
+        "as fast: ORT",
+        "LiteRT",
     ]
+    lines = [f"# Pruning {result['model']}", "", measured, "", *tables.head(heads)]
     for row in result["rows"]:
-        after, speeds = row.get("top1_trained"), [row.get(f"speedup_{target}") for target in EXPORTS]
+        after = row.get("top1_trained")
         cells = [
             row["criterion"],
             "least squares" if row["repair"] else "",
@@ -276,32 +215,32 @@ def table(result: dict[str, Any]) -> str:
             f"{dense['top1'] - row['top1']:.2f}",
             "" if after is None else f"{after:.2f}",
             "" if after is None else f"{dense['top1'] - after:.2f}",
-            *("" if s is None else f"{s['value']:.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in speeds),
+            *(tables.interval(row.get(f"speedup_{target}")) for target in RUNTIMES),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(tables.row(cells))
     return "\n".join(lines) + "\n"
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: Record, path: Path) -> None:
     """Top-1 against MACs, as left by the removal and repaired, each with a scale of its own."""
-    mpl.rcParams["svg.hashsalt"] = "edgekron"
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
     dense = result["rows"][0]
     titles = {False: "as removed", True: "repaired, not trained"}
-    for (repair, title), axes in zip(titles.items(), figure.subplots(1, 2), strict=True):
-        for criterion in dict.fromkeys(row["criterion"] for row in result["rows"][1:]):
-            rows = [row for row in result["rows"] if row["criterion"] == criterion and row["repair"] == repair]
-            if rows:
-                points = sorted((row["macs"] / 1e6, row["top1"]) for row in (dense, *rows))
-                colour = COLOURS.get(criterion, THEIR_COLOUR)
-                axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=criterion)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("million MACs for one image")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    figure.axes[0].set_ylabel("top-1 %")
-    figure.savefig(path, metadata={"Date": None})
+    with picture(path, 9, 3.6) as figure:
+        for (repair, title), axes in zip(titles.items(), figure.subplots(1, 2), strict=True):
+            for criterion in dict.fromkeys(row["criterion"] for row in result["rows"][1:]):
+                rows = [row for row in result["rows"] if row["criterion"] == criterion and row["repair"] == repair]
+                if rows:
+                    points = sorted((row["macs"] / 1e6, row["top1"]) for row in (dense, *rows))
+                    colour = COLOURS.get(criterion, THEIR_COLOUR)
+                    axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=criterion)
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("million MACs for one image")
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=7)
+        figure.axes[0].set_ylabel("top-1 %")
 
+
+EXPERIMENT = Experiment("pruning", __doc__, "pruning-{model}", measure, options, table, draw)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(EXPERIMENT.main())

@@ -1,42 +1,35 @@
 """Time and memory of QSFM's similarity of one layer of 512 channels over 64 images, and of the order of removal.
 
-    python benchmarks/similarity.py
+    python -m benchmarks.similarity
 
 The maps are random, of 28 x 28 pixels (VGG-16's at 224 x 224) and of 14 x 14, and come 16 images at a time. Each
 measure runs in a process of its own, on two threads, three times; the seconds are the median, and the memory is what
-the process has grown by at most, one such piece included. It writes ``benchmarks/results/similarity.json`` and
-``docs/similarity.md``.
+the process has grown by at most, one such piece included. The record is ``similarity``, with a page.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from decompose import resident
-from publishing import publish
+
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment
+from benchmarks.common.memory import forget_peak, resident
+from benchmarks.common.record import Record, day, machine, made
 
 CHANNELS, IMAGES, PIECE, THREADS, TIMES = 512, 64, 16, 2, 3
 SIZES = (28, 14)
-PACKAGES = ("edgekron", "torch", "numpy")
+PACKAGES = ("torch", "numpy")
 
 
-def main() -> int:
-    """Measures and writes."""
-    return publish("similarity", measure, table)
-
-
-def measure() -> dict[str, Any]:
+def measure(_: argparse.Namespace) -> Record:
     """Every measure at every size."""
     from edgekron.pruning.similarity import Measure
 
@@ -48,10 +41,8 @@ def measure() -> dict[str, Any]:
             process.start()
             rows.append(queue.get())
             process.join()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {package: metadata.version(package) for package in PACKAGES},
+    return made(*PACKAGES) | {
+        "machine": machine(load=True),
         "settings": {"channels": CHANNELS, "images": IMAGES, "piece": PIECE, "threads": THREADS, "times": TIMES},
         "rows": rows,
     }
@@ -75,7 +66,7 @@ def one(measure: Any, size: int, queue: Any) -> None:
     start = time.perf_counter()
     drawn = sum(piece.nbytes for _ in range(2) for piece in pieces())
     drawing = time.perf_counter() - start
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     before = resident("VmRSS")
     compared, ordered = [], []
     for _ in range(TIMES):
@@ -98,30 +89,25 @@ def one(measure: Any, size: int, queue: Any) -> None:
     )
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Record) -> str:
     """The rows as Markdown."""
     how = result["settings"]
     setting = (
-        f"`{result['command']}`, {result['date'][:10]}: {how['channels']} channels, {how['images']} images, "
+        f"`{result['command']}`, {day(result)}: {how['channels']} channels, {how['images']} images, "
         f"{how['threads']} threads, medians of {how['times']}; {result['machine']}; torch "
         f"{result['versions']['torch']}. Memory is what the process has grown by at most; all maps at once would take "
         "what the last column says."
     )
-    lines = [
-        "# Similarity of a wide layer",
-        "",
-        setting,
-        "",
-        "| measure | maps | similarity | order of removal | memory | all maps |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['measure'].upper()} | {row['size']} x {row['size']} | {row['similarity_seconds']:.2f} s | "
-        f"{row['order_seconds']:.2f} s | {row['peak_growth_bytes'] / 1e6:.0f} MB | {row['maps_bytes'] / 1e6:.0f} MB |"
-        for row in result["rows"]
-    ]
+    heads = ["measure", "maps", "similarity", "order of removal", "memory", "all maps"]
+    lines = ["# Similarity of a wide layer", "", setting, "", *tables.head(heads)]
+    for row in result["rows"]:
+        cells = [row["measure"].upper(), f"{row['size']} x {row['size']}", f"{row['similarity_seconds']:.2f} s"]
+        cells += [f"{row['order_seconds']:.2f} s", f"{row['peak_growth_bytes'] / 1e6:.0f} MB"]
+        lines.append(tables.row([*cells, f"{row['maps_bytes'] / 1e6:.0f} MB"]))
     return "\n".join(lines) + "\n"
 
 
+EXPERIMENT = Experiment("similarity", __doc__, "similarity", measure, table=table)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(EXPERIMENT.main())

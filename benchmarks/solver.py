@@ -1,39 +1,38 @@
 """Does LRDKT's claim hold? A closed form against iterative solvers: time to the same error of a low-rank pair.
 
-    python benchmarks/solver.py sixconv [--energy 0.7]
+    python -m benchmarks.solver sixconv [--energy 0.7]
 
 LRDKT (Lin et al., TPAMI 2019) makes a convolution kh x 1 to K channels and one 1 x kw to the outputs by one singular
 value decomposition, and says that this is faster than an iterative solver and loses nothing. Here every convolution
 with a window of a bundled trained network becomes such a pair, at the rank that the paper's energy threshold gives it:
 
-    closed        the structure's closed form, as the compressor calls it; its spectrum is what the rank is chosen by
+    closed        the structure's closed form, as the compressor calls it; the rank is chosen by its spectrum
     alternating   least squares for one factor, then for the other, from a random start
     adam          gradient descent on both factors, by Adam (Kingma and Ba, 2015), from a random start
 
 All minimise |W - W'|^2. The iterative ones are told the least error there is, and their time is taken when theirs is
 within 1 % of it, and within 0.01 % (``--tolerances``), which a user could not; looking costs them next to nothing, for
-both have their error at hand in every iteration. All run in float32 on one thread, in turns. It writes
-``benchmarks/results/solver-MODEL.json`` and ``docs/solver-MODEL.md``.
+both have their error at hand in every iteration. All run in float32 on one thread, in turns. The record is
+``solver-MODEL``, with a page.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
-from publishing import publish, trained
 from torch import Tensor
 
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment, add_options
+from benchmarks.common.networks import trained
+from benchmarks.common.record import Record, day, machine, made
 from edgekron.graph import Layer
 from edgekron.planning.ranks import Energy
 from edgekron.structures import FAMILIES, KroneckerShape
@@ -43,7 +42,7 @@ NOTHING = 1e-6
 #: Step of Adam, for factors whose product has entries of about one; chosen by hand, for the least time.
 RATE = 0.2
 SOLVERS = {"alternating": "alternating least squares", "adam": "gradient descent (Adam)"}
-PACKAGES = ("edgekron", "torch", "numpy")
+PACKAGES = ("torch", "numpy")
 
 #: Of an iteration: the error, over the kernel's square, and the factors [g, rows, K] and [g, K, columns].
 State = tuple[float, Tensor, Tensor]
@@ -53,20 +52,17 @@ Solver = Callable[[Tensor, int, int], Iterator[State]]
 Taken = tuple[float, float, int, bool]
 
 
-def main() -> int:
-    """Measures and writes; exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", help="a bundled trained network, such as sixconv")
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which network, at which energy, and when a solver is stopped."""
+    add_options(parser)
     parser.add_argument("--energy", type=float, default=0.7, metavar="SHARE", help="the paper's (default: 0.7)")
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-2, 1e-4], help="shares of the least error")
     parser.add_argument("--repeats", type=int, default=5, help="times that each solver runs (default: 5)")
     parser.add_argument("--iterations", type=int, default=1000, help="after which one is stopped (default: 1000)")
     parser.add_argument("--seconds", type=float, default=5.0, help="after which one is stopped (default: 5)")
-    arguments = parser.parse_args()
-    return publish(f"solver-{arguments.model}", lambda: measure(arguments), table)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Record:
     """Every layer by every solver."""
     torch.set_num_threads(1)
     _, hub = trained(arguments.model)
@@ -75,14 +71,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if layer.kind == "conv" and layer.frozen_reason is None and layer.kernel_shape[2:] != (1, 1):
             rows += [_row(layer, shape, arguments) for shape in _pairs(layer)]
             print(layer.name, flush=True)
-    return {
+    return made(*PACKAGES) | {
         "model": arguments.model,
         **{name: getattr(arguments, name) for name in ("energy", "tolerances", "repeats", "iterations", "seconds")},
         "rate": RATE,
         "threads": 1,
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "machine": machine(load=True),
         "units": {
             "seconds": "second, median of the repeats",
             "error": "squared error of the kernel over its square, median of the repeats",
@@ -128,7 +122,7 @@ def _row(layer: Layer, shape: KroneckerShape, arguments: argparse.Namespace) -> 
 
 
 def _timed(states: Iterator[State], m: Tensor, least: float, arguments: argparse.Namespace) -> list[Taken]:
-    """What a solver takes to each tolerance; where it is stopped before, what it took until then."""
+    """Time, error and iterations of a solver when it comes within each tolerance, or when it is stopped before."""
     found: list[Taken] = []
     wanted = [max((1 + tolerance) * least, NOTHING) for tolerance in sorted(arguments.tolerances, reverse=True)]
     start = time.perf_counter()
@@ -214,12 +208,12 @@ def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def table(result: dict[str, Any]) -> str:
-    """The layers as Markdown, and what they say about the claim."""
+def table(result: Record) -> str:
+    """The layers as Markdown, and a verdict on the claim."""
     rows, total, repeats = result["layers"], result["total"], result["repeats"]
     goals = [f"{100 * tolerance:g} %" for tolerance in sorted(result["tolerances"], reverse=True)]
     setting = (
-        f"`{result['command']}`, {result['date'][:10]}, torch {result['versions']['torch']}, one thread: every "
+        f"`{result['command']}`, {day(result)}, torch {result['versions']['torch']}, one thread: every "
         f"convolution with a window as a pair kh x 1 and 1 x kw, at the rank that keeps {result['energy']:g} of the "
         f"energy. Times are medians of {repeats} runs, in turns. Iterative solvers begin at random and are told the "
         f"least error there is. Their time is taken when theirs is within {' and '.join(goals)} of it; beside it are "
@@ -227,19 +221,14 @@ def table(result: dict[str, Any]) -> str:
         f"{result['iterations']:,} iterations or {result['seconds']:g} seconds. Error is squared, over the kernel's "
         "square."
     )
-    heads = [f"{title}, to {goal}, ms" for title in SOLVERS.values() for goal in goals]
-    lines = [
-        f"# A closed form against iterative solvers, on {result['model']}",
-        "",
-        setting,
-        "",
-        f"| layer | kernel | rank | error | closed form, ms | {' | '.join(heads)} |",
-        f"|{'---|' * (5 + len(heads))}",
-    ]
+    heads = ["layer", "kernel", "rank", "error", "closed form, ms"]
+    heads += [f"{title}, to {goal}, ms" for title in SOLVERS.values() for goal in goals]
+    title = f"# A closed form against iterative solvers, on {result['model']}"
+    lines = [title, "", setting, "", *tables.head(heads)]
     for row in rows:
-        name = f"{row['layer']} | {'x'.join(map(str, row['kernel']))} | {row['rank']} of {row['of']}"
-        lines.append(f"| {name} | {_cells(row, repeats)} |")
-    lines += [f"| all | | | {_cells(total, repeats * len(rows))} |", ""]
+        cells = [row["layer"], "x".join(map(str, row["kernel"])), f"{row['rank']} of {row['of']}"]
+        lines.append(tables.row([*cells, *_cells(row, repeats)]))
+    lines += [f"| all | | {tables.row(_cells(total, repeats * len(rows)))}", ""]
     for name, title in SOLVERS.items():
         for index, goal in enumerate(goals):
             times = total[name][index]["seconds"] / total["seconds"]
@@ -254,14 +243,16 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _cells(row: dict[str, Any], runs: int) -> str:
+def _cells(row: dict[str, Any], runs: int) -> list[str]:
     """Error and time of the closed form; time, iterations and what is left of the others."""
     cells = [f"{row['error']:.3f}", f"{1e3 * row['seconds']:.2f}"]
     for one in (one for name in SOLVERS for one in row[name]):
         stopped = f", stopped in {runs - one['reached']} of {runs} runs" if one["reached"] < runs else ""
         cells.append(f"{1e3 * one['seconds']:.2f} ({one['iterations']:,}; {100 * one['left']:.2g} %{stopped})")
-    return " | ".join(cells)
+    return cells
 
+
+EXPERIMENT = Experiment("solver", __doc__, "solver-{model}", measure, options, table)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(EXPERIMENT.main())

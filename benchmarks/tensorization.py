@@ -1,6 +1,6 @@
 """Does the claim of "Ultimate tensorization" hold? 80 times fewer parameters in a network with fully connected layers.
 
-    python benchmarks/tensorization.py [--families tt low-rank] [--epochs 8]
+    python -m benchmarks.tensorization [--families tt low-rank] [--epochs 8]
 
 The paper (Garipov et al. 2016, CIFAR-10) has six convolutions and three fully connected layers, 13.9 million
 parameters, which are nearly all in the first of the three, and 82.87 times fewer of them in tensor trains trained from
@@ -15,31 +15,32 @@ are fitted to the bundled calibration images, then trained with labels and the d
 cut, for the fully connected layers have no normalisation while they are trained, and diverge otherwise. Top-1 is that
 of the exported ONNX file on all 10,000 test images in ONNX Runtime, which nothing is chosen by.
 
-What is finished stays in ``runs/tensorization``; the same command goes on where it was killed, within an epoch too. It
-writes ``benchmarks/results/tensorization.json`` and ``docs/tensorization.md``.
+What is finished stays in ``runs/tensorization``; the same command goes on where it was killed, within an epoch too. The
+record is ``tensorization``, with a page.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import platform
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from publishing import CALIBRATION, TEST, digest_of, publish
-from shares import plan_by_shares
 from torch import nn
-from transferring import calibration_images, file_top1, transferred
 
-from edgekron import graph, models
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment, add_options
+from benchmarks.common.kept import kept, kept_network
+from benchmarks.common.networks import CALIBRATION, TEST, TRAIN, calibration, hub_of
+from benchmarks.common.record import Record, Row, day, digest_of, made
+from benchmarks.common.shares import plan_by_shares
+from benchmarks.common.transferring import Transfer, transferred
+from benchmarks.common.variants import hub_top1
+from edgekron import models
 from edgekron.compression.compressor import apply_plan
 from edgekron.exporters.executed import executed_macs
 from edgekron.files import write_file
@@ -60,60 +61,54 @@ DENSE = ("features.conv1_1", "classifier.fc3")
 #: Parameters, ratio and top-1 of the paper; the parameters are recounted from its ranks.
 PAPER = {"dense": (13_934_528, 1.0, 90.5), "tt-matrix": (168_144, 82.87, 89.4)}
 CLAIMED = round(PAPER["dense"][2] - PAPER["tt-matrix"][2], 1)
-PACKAGES = ("edgekron", "torch", "onnxruntime", "numpy")
+PACKAGES = ("torch", "onnxruntime", "numpy")
 
 
-def main() -> int:
-    """Measures what is not there yet, and writes; exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which families, how they are trained, and how well they are measured."""
     parser.add_argument("--families", nargs="+", default=["tt", "low-rank"], choices=FAMILIES)
     parser.add_argument("--ratio", type=float, default=82.87, help="R times fewer parameters (default: 82.87)")
-    parser.add_argument("--calibration", type=int, default=2048, help="calibration images (default: 2048)")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of transfer (default: 8)")
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate of transfer (default: 0.02)")
+    names = ("calibration", "epochs", "rate", "train", "images", "runs")
+    add_options(parser, *names, model=False, calibration=2048, epochs=8, runs=Path("runs/tensorization"))
     parser.add_argument("--clip", type=float, default=1.0, help="norm that gradients are cut to (default: 1)")
-    parser.add_argument("--train", type=int, default=60_000, help="training images of transfer (default: all 60,000)")
-    parser.add_argument("--images", type=int, default=10_000, help="test images (default: all 10,000)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tensorization"), help="where finished work is kept")
-    arguments = parser.parse_args()
-    return publish("tensorization", lambda: measure(arguments), table)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Record:
     """The dense network, which is trained if it is not there, and every family."""
     runs: Path = arguments.runs
     facts = models.facts(NETWORK, runs) or train(NETWORK, runs, runs)
     dense = _Dense(models.load(NETWORK, runs))
     weights = hashlib.sha256((runs / f"{NETWORK}.safetensors").read_bytes()).hexdigest()
     key = {"weights": weights[:12], "images": arguments.images}
-    rows = [_kept(runs, "dense", key, lambda _: dense.row(dense.hub, arguments.images))]
+    rows = [_kept_row(runs, "dense", key, lambda _: dense.row(dense.hub, arguments.images))]
     key |= {name: getattr(arguments, name) for name in ("ratio", "calibration", "epochs", "rate", "clip", "train")}
-    rows += [_kept(runs, name, key, partial(_compressed, dense, arguments, name, key)) for name in arguments.families]
+    work = {name: partial(_compressed, dense, arguments, name, key) for name in arguments.families}
+    rows += [_kept_row(runs, name, key, make) for name, make in work.items()]
     return {
         "network": NETWORK,
         "recipe": facts.get("recipe"),
         **key,
-        "data": {"calibration": CALIBRATION, "train": "fashion-mnist:train", "images": TEST},
+        "data": {"calibration": CALIBRATION, "train": TRAIN, "images": TEST},
         "units": {"top1": "percent", "seconds": "seconds"},
         "rows": rows,
         "paper": PAPER,
     }
 
 
-def _kept(runs: Path, name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """The row ``name``, from its folder if it is finished; else ``make`` makes it and may keep its work there."""
+def _kept_row(runs: Path, name: str, key: Row, make: Callable[[Path], Row]) -> Row:
+    """The row ``name``, from its folder if finished, else from ``make``, which may keep work in that folder."""
     folder = _folder(runs, name, key)
-    path = folder / "row.json"
-    if not path.exists():
-        row = {"name": name, **make(folder), "date": datetime.now(UTC).isoformat(timespec="minutes")}
-        row |= {"machine": platform.machine(), "versions": {package: metadata.version(package) for package in PACKAGES}}
-        write_file(path, json.dumps(row, indent=1) + "\n")
-        print(f"{name}: {row['parameters']:,} parameters, top-1 {row['top1']:.2f} %", flush=True)
-    return dict(json.loads(path.read_text()))
+
+    def row() -> Row:
+        return {"name": name, **make(folder), "machine": platform.machine(), **made(*PACKAGES)}
+
+    found: Row = kept(folder / "row.json", row)
+    print(f"{name}: {found['parameters']:,} parameters, top-1 {found['top1']:.2f} %", flush=True)
+    return found
 
 
-def _folder(runs: Path, name: str, key: dict[str, Any]) -> Path:
-    """Where work is kept that ``key`` says all about."""
+def _folder(runs: Path, name: str, key: Row) -> Path:
+    """The folder of the work that ``key`` describes."""
     return runs / f"{name}-{digest_of(key)}"
 
 
@@ -121,23 +116,23 @@ class _Dense:
     """The dense network, and how everything is counted against it."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.hub = graph.load(module, input_shape=models.NETWORKS[NETWORK].input_shape)
+        self.hub = hub_of(NETWORK, module)
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
         self._norms = sum(parameter.numel() for norm in norms for parameter in norm.parameters())
         self.parameters = self.count(self.hub)
 
     def count(self, hub: Hub) -> int:
         """Parameters as the paper counts them: weights or factors, and all normalisations, folded in or not."""
-        return self._norms + sum(cost(layer)["parameters"] for layer in hub.layers())
+        return self._norms + sum(cost(layer).parameters for layer in hub.layers())
 
     def room(self, ratio: float) -> int:
         """What is left for the layers that are compressed when there are ``ratio`` times fewer parameters."""
         stays = sum(layer.dense_parameters for layer in self.hub.layers() if layer.name in DENSE)
         return int(self.parameters / ratio) - self._norms - stays
 
-    def row(self, hub: Hub, images: int) -> dict[str, Any]:
+    def row(self, hub: Hub, images: int) -> Row:
         """Costs and top-1 of a network."""
-        top1, size = file_top1(hub, images)
+        top1, size = hub_top1(hub, images)
         parameters, macs = self.count(hub), sum(executed_macs(hub, "onnx").values())
         return {
             "parameters": parameters,
@@ -148,37 +143,24 @@ class _Dense:
         }
 
 
-def _compressed(
-    dense: _Dense, arguments: argparse.Namespace, family: str, key: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def _compressed(dense: _Dense, arguments: argparse.Namespace, family: str, key: Row, folder: Path) -> Row:
     """A family's row: fitted to images, then trained."""
     fit = {name: key[name] for name in ("weights", "ratio", "calibration")}
-    hub, facts = _fitted(dense, arguments, family, _folder(arguments.runs, f"{family}-fitted", fit))
-    facts["top1_fitted"], _ = file_top1(hub, arguments.images)
+    before = _folder(arguments.runs, f"{family}-fitted", fit)
+    hub, facts = kept_network(before, "network", lambda: _fitted(dense, arguments, family, before))
+    facts["top1_fitted"], _ = hub_top1(hub, arguments.images)
     print(f"{family}: fitted, top-1 {facts['top1_fitted']:.2f} %", flush=True)
-    trained, outcome = transferred(
-        hub,
-        dense.hub,
-        images=arguments.train,
-        epochs=arguments.epochs,
-        rate=arguments.rate,
-        clip=arguments.clip,
-        folder=folder / "training",
-        identity={"family": family, **key},
-    )
-    trained.save(folder / "network.onnx", force=True)
+    how = Transfer(arguments.train, arguments.epochs, arguments.rate, arguments.clip)
+    after, outcome = transferred(hub, dense.hub, how, folder=folder / "training", identity={"family": family, **key})
+    after.save(folder / "network.onnx", force=True)
     seconds = {"seconds_training": round(outcome.seconds), "best_epoch": outcome.best_epoch}
-    return facts | seconds | dense.row(trained, arguments.images)
+    return facts | seconds | dense.row(after, arguments.images)
 
 
-def _fitted(dense: _Dense, arguments: argparse.Namespace, family: str, folder: Path) -> tuple[Hub, dict[str, Any]]:
-    """The compressed network before it is trained, from ``folder`` if it is there, and what is known of it."""
-    file, record = folder / "network.onnx", folder / "facts.json"
-    if record.exists():
-        return Hub.open(file), json.loads(record.read_text())
+def _fitted(dense: _Dense, arguments: argparse.Namespace, family: str, folder: Path) -> tuple[Hub, Row]:
+    """The compressed network before training, and facts of the fit; the plan is left in ``folder``."""
     start = time.perf_counter()
-    images = calibration_images(arguments.calibration)
-    data = [images[i : i + 32] for i in range(0, len(images), 32)]
+    data = calibration(arguments.calibration)
     plan = plan_by_shares(
         dense.hub,
         model=NETWORK,
@@ -187,16 +169,12 @@ def _fitted(dense: _Dense, arguments: argparse.Namespace, family: str, folder: P
         families=FAMILIES[family],
         data=data,
     )
-    made = apply_plan(dense.hub, plan, data=data)
+    fitted = apply_plan(dense.hub, plan, data=data)
     fields = ("shape", "rank", "error")
-    facts = {
-        "seconds_fit": round(time.perf_counter() - start),
-        "layers": {name: {k: row[k] for k in fields if k in row} for name, row in made.report["layers"].items()},
-    }
+    rows = {name: row.to_json() for name, row in fitted.report.layers.items()}
+    layers = {name: {k: row[k] for k in fields if k in row} for name, row in rows.items()}
     write_file(folder / "plan.toml", plan.to_toml(), force=True)
-    made.hub.save(file, force=True)
-    write_file(record, json.dumps(facts, indent=1) + "\n")
-    return made.hub, facts
+    return fitted.hub, {"seconds_fit": round(time.perf_counter() - start), "layers": layers}
 
 
 def _shares(hub: Hub) -> dict[str, float]:
@@ -205,12 +183,12 @@ def _shares(hub: Hub) -> dict[str, float]:
     return {name: CONVOLUTIONS * n / sum(sizes.values()) for name, n in sizes.items()} | FULLY_CONNECTED
 
 
-def table(result: dict[str, Any]) -> str:
-    """The networks as Markdown, with the paper's, and what they say about its claim."""
+def table(result: Record) -> str:
+    """The networks as Markdown, with the paper's, and a verdict on the paper's claim."""
     rows = {row["name"]: row for row in result["rows"]}
     dense = rows.pop("dense")
     setting = (
-        f"`{result['command']}`, {dense['date'][:10]}: network 2 of Garipov et al. (2016), six convolutions and three "
+        f"`{result['command']}`, {day(dense)}: network 2 of Garipov et al. (2016), six convolutions and three "
         f"fully connected layers, on Fashion-MNIST. Compressed networks are fitted to {result['calibration']:,} images "
         f"without labels, then trained for {result['epochs']} epochs with labels and the dense network as teacher, on "
         f"{result['train']:,} images. Top-1 is that of the ONNX file in ONNX Runtime on {result['images']:,} test "
@@ -226,8 +204,9 @@ def table(result: dict[str, Any]) -> str:
         "",
         setting,
         "",
-        "| network | parameters | ratio | MACs | file | top-1 before training | after | points lost |",
-        "|---|---|---|---|---|---|---|---|",
+        *tables.head(
+            ["network", "parameters", "ratio", "MACs", "file", "top-1 before training", "after", "points lost"]
+        ),
         _cells("dense", dense, "", ""),
     ]
     for name, row in rows.items():
@@ -246,10 +225,12 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _cells(name: str, row: dict[str, Any], before: str, lost: str) -> str:
+def _cells(name: str, row: Row, before: str, lost: str) -> str:
     costs = f"{row['parameters']:,} | {row['ratio']:.2f}x | {row['macs'] / 1e6:.1f} M | {row['bytes'] / 1e3:,.0f} kB"
     return f"| {name} | {costs} | {before} | {row['top1']:.2f} | {lost} |"
 
 
+EXPERIMENT = Experiment("tensorization", __doc__, "tensorization", measure, options, table)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(EXPERIMENT.main())

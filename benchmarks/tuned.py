@@ -1,13 +1,13 @@
-"""What 4x fewer multiply-accumulates are worth in time, with tuned forms: the record behind docs/tuned.md.
+"""What 4x fewer multiply-accumulates are worth in time, with tuned forms.
 
-    python benchmarks/tuned.py [--seconds 6] [--output benchmarks/results/tuned.json]
+    python -m benchmarks.tuned [--seconds 6]
 
 Two networks, each compressed 4x by several families (one by hand, 3.9x) without data, as values decide no time, tuned
 for one runtime at one thread, and exported dense, compressed with the default forms, and compressed with the tuned
 ones. The three files are measured twice, side by side: by the processor time of their thread, which does not count what
 other processes take, and by the clock on the wall with ``edgekron bench``'s code. On an idle machine both say the same.
-Every network, family and runtime is a line of its own in the record, written when it is done; an interrupted run goes
-on where it was.
+Each combination of network, family and runtime enters the record ``tuned`` as soon as it is measured, and an
+interrupted run goes on from there. The page is made of the record.
 
 *kept* is the speed-up by processor time over the ratio of multiply-accumulates. The goal is 0.9 on the residual network
 and 0.6 on the six convolutions, and no tuned file slower than its dense one.
@@ -16,27 +16,25 @@ and 0.6 on the six convolutions, and no tuned file slower than its dense one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import tempfile
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekron import models
+from benchmarks.common import table as tables
+from benchmarks.common.harness import Experiment, add_options
+from benchmarks.common.networks import trained
+from benchmarks.common.record import Place, Record, Row, day, made
+from benchmarks.common.variants import RUNTIMES, Variant, files_of
 from edgekron.compression.compressor import apply_plan
-from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tuning import FILL, checked, subjects_of_plan, tune, tuned_plan
 from edgekron.exporters.tuning.race import Race, pinned
 from edgekron.graph import Hub, load
 from edgekron.planning.plan import CompressionPlan, LayerPlan
-from edgekron.planning.survey import make_plan
+from edgekron.planning.survey import PlanOptions, make_plan
 from edgekron.runtimes import Interval, Measuring, bench
 from edgekron.runtimes.agent import environment
 
@@ -45,7 +43,7 @@ GOALS = {"resnet-128": 0.9, "sixconv": 0.6}
 METHODS = ("low-rank", "tucker")
 #: A Kronecker product of two small kernels in every convolution of 128 channels, by plan: the layer with most forms.
 PRODUCT = LayerPlan("kronecker", "f 4x32, c 4x32, h 1x3, w 1x3", (1,))
-EXPORTS: dict[str, Callable[..., Any]] = {"onnx": export_onnx, "tflite": export_tflite}
+PACKAGES = ("onnxruntime", "ai-edge-litert")
 
 
 class Block(nn.Module):
@@ -76,31 +74,53 @@ class ResNet128(nn.Module):
 def network(name: str) -> Hub:
     """The dense network."""
     if name == "sixconv":
-        return load(models.load(name), input_shape=models.NETWORKS[name].input_shape)
+        return trained(name)[1]
     torch.manual_seed(0)
     return load(ResNet128().eval(), input_shape=(3, 28, 28))
 
 
-def measured(name: str, method: str, target: str, seconds: float) -> dict[str, Any]:
+def options(parser: argparse.ArgumentParser) -> None:
+    """How long each file is timed."""
+    add_options(parser, "seconds", model=False, seconds=6.0)
+
+
+def measure(arguments: argparse.Namespace) -> Record:
+    """Every network, family and runtime that the record lacks."""
+    place = Place("tuned", arguments.output)
+    rows = place.earlier("rows")
+    methods = {name: (*METHODS, PRODUCT.method) if name == "resnet-128" else METHODS for name in GOALS}
+    for key in (f"{name}/{method}/{target}" for name in GOALS for method in methods[name] for target in RUNTIMES):
+        if key in rows:
+            continue
+        rows[key] = row = measured(*key.split("/"), seconds=arguments.seconds)
+        print(key, row["macs"], {k: row[k] for k in ("dense_ms", "default", "tuned", "kept")}, flush=True)
+        place.write(
+            made(*PACKAGES)
+            | {
+                "machine": environment.describe() | {"cores": os.cpu_count()},
+                "definition": "ratio: times as fast as the dense file; kept: ratio over the ratio of MACs asked for",
+                "rows": rows,
+            }
+        )
+    return place.read()
+
+
+def measured(name: str, method: str, target: str, seconds: float) -> Row:
     """Everything about one network and family on one runtime, tuned for it alone."""
     hub = network(name)
     if method == PRODUCT.method:
         plan = CompressionPlan(name, {layer.name: PRODUCT for layer in hub.layers() if layer.name.startswith("blocks")})
     else:
-        plan = make_plan(hub, model=name, ratios={"macs": RATIO}, method=method, fill=FILL[target])
+        plan = make_plan(hub, model=name, ratios={"macs": RATIO}, method=method, options=PlanOptions(fill=FILL[target]))
     subjects = subjects_of_plan(hub, plan, fitted=False)
     tuning = checked(tune(subjects, [target]), hub, subjects)
     tuned = tuned_plan(plan, tuning, subjects)
     compressed = {"default": apply_plan(hub, plan), "tuned": apply_plan(hub, tuned)}
-    macs = {key: one.report["totals"]["macs"]["ratio"] for key, one in compressed.items()}
-    row: dict[str, Any] = {"macs": macs, "tuning": tuning.to_json(), "layers": _layers(tuned)}
-    with tempfile.TemporaryDirectory() as folder:
-        files = {key: Path(folder) / f"{key}.{target}" for key in ("dense", *compressed)}
-        EXPORTS[target](hub, files["dense"])
-        for key, one in compressed.items():
-            EXPORTS[target](one.hub, files[key])
-        row |= _raced(list(files.values()), list(compressed))
-        row["wall"] = _benched(list(files.values()), list(compressed), seconds)
+    macs = {key: one.report.macs.ratio for key, one in compressed.items()}
+    row: Row = {"macs": macs, "tuning": tuning.to_json(), "layers": _layers(tuned)}
+    with files_of([Variant.of(one, {}) for one in (hub, *(one.hub for one in compressed.values()))], target) as files:
+        row |= _raced(files, list(compressed))
+        row["wall"] = _benched(files, list(compressed), seconds)
     row["kept"] = row["tuned"]["ratio"] / macs["default"]
     row["reached"] = row["kept"] >= GOALS[name]
     row["not_slower"] = row["tuned"]["interval"][1] >= 1.0
@@ -108,7 +128,7 @@ def measured(name: str, method: str, target: str, seconds: float) -> dict[str, A
 
 
 def _raced(files: list[Path], names: list[str]) -> dict[str, Any]:
-    """By the processor's time, in this process: what else the machine does is not in it."""
+    """By the processor's time, in this process: other work of the machine does not count."""
     with pinned(1):
         race = Race(files, threads=1)
         race.run(3, range(len(files)), 0.05)
@@ -137,31 +157,29 @@ def _layers(plan: CompressionPlan) -> dict[str, Any]:
     }
 
 
-def page(record: dict[str, Any]) -> str:
+def table(record: Record) -> str:
     """The record as a page of Markdown."""
     facts = record["machine"]
+    heads = ["network", "family", "x fewer MACs", "runtime", "dense ms", "default", "tuned", "kept", "goal"]
     lines = [
         "# Tuned forms",
         "",
-        f"What {RATIO:g}x fewer multiply-accumulates are worth at one thread: {facts['processor']} ({record['when']}).",
+        f"What {RATIO:g}x fewer multiply-accumulates are worth at one thread: {facts['processor']} ({day(record)}).",
         "Compressed without data and tuned layer by layer, as `edgekron compress ... --tune` does. *Kept* is the",
         "speed-up over the ratio of multiply-accumulates before tuning. In brackets: 95 % intervals of how many times",
         "as fast as the dense file. Times are the processor time of the one thread; the last column is by the clock on",
         "the wall, in processes of their own, and says the same where the machine has nothing else to do.",
-        "Written by `benchmarks/tuned.py`.",
+        "Written by `python -m benchmarks.tuned`.",
         "",
-        "| network | family | x fewer MACs | runtime | dense ms | default | tuned | kept | goal | tuned, by the wall |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        *tables.head([*heads, "tuned, by the wall"]),
     ]
     for key, one in record["rows"].items():
         name, method, target = key.split("/")
         runtime = one["tuning"]["machine"][target]
-        verdict = "reached" if one["reached"] else "missed"
-        lines.append(
-            f"| {name} | {method} | {one['macs']['default']:.2f} | {runtime['runtime']} {runtime['version']} | "
-            f"{one['dense_ms']:.3f} | {_times(one['default'])} | {_times(one['tuned'])} | {one['kept']:.2f} | "
-            f"{GOALS[name]:g} {verdict} | {_times(one['wall']['tuned'])} |"
-        )
+        cells = [name, method, f"{one['macs']['default']:.2f}", f"{runtime['runtime']} {runtime['version']}"]
+        cells += [f"{one['dense_ms']:.3f}", _times(one["default"]), _times(one["tuned"]), f"{one['kept']:.2f}"]
+        cells += [f"{GOALS[name]:g} {'reached' if one['reached'] else 'missed'}", _times(one["wall"]["tuned"])]
+        lines.append(tables.row(cells))
     slower = [key for key, row in record["rows"].items() if not row["not_slower"]]
     lines += ["", f"Tuned files slower than their dense ones: {', '.join(slower) or 'none'}.", ""]
     return "\n".join(lines)
@@ -172,33 +190,7 @@ def _times(found: dict[str, Any]) -> str:
     return f"{found['ratio']:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def main() -> None:
-    """Measures what the record lacks and writes it with its page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tuned.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/tuned.md"))
-    arguments = parser.parse_args()
-    rows: dict[str, Any] = {}
-    if arguments.output.exists():
-        rows = json.loads(arguments.output.read_text())["rows"]
-    for name in GOALS:
-        methods = (*METHODS, *([PRODUCT.method] if name == "resnet-128" else []))
-        for key in (f"{name}/{method}/{target}" for method in methods for target in EXPORTS):
-            if key in rows:
-                continue
-            rows[key] = row = measured(*key.split("/"), seconds=arguments.seconds)
-            print(key, row["macs"], {k: row[k] for k in ("dense_ms", "default", "tuned", "kept")}, flush=True)
-            record = {
-                "when": f"{datetime.now(UTC):%Y-%m-%d}",
-                "machine": environment.describe() | {"cores": os.cpu_count()},
-                "versions": {package: version(package) for package in ("edgekron", "onnxruntime", "ai-edge-litert")},
-                "definition": "ratio: times as fast as the dense file; kept: ratio over the ratio of MACs asked for",
-                "rows": rows,
-            }
-            arguments.output.write_text(json.dumps(record, indent=1) + "\n")
-            arguments.page.write_text(page(record))
-
+EXPERIMENT = Experiment("tuned", __doc__, "tuned", measure, options, table)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(EXPERIMENT.main())

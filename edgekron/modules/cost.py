@@ -16,14 +16,14 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModuleCost:
     """Parameters and multiply-accumulates of a module, as ``DEFINITIONS`` says."""
 
     parameters: int
     macs: int
 
 
-def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> ModuleCost:
     """Counts a module of Conv2d and Linear layers for one input [C, H, W] without computing anything.
 
     The module is moved to torch's meta device and is of no use afterwards.
@@ -41,4 +41,4 @@ def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
             layer.register_forward_hook(add)
     with torch.no_grad():
         meta(torch.zeros(1, *input_shape, device="meta"))
-    return Cost(sum(p.numel() for p in meta.parameters()), total)
+    return ModuleCost(sum(p.numel() for p in meta.parameters()), total)

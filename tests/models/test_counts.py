@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from edgekron.models import NETWORKS, build
-from edgekron.modules.cost import Cost, module_cost
+from edgekron.modules.cost import ModuleCost, module_cost
 
 # name, options, parameters, multiply-accumulates in millions, and the decimals these are known to
 COUNTS = [
@@ -88,13 +88,13 @@ def test_fully_connected_layers_take_the_size_of_the_images():
 @pytest.mark.parametrize(
     ("layer", "shape", "cost"),
     [
-        (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), Cost(8 * 27 + 8, 8 * 27 * 120)),
-        (nn.Conv2d(6, 8, (1, 3), stride=2, groups=2, bias=False), (6, 10, 13), Cost(8 * 9, 8 * 9 * 5 * 6)),
-        (nn.Conv2d(4, 4, 3, dilation=2, groups=4), (4, 9, 9), Cost(4 * 9 + 4, 4 * 9 * 25)),
-        (nn.Linear(20, 7), (20,), Cost(147, 140)),
+        (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), ModuleCost(8 * 27 + 8, 8 * 27 * 120)),
+        (nn.Conv2d(6, 8, (1, 3), stride=2, groups=2, bias=False), (6, 10, 13), ModuleCost(8 * 9, 8 * 9 * 5 * 6)),
+        (nn.Conv2d(4, 4, 3, dilation=2, groups=4), (4, 9, 9), ModuleCost(4 * 9 + 4, 4 * 9 * 25)),
+        (nn.Linear(20, 7), (20,), ModuleCost(147, 140)),
         # A fully connected layer applied at 5 places counts 5 times.
-        (nn.Linear(20, 7), (5, 20), Cost(147, 700)),
-        (nn.BatchNorm2d(4), (4, 9, 9), Cost(8, 0)),
+        (nn.Linear(20, 7), (5, 20), ModuleCost(147, 700)),
+        (nn.BatchNorm2d(4), (4, 9, 9), ModuleCost(8, 0)),
     ],
 )
 def test_cost_of_one_layer_by_hand(layer, shape, cost):

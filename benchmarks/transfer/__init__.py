@@ -1,0 +1,1 @@
+"""What each step wins back, from decomposing weights to knowledge transfer: ``python -m benchmarks.transfer MODEL``."""
