@@ -23,8 +23,9 @@ import numpy as np
 from publishing import CALIBRATION, TEST, publish, trained
 
 from edgekron.compression.compressor import compress
+from edgekron.exporters import ExportSettings, export
 from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.quantize import DTYPES, Quantization, export
+from edgekron.exporters.quantize import DTYPES, Quantization
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.verify.compare import difference
 from edgekron.graph import Hub
@@ -130,7 +131,7 @@ def _gains(
         reference = _outputs(path, test)
         row: dict[str, Any] = {"family": family, "ratio": FAMILY_RATIO}
         for key, rebalanced in (("as_they_are", False), ("rebalanced", True)):
-            export(hub, path, Quantization("int8", ranges, rebalanced=rebalanced), force=True)
+            export(hub, path, ExportSettings(Quantization("int8", ranges, rebalanced=rebalanced)), force=True)
             found = difference("", "", reference, _outputs(path, test))
             row[key] = {"sqnr_db": found.sqnr_db, "agreement": 100 * (found.agreement or 0.0)}
         rows.append(row)
@@ -149,7 +150,8 @@ def _files(
         for dtype in DTYPES[1:]:
             for rebalanced in (True, False) if (network, dtype) == ("compressed", "int8") else (True,):
                 path = folder / f"{network}-{dtype}{'' if rebalanced else '-plain'}.{target}"
-                export(hub, path, Quantization(dtype, ranges if dtype == "int8" else (), rebalanced=rebalanced))
+                how = Quantization(dtype, ranges if dtype == "int8" else (), rebalanced=rebalanced)
+                export(hub, path, ExportSettings(how))
                 made[path] = (network, dtype, rebalanced)
     return made
 

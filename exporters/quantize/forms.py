@@ -13,6 +13,8 @@ from edgekron.algebra import Stage
 from edgekron.algebra.lowering import default_forms
 from edgekron.graph import Factorized, Hub
 
+from .types import computes_in_integers
+
 
 def forms_of(hub: Hub, target: str, dtype: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """(forms of every factorized layer by name, one sentence for each layer whose planned forms were replaced).
@@ -21,7 +23,7 @@ def forms_of(hub: Hub, target: str, dtype: str) -> tuple[dict[str, tuple[str, ..
     """
     chosen: dict[str, tuple[str, ...]] = {}
     notices = []
-    integers = dtype == "int8" or (dtype == "int8-dynamic" and target == "tflite")
+    integers = computes_in_integers(dtype, target)
     for layer in hub.layers():
         if layer.factorized is None:
             continue

@@ -31,7 +31,7 @@ class Quantization:
     together.
     """
 
-    dtype: str
+    dtype: str = "float32"
     images: Sequence[np.ndarray] = ()
     integer_io: bool = False
     rebalanced: bool = True
@@ -45,6 +45,11 @@ class Quantization:
             raise UserError("--dtype int8 needs calibration images for the ranges of its activations; give --data.")
         if not all(np.isfinite(batch).all() for batch in self.images):
             raise UserError("the calibration images contain NaN or infinite values; give others.")
+
+
+def computes_in_integers(dtype: str, target: str) -> bool:
+    """Whether layers of a ``target`` file ("onnx" or "tflite") multiply integers; others only store smaller weights."""
+    return dtype == "int8" or (dtype == "int8-dynamic" and target == "tflite")
 
 
 def pieces(images: Sequence[np.ndarray], at_once: int, *, exactly: bool) -> Iterator[np.ndarray]:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.algebra import StructureError
 from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
+from edgekron.errors import UserError
 from edgekron.graph.nodes import add_initializer, conv_attributes, conv_transpose_attributes
 
 if TYPE_CHECKING:
@@ -51,6 +53,17 @@ def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, ste
     return renderer.finish()
 
 
+def lowered(factorized: Factorized, forms: Sequence[str] | None = None) -> tuple[Step, ...]:
+    """The steps of a layer in ONNX: in ``forms``, else its own for "onnx", else the defaults.
+
+    Raises ``UserError`` for a form that is unknown or not exact for its stage.
+    """
+    try:
+        return factorized.steps("onnx", forms)
+    except StructureError as error:
+        raise UserError(f"layer {factorized.layer}: {error}") from error
+
+
 def depends_on_size(steps: Sequence[Step]) -> bool:
     """Whether the nodes of a convolution's steps are exact for one height and width alone: whether any reshapes."""
     return any(isinstance(step, Shuffle | MatMul) or getattr(step, "fold", 1) > 1 for step in steps)
@@ -77,9 +90,7 @@ class _Renderer:
         self.view = (*(step.shape[axis] for axis in step.order), *pixels)
 
     def convolve(self, step: Conv) -> None:
-        bias = []
-        if step.bias is not None:
-            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        bias = [] if step.bias is None else [self._bias(step.bias)]
         channels = self.channels // step.fold
         outputs = step.weight.shape[0]
         if self.linear and step.groups == 1:
@@ -98,9 +109,7 @@ class _Renderer:
         self.channels = outputs * step.fold
 
     def convolve_transposed(self, step: ConvTranspose) -> None:
-        bias = []
-        if step.bias is not None:
-            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        bias = [] if step.bias is None else [self._bias(step.bias)]
         window = (step.weight.shape[2], step.weight.shape[3])
         self._reshape((self.channels // step.fold, *self.size))
         attributes = conv_transpose_attributes(step.geometry, step.groups, window)
@@ -120,8 +129,7 @@ class _Renderer:
 
     def add_bias(self, step: Bias) -> None:
         self._reshape(self._natural())
-        vector = step.order.apply(self._bias()).reshape([-1] + [1] * (len(self.view) - 1))
-        self._append("Add", [self.value, add_initializer(self.graph, f"{self.factorized.layer}.bias", vector)])
+        self._append("Add", [self.value, self._bias(step.order, trailing=len(self.view) - 1)])
 
     def finish(self) -> list[ir.Node]:
         self._reshape(self._natural())
@@ -130,10 +138,12 @@ class _Renderer:
     def _natural(self) -> tuple[int, ...]:
         return (self.channels,) if self.linear else (self.channels, *self.size)
 
-    def _bias(self) -> np.ndarray:
+    def _bias(self, order: Shuffle, trailing: int = 0) -> ir.Value:
+        """The layer's bias in ``order``, with ``trailing`` axes of size one behind."""
         if self.factorized.bias is None:
             raise AssertionError(f"the steps of layer {self.factorized.layer} add a bias it does not have")
-        return self.factorized.bias
+        vector = order.apply(self.factorized.bias).reshape(-1, *(1,) * trailing)
+        return add_initializer(self.graph, f"{self.factorized.layer}.bias", vector)
 
     def _append(self, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()) -> None:
         name = f"{self.factorized.layer}.{len(self.nodes)}.{op_type}"
