@@ -4,15 +4,16 @@
     plan = tuned_plan(plan, tuning)
 
 ``subject`` says what a layer is, ``candidates`` what it could be, ``surroundings`` in what company it is measured,
-``race`` and ``layer`` measure, ``cache`` remembers, ``results`` chooses, ``network`` checks the whole, ``apply`` writes
-plans and hubs.
+``race`` and ``layer`` measure, ``cache`` remembers, ``results`` chooses, ``network`` checks the whole network,
+``outcome`` is the evidence, ``apply`` writes plans and hubs.
 """
 
 from .apply import tuned_compression, tuned_plan
 from .candidates import FILL
 from .network import checked
+from .outcome import Tuning
 from .subject import Subject, subjects_of_hub, subjects_of_plan
-from .tuner import Tuning, targets_of, tune
+from .tuner import targets_of, tune
 
 __all__ = [
     "FILL",

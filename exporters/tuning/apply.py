@@ -8,7 +8,6 @@ for one runtime alone to have its dense layers exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,8 @@ from .results import Choice, Result, Trial
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
+    from .outcome import Conditions, Tuning
     from .subject import Subject
-    from .tuner import Tuning
 
 
 def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -> CompressionPlan:
@@ -69,7 +68,7 @@ def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject],
 def _line(line: LayerPlan, subject: Subject, tuning: Tuning) -> LayerPlan:
     choice = tuning.choices[subject.name]
     measured = {
-        target: _sentence(result, choice, target, tuning.machine[target])
+        target: _sentence(result, choice, target, tuning.conditions[target])
         for target, result in tuning.results[subject.name].items()
     }
     if choice.dense:
@@ -87,10 +86,10 @@ def _forms(subject: Subject, choice: Choice) -> dict[str, tuple[str, ...]]:
     return others | choice.forms
 
 
-def _sentence(result: Result, choice: Choice, target: str, machine: Mapping[str, Any]) -> str:
+def _sentence(result: Result, choice: Choice, target: str, conditions: Conditions) -> str:
     trial = choice.trials[target]
-    where = f"{machine['runtime']} {machine['version']}, {machine['type']}, threads: {machine['threads']}"
-    where += f", {machine['processor']}"
+    where = f"{conditions.runtime} {conditions.version}, {conditions.type}, threads: {conditions.threads}"
+    where += f", {conditions.processor}"
     if trial is not None:
         return f"{1e3 * trial.seconds:.3g} ms, {_times(trial)}, {where}"
     best = result.finalists[0]

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: Raised whenever a measurement is made in another way.
 FORMAT = 1
 
-Key = Mapping[str, Any]
+Key = Mapping[str, object]
 T = TypeVar("T")
 
 
@@ -59,7 +59,7 @@ def read(key: Key, parse: Callable[[Any], T]) -> T | None:
         return None
 
 
-def write(key: Key, result: Mapping[str, Any]) -> None:
+def write(key: Key, result: Mapping[str, object]) -> None:
     """Keeps a measurement, plain data; where the folder cannot be written, it is made again next time."""
     text = json.dumps({"key": dict(key), "result": dict(result)}, indent=1)
     try:

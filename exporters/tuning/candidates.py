@@ -39,7 +39,7 @@ _TOUCH, _MOVE = 10, 50
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FormCandidate:
     """A contraction order and a form for each of its stages."""
 
     order: tuple[int, ...]
@@ -49,18 +49,18 @@ class Candidate:
         return "+".join(self.forms)
 
 
-def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[Candidate]:
+def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[FormCandidate]:
     """At most ``limit`` different ways for ``target`` ("onnx" or "tflite"), what the layer does now first."""
     stages = subject.network.stages(subject.order, subject.geometry)
     defaults = default_forms(stages, target)
-    present = Candidate(subject.order, tuple(subject.forms.get(target, defaults)))
-    found: dict[tuple[Step, ...], Candidate] = {}
-    for one in (present, Candidate(subject.order, defaults)):
+    present = FormCandidate(subject.order, tuple(subject.forms.get(target, defaults)))
+    found: dict[tuple[Step, ...], FormCandidate] = {}
+    for one in (present, FormCandidate(subject.order, defaults)):
         found.setdefault(_steps(subject, one), one)
     fixed = len(found)
     for order in _orders(subject):
         for forms in _forms(subject.network.stages(order, subject.geometry), target):
-            one = Candidate(order, forms)
+            one = FormCandidate(order, forms)
             found.setdefault(_steps(subject, one), one)
     ranked = sorted(list(found)[fixed:], key=lambda steps: _estimate(steps, subject, target))
     return [found[steps] for steps in [*list(found)[:fixed], *ranked][:limit]]
@@ -86,7 +86,7 @@ def _forms(stages: Sequence[Stage], target: str) -> Iterator[tuple[str, ...]]:
         yield tuple(min(forms, key=wishes.index) for forms in valid)
 
 
-def _steps(subject: Subject, candidate: Candidate) -> tuple[Step, ...]:
+def _steps(subject: Subject, candidate: FormCandidate) -> tuple[Step, ...]:
     return lower(subject.network, candidate.order, subject.geometry, candidate.forms, bias=subject.bias)
 
 

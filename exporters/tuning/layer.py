@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekron.errors import UserError
-from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.tflite import export_tflite
+from edgekron.exporters.export import ExportSettings, export
 
-from .candidates import Candidate, candidates
+from .candidates import FormCandidate, candidates
 from .race import Race
 from .results import DENSE, Result, Trial
 from .surroundings import LAYER, one_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from edgekron.graph import Hub
 
     from .subject import Subject
 
@@ -40,14 +37,6 @@ _NOT_FAR = 0.8
 _SAME = 1e-3
 
 
-def export(hub: Hub, path: Path, forms: dict[str, tuple[str, ...]] | None = None) -> None:
-    """Writes the hub in the format of the path's ending."""
-    if path.suffix == ".onnx":
-        export_onnx(hub, path, forms=forms)
-    else:
-        export_tflite(hub, path, forms=forms)
-
-
 def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
     """Times of the dense layer and of every candidate on the runtime of ``target``.
 
@@ -56,9 +45,10 @@ def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
     ways = candidates(subject, target)
     with tempfile.TemporaryDirectory(prefix="edgekron-tune-") as name:
         files = [Path(name) / f"{index}.{target}" for index in range(len(ways) + 1)]
-        export(one_layer(subject), files[0], {LAYER: DENSE})
+        export(one_layer(subject), files[0], ExportSettings(forms={LAYER: DENSE}))
         for way, file in zip(ways, files[1:], strict=True):
-            export(one_layer(replace(subject, order=way.order, forms={})), file, {LAYER: way.forms})
+            reordered = replace(subject, order=way.order, forms={})
+            export(one_layer(reordered), file, ExportSettings(forms={LAYER: way.forms}))
         race = Race(files, threads=threads)
         try:
             _check(subject, target, ways, race.outputs())
@@ -88,11 +78,11 @@ def finalists(heats: Sequence[tuple[tuple[int, ...], float]]) -> list[int]:
     return chosen
 
 
-def _trial(race: Race, way: Candidate, index: int, rounds: int) -> Trial:
+def _trial(race: Race, way: FormCandidate, index: int, rounds: int) -> Trial:
     return Trial(way, race.seconds(index, rounds), race.ratio(0, index, rounds), rounds)
 
 
-def _check(subject: Subject, target: str, ways: Sequence[Candidate], outputs: Sequence[np.ndarray]) -> None:
+def _check(subject: Subject, target: str, ways: Sequence[FormCandidate], outputs: Sequence[np.ndarray]) -> None:
     reference = outputs[0]
     allowed = _SAME * float(np.abs(reference).max())
     for way, output in zip(ways, outputs[1:], strict=True):

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from edgekron.runtimes.statistics import Interval, speedup
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgekron.runtimes.agent.backends.session import Description
 
 #: A turn lasts about this many seconds, and is at least this many inferences.
 TURN = 0.012
@@ -54,9 +56,9 @@ class Race:
         """The first output of every file."""
         return [session.run(x)[0].copy() for session, x in zip(self._sessions, self._inputs, strict=True)]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Description:
         """Runtime, version and threads, as the first session tells them."""
-        return dict(self._sessions[0].describe())
+        return self._sessions[0].describe()
 
     def run(self, count: int, indices: Iterable[int], seconds: float | None = None) -> None:
         """``count`` rounds among the files ``indices``, in turns of ``seconds``, ``TURN`` unless given.

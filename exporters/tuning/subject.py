@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Subject:
         """(h, w) of the layer's output."""
         return self.geometry.output_size(self.size, self.network.kernel_shape[2:])
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """All that decides its speed, as plain data; its name and its present forms do not."""
         return {
             "kind": self.kind,
