@@ -12,15 +12,14 @@ import onnx_ir as ir
 from edgekron.errors import UserError
 from edgekron.graph.factorized import is_factorized, read_node
 
-from . import operators as _operators  # noqa: F401  fills the table of translators
 from .factorized import factorized
 from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .gelu import join_gelu
 from .layout import Value, standard
+from .operators import TRANSLATORS
 from .program import Program, Tensor
-from .registry import TRANSLATORS
 from .translation import Call, Translation, UnsupportedError, describe, layer_name, used
 from .unstride import unstride
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from edgekron.algebra import Geometry, StructureError
 from edgekron.algebra.lowering import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step
 from edgekron.graph.factorized import Factorized, read_node
 
-from .convolution import convolve
+from .convolution import Filters, convolve
 from .layout import NHWC
 from .operators.linear import fully_connected
 from .program import Program, Tensor
@@ -55,17 +56,7 @@ def _conv(program: Program, x: Tensor, steps: Sequence[Step], layer: Factorized,
             case Shuffle():
                 x = shuffle(program, x, step, at)
             case Conv():
-                x = convolve(
-                    program,
-                    x,
-                    step.weight.evaluate(layer.tensors),
-                    None if step.bias is None else _ordered(step.bias, layer),
-                    step.geometry,
-                    groups=step.groups,
-                    name=at,
-                    kernel_name=_weight_name(layer, step.weight.factors),
-                    fold=step.fold,
-                )
+                x = convolve(program, x, _filters(step, layer), step.geometry, at, fold=step.fold)
             case ConvTranspose():
                 x = _spread(program, x, step, layer, at)
             case Bias():
@@ -78,23 +69,21 @@ def _conv(program: Program, x: Tensor, steps: Sequence[Step], layer: Factorized,
 def _spread(program: Program, x: Tensor, step: ConvTranspose, layer: Factorized, name: str) -> Tensor:
     """A transposed convolution: groups as zeros in a kernel for all channels, slices as a fold into the width."""
     n, height, width, channels = x.shape
-    kernel = _for_all_channels(step.weight.evaluate(layer.tensors), step.groups)
+    filters = _filters(step, layer)
+    kernel = _for_all_channels(filters.kernel, step.groups)
     window, geometry, fold = (kernel.shape[2], kernel.shape[3]), step.geometry, step.fold
     (top, below), (left, right) = geometry.crop(window)
     y = transpose_convolve(
         program,
         program.reshape(x, (n, height, width * fold, channels // fold), f"{name}/folded"),
-        kernel,
-        None if step.bias is None else _ordered(step.bias, layer),
+        replace(filters, kernel=kernel, groups=1),
         Geometry(
             geometry.upsample,
             (geometry.dilation[0], geometry.dilation[1] * fold),
             ((top, max(below, 0)), (left * fold, max(right, 0) * fold)),
         ),
         (max(-below, 0), max(-right, 0) * fold),
-        groups=1,
-        name=name,
-        kernel_name=_weight_name(layer, step.weight.factors),
+        name,
     )
     height, width = geometry.output_size((height, width), window)
     return program.reshape(y, (n, height, width, kernel.shape[1] * fold), name)
@@ -117,10 +106,7 @@ def _linear(call: Call, x: Tensor, steps: Sequence[Step], layer: Factorized) -> 
             case Shuffle():
                 x = shuffle(program, x, step, at)
             case Conv():
-                weight = step.weight.evaluate(layer.tensors)
-                bias = None if step.bias is None else _ordered(step.bias, layer)
-                name = _weight_name(layer, step.weight.factors)
-                x = _product(program, x, step, weight, bias, at, name)
+                x = _product(program, x, step, _filters(step, layer), at)
             case Bias():
                 x = _add(program, x, step, layer, at)
             case MatMul() | ConvTranspose():
@@ -128,34 +114,17 @@ def _linear(call: Call, x: Tensor, steps: Sequence[Step], layer: Factorized) -> 
     return x
 
 
-def _product(
-    program: Program,
-    x: Tensor,
-    step: Conv,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
-    name: str,
-    weight_name: str,
-) -> Tensor:
+def _product(program: Program, x: Tensor, step: Conv, filters: Filters, name: str) -> Tensor:
     """A pointwise convolution on [rows, channels]: slices become rows, groups a grouped convolution of one pixel."""
     rows, channels = x.shape
+    weight = filters.kernel
     outputs = step.fold * weight.shape[0]
     if step.groups > 1:
         image = program.reshape(x, (rows, 1, 1, channels), f"{name}/image")
-        image = convolve(
-            program,
-            image,
-            weight,
-            bias,
-            step.geometry,
-            groups=step.groups,
-            name=f"{name}/grouped",
-            kernel_name=weight_name,
-            fold=step.fold,
-        )
+        image = convolve(program, image, filters, step.geometry, f"{name}/grouped", fold=step.fold)
         return program.reshape(image, (rows, outputs), name)
     x = program.reshape(x, (rows * step.fold, channels // step.fold), f"{name}/rows")
-    y = fully_connected(program, x, weight.reshape(weight.shape[:2]), bias, f"{name}/product", weight_name)
+    y = fully_connected(program, x, weight.reshape(weight.shape[:2]), filters.bias, f"{name}/product", filters.name)
     return program.reshape(y, (rows, outputs), name)
 
 
@@ -194,5 +163,8 @@ def _ordered(order: Shuffle, layer: Factorized) -> np.ndarray:
     return np.ascontiguousarray(vector)
 
 
-def _weight_name(layer: Factorized, factors: Sequence[int]) -> str:
-    return ".".join([layer.layer, *(f"factor{i}" for i in factors)])
+def _filters(step: Conv | ConvTranspose, layer: Factorized) -> Filters:
+    """A step's constants; the kernel has the names of the factors that it is made of."""
+    name = ".".join([layer.layer, *(f"factor{i}" for i in step.weight.factors)])
+    bias = None if step.bias is None else _ordered(step.bias, layer)
+    return Filters(step.weight.evaluate(layer.tensors), name, bias, step.groups)

@@ -9,11 +9,10 @@ Numbers among the operands become constants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from .program import Tensor
+from .program import DType, Option, Tensor
 from .translation import Call
 
 
@@ -23,7 +22,7 @@ class Formula:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def __call__(self, code: str, *operands: Tensor | float, dtype: Any = None, **options: Any) -> Tensor:
+    def __call__(self, code: str, *operands: Tensor | float, dtype: DType | None = None, **options: Option) -> Tensor:
         """One operator on operands that broadcast; its result is named by the node and the operator."""
         name = f"{self._call.name}/{code.lower()}"
         tensors = [x if isinstance(x, Tensor) else self.number(x) for x in operands]

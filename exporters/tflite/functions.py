@@ -16,6 +16,8 @@ from onnx import helper, inliner, numpy_helper
 from .registry import TRANSLATORS
 from .translation import Translation, UnsupportedError, describe, used
 
+#: Attributes of a schema that say whether it has a body, a fixed one or one that depends on the node.
+_BODIES = ("has_function", "has_context_dependent_function")
 _TYPES = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "b": onnx.TensorProto.BOOL}
 
 
@@ -82,7 +84,7 @@ def has_body(operator: str, opset: int) -> bool:
         schema = onnx.defs.get_schema(operator, opset)
     except onnx.defs.SchemaError:
         return False
-    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
+    return any(getattr(schema, name) for name in _BODIES)
 
 
 def _inlined(translation: Translation, node: ir.Node) -> onnx.ModelProto:

@@ -72,7 +72,7 @@ def _arithmetic_before(x: Tensor, writers: dict[Tensor, Operator], readers: Coun
 
 
 def _activation(operator: Operator) -> str | None:
-    name = operator.options.get("fusedActivationFunction", "NONE")
+    name = str(operator.options.get("fusedActivationFunction", "NONE"))
     return None if name == "NONE" else name
 
 

@@ -18,7 +18,10 @@ from onnxscript.rewriter import pattern
 #: How far a constant of the network may be from the number it stands for: float32's own rounding.
 _ROUNDING = 1e-6
 
-_Spelling = Callable[[Any, Any], Any]
+_Builder = pattern.OpsetPatternBuilder
+#: From x to its quotient by the root of two; from x and one more than the error function to their product.
+_Argument = Callable[[_Builder, pattern.Var], object]
+_Product = Callable[[_Builder, pattern.Var, object], object]
 
 
 def join_gelu(model: ir.Model) -> ir.Model:
@@ -32,27 +35,26 @@ def join_gelu(model: ir.Model) -> ir.Model:
     return joined
 
 
-def _number(value: float) -> Any:
+def _number(value: float) -> pattern.Constant:
     return pattern.Constant(value, rel_tol=_ROUNDING)
 
 
-#: x over the root of two, and the product of x, a half, and one more than the error function.
-_ARGUMENTS: tuple[_Spelling, ...] = (
+_ARGUMENTS: tuple[_Argument, ...] = (
     lambda op, x: op.Div(x, _number(math.sqrt(2))),
     lambda op, x: op.Mul(x, _number(math.sqrt(0.5))),
 )
-_PRODUCTS: tuple[Callable[[Any, Any, Any], Any], ...] = (
+_PRODUCTS: tuple[_Product, ...] = (
     lambda op, x, e: op.Mul(op.Mul(x, e), _number(0.5)),
     lambda op, x, e: op.Mul(x, op.Mul(e, _number(0.5))),
     lambda op, x, e: op.Mul(op.Mul(x, _number(0.5)), e),
 )
 
 
-def _rule(argument: _Spelling, product: Callable[[Any, Any, Any], Any]) -> pattern.RewriteRule:
-    def spelling(op: Any, x: Any) -> Any:
+def _rule(argument: _Argument, product: _Product) -> pattern.RewriteRule:
+    def spelling(op: _Builder, x: pattern.Var) -> object:
         return product(op, x, op.Add(op.Erf(argument(op, x)), _number(1.0)))
 
-    def gelu(op: Any, x: Any) -> Any:
+    def gelu(op: Any, x: ir.Value) -> ir.Value:
         return op.Gelu(x)
 
     return pattern.RewriteRule(spelling, gelu)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .layout import NHWC, Order, Value, arrange_constant, free, reshape
-from .program import Tensor
+from .program import DType, Tensor
 from .translation import FLOATS, Call
 
 
@@ -40,7 +40,7 @@ def finish(call: Call, y: Tensor, order: Order) -> None:
     call.finish(call.program.reshape(y, shape, f"{call.name}/full"), order)
 
 
-def broadcast(call: Call, code: str, tensors: Sequence[Tensor], dtype: np.dtype[np.generic] | None = None) -> Tensor:
+def broadcast(call: Call, code: str, tensors: Sequence[Tensor], dtype: DType | None = None) -> Tensor:
     """One operator on tensors that broadcast with each other."""
     shape = np.broadcast_shapes(*(t.shape for t in tensors))
     return call.program.emit(code, tensors, shape, call.name, dtype=dtype)

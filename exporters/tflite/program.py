@@ -12,18 +12,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 Shape = tuple[int, ...]
-
+DType = np.dtype[np.generic]
+#: The value of a field of an operator's options table.
+Option = str | float | bool | Sequence[int]
 
 FLOAT, INTEGER, BOOLEAN = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
-_TYPE_NAMES = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
+_TYPE_NAMES: dict[DType, str] = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
 
 
-def type_name(dtype: np.dtype[Any]) -> str:
+def type_name(dtype: DType) -> str:
     """What the schema calls the type of a tensor."""
     return _TYPE_NAMES[dtype]
 
@@ -37,7 +39,7 @@ class Tensor:
     name: str
     shape: Shape
     data: np.ndarray | None = None
-    dtype: np.dtype[Any] = FLOAT
+    dtype: DType = FLOAT
 
     def __post_init__(self) -> None:
         if self.data is not None:
@@ -51,7 +53,7 @@ class Operator:
     code: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -70,15 +72,15 @@ class Program:
         shape: Sequence[int],
         name: str,
         *,
-        dtype: np.dtype[Any] | None = None,
-        **options: Any,
+        dtype: DType | None = None,
+        **options: Option,
     ) -> Tensor:
         """Appends an operator with one output of ``shape``, of its first input's type unless said, and returns it."""
         output = Tensor(name, tuple(int(n) for n in shape), dtype=dtype or inputs[0].dtype)
         self.append(code, inputs, [output], **options)
         return output
 
-    def append(self, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: Any) -> None:
+    def append(self, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: Option) -> None:
         """Appends an operator that writes new tensors."""
         operator = Operator(code, list(inputs), list(outputs), options)
         self.operators.append(operator)
@@ -97,7 +99,7 @@ class Program:
         """A constant tensor: float32, int32 (shapes and axes among them) or bool."""
         return Tensor(name, tuple(data.shape), np.ascontiguousarray(data))
 
-    def integers(self, name: str, values: Any) -> Tensor:
+    def integers(self, name: str, values: npt.ArrayLike) -> Tensor:
         """A constant int32 tensor."""
         return self.constant(name, np.asarray(values, dtype=np.int32))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -28,11 +27,11 @@ _SIZES = {
 class Contents:
     """The tables of one file."""
 
-    model: Any
+    model: schema.ModelT
     data: bytes
 
     @property
-    def graph(self) -> Any:
+    def graph(self) -> schema.SubGraphT:
         """The only subgraph."""
         return self.model.subgraphs[0]
 

@@ -17,10 +17,9 @@ from types import FunctionType
 
 import onnx
 
-from . import operators as _operators  # noqa: F401  fills the table of translators
 from .folding import SHAPES
 from .functions import has_body
-from .registry import TRANSLATORS
+from .operators import TRANSLATORS
 
 _PACKAGE = "edgekron.exporters.tflite"
 #: Operators of constants and shapes, which are computed when the network is exported.
@@ -134,12 +133,10 @@ def _text(node: ast.expr) -> str:
 
 def _made_of_known(schemas: dict[str, onnx.defs.OpSchema], name: str) -> bool:
     """Whether every operator of a body that depends on nothing has a translator, or such a body of its own."""
-    schema = schemas[name]
     if name in TRANSLATORS or name in _FOLDED:
         return True
-    if not schema.has_function:  # type: ignore[attr-defined]
-        return False
-    return all(_made_of_known(schemas, node.op_type) for node in schema.function_body.node)
+    body = schemas[name].function_body.node
+    return bool(body) and all(_made_of_known(schemas, node.op_type) for node in body)
 
 
 def _cell(text: str) -> str:

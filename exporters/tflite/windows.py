@@ -75,6 +75,11 @@ def place(h: Axis, w: Axis) -> Placement:
         return Placement("VALID", ((0, 0), (0, 0)))
     if h.same and w.same:
         return Placement("SAME", ((0, 0), (0, 0)))
+    return padded(h, w)
+
+
+def padded(h: Axis, w: Axis) -> Placement:
+    """VALID windows over an input with all the explicit padding that the windows reach."""
     return Placement("VALID", ((h.before, h.needed), (w.before, w.needed)))
 
 

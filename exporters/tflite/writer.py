@@ -8,8 +8,8 @@ names of the inputs and outputs. The same program always gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version as package_version
-from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -80,10 +80,14 @@ _ENUMERATIONS = {
 }
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose bytes are aligned; the generated code aligns them to one byte."""
+class _AlignedBuffer:
+    """A ``schema.BufferT`` whose bytes are aligned; the generated code aligns them to one byte."""
 
-    def Pack(self, builder: Any) -> Any:  # noqa: N802  the generated code's name
+    def __init__(self, data: np.ndarray | None = None) -> None:
+        self.data = data
+
+    def pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer; gives its place."""
         vector = None
         if self.data is not None:
             data = self.data
@@ -96,14 +100,17 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
             schema.BufferAddData(builder, vector)
         return schema.BufferEnd(builder)
 
+    #: The name by which the generated code calls it.
+    Pack = pack
+
 
 class _Tables:
     """The file's shared tables: buffers without duplicates, tensors, operator codes."""
 
     def __init__(self) -> None:
         self.buffers = [_AlignedBuffer()]
-        self.tensors: list[Any] = []
-        self.codes: list[Any] = []
+        self.tensors: list[schema.TensorT] = []
+        self.codes: list[schema.OperatorCodeT] = []
         self._buffer_index: dict[bytes, int] = {}
         self._tensor_index: dict[Tensor, int] = {}
         self._code_index: dict[tuple[str, int], int] = {}
@@ -174,14 +181,14 @@ def pack(program: Program, description: str = "", plan: str | None = None) -> by
     return _finish(model)
 
 
-def repack(model: Any) -> bytes:
+def repack(model: schema.ModelT) -> bytes:
     """The bytes of a file whose tables (``schema.ModelT``) another tool made: all buffers inside, aligned."""
     arrays = [None if b.data is None else np.frombuffer(b.data, np.uint8) for b in model.buffers]
     model.buffers = [_AlignedBuffer(data=array) for array in arrays]
     return _finish(model)
 
 
-def _finish(model: Any) -> bytes:
+def _finish(model: schema.ModelT) -> bytes:
     # Room for everything at once: a builder that grows holds what it has twice.
     weights = sum(buffer.data.size for buffer in model.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(weights + _PER_BUFFER * len(model.buffers) + _BESIDE)
@@ -189,7 +196,7 @@ def _finish(model: Any) -> bytes:
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
-def _operator(tables: _Tables, operator: Operator) -> Any:
+def _operator(tables: _Tables, operator: Operator) -> schema.OperatorT:
     entry = schema.OperatorT()
     entry.opcodeIndex = tables.code(operator)
     entry.inputs = [tables.tensor(t) for t in operator.inputs]
@@ -204,18 +211,18 @@ def _operator(tables: _Tables, operator: Operator) -> Any:
     for key, value in operator.options.items():
         if not hasattr(entry.builtinOptions, key):
             raise AssertionError(f"{table} has no field {key}")
-        setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value)
+        setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], str(value)) if key in _ENUMERATIONS else value)
     return entry
 
 
-def _metadata(tables: _Tables, name: str, text: str) -> Any:
+def _metadata(tables: _Tables, name: str, text: str) -> schema.MetadataT:
     entry = schema.MetadataT()
     entry.name, entry.buffer = name, tables.buffer(np.frombuffer(text.encode(), np.uint8))
     return entry
 
 
-def _signature(program: Program, graph: Any) -> Any:
-    def maps(names: Any, indices: list[int]) -> list[Any]:
+def _signature(program: Program, graph: schema.SubGraphT) -> schema.SignatureDefT:
+    def maps(names: Iterable[str], indices: list[int]) -> list[schema.TensorMapT]:
         entries = []
         for name, index in zip(names, indices, strict=True):
             entry = schema.TensorMapT()

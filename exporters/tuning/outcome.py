@@ -1,4 +1,4 @@
-"""The outcome of a tuning: the conditions of the measurements, the results and choices of all layers, the whole network.
+"""The outcome of a tuning: its conditions, the results and choices of all layers, and the whole network's results.
 
 ``tune`` measures and chooses every layer alone; ``checked`` adds the ``WholeNetwork`` of every target, and changes the
 choices to its fastest variant.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from edgekron.exporters.tflite.formula import Formula
 from edgekron.exporters.tflite.layout import arrange_constant
 from edgekron.exporters.tflite.operands import aligned, finish
+from edgekron.exporters.tflite.program import Option
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -101,6 +100,7 @@ def hard_sigmoid(call: Call) -> None:
     call.finish(f("MUL", six, 1 / 6), x.order)
 
 
-def _map(call: Call, code: str, **options: Any) -> None:
+def _map(call: Call, code: str, **options: Option) -> None:
     x = call.value()
-    call.finish(call.program.emit(code, [x.tensor], x.tensor.shape, call.name, **options), x.order)
+    y = call.program.emit(code, [x.tensor], x.tensor.shape, call.name, dtype=x.tensor.dtype, **options)
+    call.finish(y, x.order)

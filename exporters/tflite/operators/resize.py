@@ -13,8 +13,7 @@ there is none (cubic, antialiasing, other coordinates), each axis is interpolate
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,13 +22,9 @@ from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.resampling import interpolation, resample
 from edgekron.exporters.tflite.translation import Call, axes_of
 
-#: Options of the operators for each way.
-_WAYS: dict[str, dict[str, Any]] = {
-    "corner": {},
-    "half": {"halfPixelCenters": True},
-    "aligned": {"alignCorners": True},
-}
-#: The coordinates among which those ways are.
+#: TFLite's ways, the first of which is taken where several read the same pixels.
+_WAYS = ("corner", "half", "aligned")
+#: ONNX's coordinates that one of the ways may read.
 _PLACED = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
 _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor,
@@ -52,7 +47,14 @@ def resize(call: Call) -> None:
         x = call.value(0, NHWC).tensor
         inputs = [x, call.program.integers(f"{call.name}/size", sizes[2:])]
         code = "RESIZE_NEAREST_NEIGHBOR" if call.attribute("mode", "nearest") == "nearest" else "RESIZE_BILINEAR"
-        y = call.program.emit(code, inputs, (x.shape[0], *sizes[2:], x.shape[3]), call.name, **_WAYS[way])
+        y = call.program.emit(
+            code,
+            inputs,
+            (x.shape[0], *sizes[2:], x.shape[3]),
+            call.name,
+            halfPixelCenters=way == "half",
+            alignCorners=way == "aligned",
+        )
         call.finish(y, NHWC)
         return
     value = call.value()
@@ -80,7 +82,7 @@ def _put_on_pixels(call: Call, matrix: np.ndarray, scale: float) -> None:
     matrix[rows] = np.eye(size, dtype=matrix.dtype)[pixels[rows]]
 
 
-def _way(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> str | None:
+def _way(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> str | None:
     """The way of TFLite that reads the same pixels, if one does."""
     mode = call.attribute("mode", "nearest")
     coordinates = call.attribute("coordinate_transformation_mode", "half_pixel")
@@ -133,7 +135,7 @@ def _places(way: str, size: int, output: int) -> np.ndarray:
     return (x + 0.5) * scale - 0.5 if way == "half" else x * scale
 
 
-def _linear_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> list[str]:
+def _linear_ways(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> list[str]:
     def same(way: str) -> bool:
         return all(
             np.allclose(_coordinates(call, n, out, s).clip(0, n - 1), _places(way, n, out).clip(0, n - 1), atol=1e-6)
@@ -143,7 +145,7 @@ def _linear_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]
     return [way for way in _WAYS if same(way)]
 
 
-def _nearest_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> list[str]:
+def _nearest_ways(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> list[str]:
     rounding = _ROUNDINGS[call.attribute("nearest_mode", "round_prefer_floor")]
 
     def wanted(n: int, out: int, scale: float) -> np.ndarray:
