@@ -31,9 +31,9 @@ FORMATS = ("onnx", "tflite")
 class ExportSettings:
     """How a network is written to a file.
 
-    ``forms`` gives the forms of some factorized layers by name, ahead of those in the hub. ``opset`` (the hub's own
-    where it is None) and ``fixed_size`` are for ONNX, as in ``export_onnx``; ``batch`` and ``layout`` are for TFLite,
-    as in ``export_tflite``.
+    ``forms`` gives the forms of some factorized layers by name, ahead of the forms in the hub. ``opset`` (None: the
+    hub's own) and ``fixed_size`` are for ONNX, see ``export_onnx``; ``batch`` and ``layout`` are for TFLite, see
+    ``export_tflite``.
     """
 
     quantization: Quantization = field(default_factory=Quantization)
@@ -45,11 +45,11 @@ class ExportSettings:
 
 
 def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *, force: bool = False) -> list[str]:
-    """Writes ``path`` (.onnx or .tflite), float32 without ``settings``; gives the notices that a user should see.
+    """Writes ``path`` (.onnx or .tflite), float32 without ``settings``; gives the notices that the user should see.
 
     The hub stays as it is. Raises ``UserError`` for an ending that is no format, a ``path`` that exists (unless
-    ``force``), calibration images that do not fit the network, settings that do not go together, and all that the
-    format's exporter refuses.
+    ``force``), calibration images that do not fit the network, settings that do not go together, and everything that
+    the format's exporter refuses.
     """
     from .quantize.forms import forms_of
 

@@ -15,7 +15,7 @@ IMAGES = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, which format, and where to."""
+    """MODEL, the format and type of the file, and its path."""
     add_model(parser)
     parser.add_argument("--to", required=True, choices=FORMATS, help="format of the file")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports and says what was written."""
+    """Exports MODEL, and prints the file's size and the notices of the export."""
     from pathlib import Path
 
     from edgekron.errors import UserError

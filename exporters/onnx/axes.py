@@ -1,4 +1,4 @@
-"""Which sizes of a file's inputs and outputs are open, and what they are called.
+"""The open sizes of an ONNX file's inputs and outputs, and their names.
 
 A network that was an ONNX file keeps that file's batch, open or fixed, and the names of its open sizes. A height and
 width that the file left open stay open, unless the nodes of a layer are exact for one size alone (``size_bound``).
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def size_bound(hub: Hub, forms: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """Names of the layers whose forms are exact for one size of the input alone, where the source left its size open.
+    """Names of the layers whose forms are exact for one size of the input alone; none if the source fixed the size.
 
-    With any such layer ``export_onnx`` writes the size that the hub was loaded with.
+    If there are such layers, ``export_onnx`` writes the size that the hub was loaded with.
     """
     if not open_sizes(hub.model):
         return []
@@ -39,7 +39,7 @@ def size_bound(hub: Hub, forms: Mapping[str, Sequence[str]] | None = None) -> li
 
 
 def size_notice(hub: Hub, forms: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """One sentence for the user where the network's open size had to be fixed, else none."""
+    """One sentence for the user if the network's open size has to be fixed, else none."""
     bound = size_bound(hub, forms)
     if not bound:
         return []
@@ -53,9 +53,9 @@ def size_notice(hub: Hub, forms: Mapping[str, Sequence[str]] | None = None) -> l
 
 
 def set_axes(model: ir.Model, *, keep_open: bool) -> None:
-    """Gives the input the batch that its file had and, with ``keep_open``, the sizes that were open there.
+    """Gives the input the batch of its source file and, with ``keep_open``, the open sizes of that file.
 
-    The symbols are those of the hub; ``name_axes`` gives them the file's names when all is done.
+    Open sizes have the hub's symbols until ``name_axes`` gives them the source's names at the end of an export.
     """
     value = model.graph.inputs[0]
     sizes = remembered_axes(model).get(str(value.name))
@@ -74,7 +74,7 @@ def set_axes(model: ir.Model, *, keep_open: bool) -> None:
 
 
 def state_outputs(model: ir.Model) -> None:
-    """Gives outputs of which nothing can be inferred the shape that the source states."""
+    """Gives every output whose shape could not be inferred the shape that the source states."""
     axes = remembered_axes(model)
     for output in model.graph.outputs:
         if output.shape is None and str(output.name) in axes:
@@ -82,7 +82,7 @@ def state_outputs(model: ir.Model) -> None:
 
 
 def name_axes(proto: onnx.ModelProto, model: ir.Model) -> None:
-    """Gives open sizes of inputs and outputs the names that they had in the source."""
+    """Gives the open sizes of inputs and outputs their names in the source."""
     axes = remembered_axes(model)
     for value in (*proto.graph.input, *proto.graph.output):
         dims = value.type.tensor_type.shape.dim

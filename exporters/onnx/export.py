@@ -116,9 +116,9 @@ def _refuse_other_domains(model: ir.Model) -> None:
 
 
 def _sign(proto: onnx.ModelProto, opset: int, props: Mapping[str, str]) -> None:
-    """Replaces what other tools wrote about themselves, and asks for the oldest format that has the opset.
+    """Replaces the notes of other tools by EdgeKron's, and asks for the oldest format that has the opset.
 
-    Of ``props``, the hub's metadata, the source's own are kept, and the hash of the plan.
+    Of ``props``, the hub's metadata, the source's own and the hash of the plan are kept.
     """
     for thing in (proto.graph, *proto.graph.node):
         thing.doc_string = ""

@@ -4,8 +4,8 @@
     MatMul    Reshape [-1, contracted, trailing*h*w], MatMul  Bias     Add of [C, 1, 1]
 
 The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run
-time. A tensor is only reshaped when the next step wants another view than the one it has: fold after fold needs one
-Reshape, not two. In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
+time. A tensor is only reshaped when the next step wants another view of it: fold after fold needs one Reshape, not two.
+In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgekron.algebra import Pair
     from edgekron.graph.factorized import Factorized
 
-#: Repeated weights up to this size, in bytes, are stored as they are.
+#: Repeated weights up to this size, in bytes, are stored repeated; larger ones are stored once and tiled.
 TILED_FROM = 10 * 1024
 
 
@@ -54,7 +54,7 @@ def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, ste
 
 
 def lowered(factorized: Factorized, forms: Sequence[str] | None = None) -> tuple[Step, ...]:
-    """The steps of a layer in ONNX: in ``forms``, else its own for "onnx", else the defaults.
+    """The steps of a layer in ONNX: in ``forms``, else in the layer's own forms for "onnx", else in the defaults.
 
     Raises ``UserError`` for a form that is unknown or not exact for its stage.
     """
@@ -65,12 +65,12 @@ def lowered(factorized: Factorized, forms: Sequence[str] | None = None) -> tuple
 
 
 def depends_on_size(steps: Sequence[Step]) -> bool:
-    """Whether the nodes of a convolution's steps are exact for one height and width alone: whether any reshapes."""
+    """Whether a convolution's steps include a reshape, which is exact for one height and width alone."""
     return any(isinstance(step, Shuffle | MatMul) or getattr(step, "fold", 1) > 1 for step in steps)
 
 
 class _Renderer:
-    """The value so far, its view (all dimensions behind the first), and what the view means: channels and size."""
+    """The value so far, its view (all dimensions behind the first), and the channels and size behind the view."""
 
     def __init__(self, graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, *, sole: bool) -> None:
         self.graph, self.value, self.size = graph, x, size
@@ -193,7 +193,7 @@ class _Renderer:
         return reshape.outputs[0]
 
     def _repeated(self, weight: Weight) -> ir.Value:
-        """A weight whose factor is repeated is stored once and tiled where that saves space."""
+        """The weight; a factor that is repeated in it is stored once and tiled if that saves space."""
         if weight.computed:
             return self._computed(weight, weight.shape)
         repeats = [size for kind, size in weight.constants if kind == "ones" and size > 1]
@@ -216,10 +216,10 @@ class _Renderer:
 
 
 def _factor_and_tiles(weight: Weight, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The factor without its repetitions and the repeats of each of its dimensions.
+    """The factor without its repetitions, and how often each of its dimensions is repeated.
 
-    The factor has the rank of the weight where the repeats are outermost; elsewhere it has a dimension for each axis up
-    to the last repeated one, and the tiled array still has to be reshaped.
+    If the repeats are outermost, the factor has the rank of the weight. Otherwise the factor has one dimension for each
+    axis up to the last repeated one, and the tiled array still has to be reshaped.
     """
     terms, output = weight.equation.split("->")
     operands = terms.split(",")

@@ -1,8 +1,8 @@
 """Files in smaller types than float32; ``exporters.export`` writes them.
 
 The quantizers are those of the runtimes' makers (``onnxruntime.quantization`` and ``ai-edge-quantizer``). This package
-prepares the network for them: factors are rebalanced (``rebalance``), and layers take the forms that quantize correctly
-and run fast (``forms``).
+prepares a network for a quantizer: factors are rebalanced (``rebalance``), and layers take the forms that quantize
+correctly and run fast (``forms``).
 """
 
 from .types import DTYPES, Quantization

@@ -1,8 +1,8 @@
-"""A convolution in NHWC: CONV_2D, with groups where it has them, or DEPTHWISE_CONV_2D.
+"""A convolution in NHWC: DEPTHWISE_CONV_2D if every channel is a group of its own, else CONV_2D.
 
-**Width fold.** A convolution that treats ``fold`` slices of the channels alike sees [N, H, W, fold * C] as an image
+**Width fold.** A convolution that treats ``fold`` slices of the channels alike reads [N, H, W, fold * C] as an image
 [N, H, W * fold, C]. A neighbour in the width is then ``fold`` columns away, so that the width's dilation and
-padding are multiplied by ``fold``: exact for stride 1, and the filters are stored once.
+padding are multiplied by ``fold``. This is exact for stride 1, and the filters are stored once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Factorized layers: the steps of ``edgekron.algebra.lowering`` in NHWC.
 
 A shuffle of the channels is one transpose of [pixels, parts of the channels]; a fold is a fold into the width (see
-``convolution``). A fully connected layer is the same on [rows, channels], with matrix products for
+``convolution``). A fully connected layer has the same steps on [rows, channels], with matrix products in place of
 convolutions.
 """
 
@@ -26,7 +26,7 @@ from .transposed import transpose_convolve
 
 
 def factorized(call: Call, forms: Mapping[str, Sequence[str]]) -> None:
-    """Translates the node of a factorized layer; ``forms`` of its name replace those written in the node."""
+    """Translates the node of a factorized layer; ``forms`` under the layer's name replace the forms in the node."""
     layer = read_node(call.node)
     call.layer = layer.layer
     steps = _steps(call, layer, forms.get(layer.layer))
@@ -90,7 +90,7 @@ def _spread(program: Program, x: Tensor, step: ConvTranspose, layer: Factorized,
 
 
 def _for_all_channels(weight: np.ndarray, groups: int) -> np.ndarray:
-    """The weight [I, O, kh, kw] without groups of one [I, O / groups, kh, kw] with them."""
+    """The weight [I, O, kh, kw] of one group, with zeros, from ``weight`` [I, O / groups, kh, kw] of ``groups``."""
     inputs, outputs, h, w = weight.shape
     whole = np.zeros((groups, inputs // groups, groups, outputs, h, w), weight.dtype)
     for group, part in enumerate(np.split(weight, groups)):
@@ -140,7 +140,7 @@ def shuffle(program: Program, x: Tensor, step: Shuffle, name: str) -> Tensor:
 
 
 def _merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The same permutation with axes merged that stay neighbours."""
+    """The same permutation with every run of axes that stay neighbours merged to one axis."""
     runs: list[list[int]] = []
     for axis in order:
         if runs and axis == runs[-1][-1] + 1:
@@ -164,7 +164,7 @@ def _ordered(order: Shuffle, layer: Factorized) -> np.ndarray:
 
 
 def _filters(step: Conv | ConvTranspose, layer: Factorized) -> Filters:
-    """A step's constants; the kernel has the names of the factors that it is made of."""
+    """The constants of a step; the kernel is named after the layer and the factors that make the kernel."""
     name = ".".join([layer.layer, *(f"factor{i}" for i in step.weight.factors)])
     bias = None if step.bias is None else _ordered(step.bias, layer)
     return Filters(step.weight.evaluate(layer.tensors), name, bias, step.groups)

@@ -1,7 +1,8 @@
 """Operators that ONNX defines by other operators.
 
-Many (Shrink, GroupNormalization, MeanVarianceNormalization, ...) have a body in the standard itself. One without a
-translator of its own is translated by translating the nodes of its body, whose constant parts are folded.
+Many operators (Shrink, GroupNormalization, MeanVarianceNormalization, ...) have a body in the standard itself. An
+operator without a translator of its own is translated by translating the nodes of its body; constant parts of the body
+are folded.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _TYPES = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "b": onnx.Te
 
 
 def expand(translation: Translation, node: ir.Node, layer: str, translate: Callable[[ir.Node], None]) -> bool:
-    """Translates the body of an operator by ``translate``; False where the standard gives it none.
+    """Translates the body of an operator by ``translate``; False if the standard gives the operator no body.
 
-    Raises ``UnsupportedError`` that names the operator and what in its body has no translation.
+    Raises ``UnsupportedError`` with the name of the operator and of the node in its body that has no translation.
     """
     if node.domain:
         return False
@@ -59,7 +60,7 @@ def _translate_body(
 
 
 def _branch(translation: Translation, node: ir.Node, translate: Callable[[ir.Node], None]) -> bool:
-    """Translates the branch that a constant condition takes."""
+    """Translates the branch of an If that a constant condition takes; False if the condition is not constant."""
     condition = translation.constant(node.inputs[0])
     if condition is None:
         return False
@@ -88,7 +89,7 @@ def has_body(operator: str, opset: int) -> bool:
 
 
 def _inlined(translation: Translation, node: ir.Node) -> onnx.ModelProto:
-    """A model of the node alone, with the types and shapes that it has here, and its body in its place."""
+    """A model of the node alone, with the types and shapes of its values, in which its body replaces the node."""
     inputs, initializers = [], []
     for value in dict.fromkeys(v for v in node.inputs if v is not None):
         array = translation.constant(value)
@@ -106,12 +107,12 @@ def _inlined(translation: Translation, node: ir.Node) -> onnx.ModelProto:
     try:
         return inliner.inline_selected_functions(model, [("", node.op_type)], inline_schema_functions=True)
     except RuntimeError:
-        # The inliner needs the type of every input, of the absent ones too: where it fails, the node stays as it is.
+        # The inliner needs the type of every input, absent ones included: if it fails, the node keeps its place.
         return model
 
 
 def _complete(node: ir.Node, opset: int) -> onnx.NodeProto:
-    """The node with the defaults of its attributes: a body refers to them, and the inliner drops what is not given."""
+    """The node with the defaults of its attributes: the body refers to them, and the inliner drops absent ones."""
     proto = ir.serde.serialize_node(node)
     for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
         if name not in node.attributes and attribute.default_value.name:
@@ -120,7 +121,7 @@ def _complete(node: ir.Node, opset: int) -> onnx.NodeProto:
 
 
 def _copy(translation: Translation, source: ir.Value, target: ir.Value) -> None:
-    """Makes known of ``target`` what is known of ``source``."""
+    """Gives ``target`` the constant or the value in the file that ``source`` has."""
     array = translation.constant(source)
     if array is not None:
         translation.constants[target] = array

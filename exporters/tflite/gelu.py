@@ -1,9 +1,9 @@
-"""GELU as networks of older operator sets spell it, as the one node that it has been since:
+"""Replaces GELU as the formula of older operator sets by the one node of newer sets:
 
     x (1 + erf(x / sqrt 2)) / 2   ->   Gelu(x)
 
-in every order of the factors, the root divided by or its inverse multiplied with. Each spelling rounds elsewhere; all
-are equal to a few units in the last place.
+in every order of the factors, with a division by the root or a product by its inverse. The spellings round in different
+places and are equal to a few units in the last place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-#: How far a constant of the network may be from the number it stands for: float32's own rounding.
+#: The largest relative distance of a network's constant from the number meant: float32's own rounding.
 _ROUNDING = 1e-6
 
 _Builder = pattern.OpsetPatternBuilder
@@ -25,12 +25,12 @@ _Product = Callable[[_Builder, pattern.Var, object], object]
 
 
 def join_gelu(model: ir.Model) -> ir.Model:
-    """The model with every spelling replaced; ``model`` itself, which stays as it is, where there can be none."""
+    """A copy of the model with every spelling replaced; the ``model`` itself if it has no Erf, and so no spelling."""
     if not any(node.op_type == "Erf" for node in model.graph):
         return model
     joined = model.clone()
     _RULES.apply_to_model(joined)
-    # A rewriter may state the set that a new operator came with; the others keep the meaning of theirs.
+    # The rewriter may state the operator set that introduced Gelu; the other nodes keep the meaning of theirs.
     joined.opset_imports.update(model.opset_imports)
     return joined
 

@@ -1,8 +1,8 @@
 """A TFLite program in memory: tensors and operators in the order in which they run.
 
-It knows operators by name and tensors by shape, nothing of ONNX and nothing of the file format. Two peepholes keep it
-small while it is being written: a reshape to the same shape is no operator, and a reshape of a reshape is one. Whatever
-is left without a reader disappears in ``prune``.
+A program knows operators by name and tensors by shape; it knows nothing of ONNX or of the file format. Two rules keep
+a program small from the start: a reshape to the same shape is no operator, and a reshape of a reshape is one operator.
+``prune`` removes operators that nothing reads.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TYPE_NAMES: dict[DType, str] = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "B
 
 
 def type_name(dtype: DType) -> str:
-    """What the schema calls the type of a tensor."""
+    """The schema's name of a tensor's type."""
     return _TYPE_NAMES[dtype]
 
 
 @dataclass(eq=False)
 class Tensor:
-    """A value of a program: constant where it has ``data``, whose type it then is, else written by one operator or an
-    input.
+    """A value of a program: a constant with ``data``, which gives its type, or a value that one operator writes, or an
+    input of the program.
     """
 
     name: str
@@ -75,7 +75,10 @@ class Program:
         dtype: DType | None = None,
         **options: Option,
     ) -> Tensor:
-        """Appends an operator with one output of ``shape``, of its first input's type unless said, and returns it."""
+        """Appends an operator with one output of ``shape`` and returns the output.
+
+        The output has the first input's type unless ``dtype`` is given; ``options`` are those of ``Operator``.
+        """
         output = Tensor(name, tuple(int(n) for n in shape), dtype=dtype or inputs[0].dtype)
         self.append(code, inputs, [output], **options)
         return output
@@ -91,7 +94,7 @@ class Program:
         return self._writers.get(tensor)
 
     def write_to(self, operator: Operator, tensor: Tensor) -> None:
-        """Makes ``tensor`` the output of an operator in place of its own."""
+        """Makes ``tensor`` the output of an operator, in place of the operator's present output."""
         operator.outputs = [tensor]
         self._writers[tensor] = operator
 
@@ -116,9 +119,9 @@ class Program:
         return self.emit("RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted))
 
     def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
-        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape where only axes of size one move.
+        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape if only axes of size one move.
 
-        More than four axes are written as fewer where some stay together.
+        More than four axes are written as fewer axes if some stay together.
         """
         shape = tuple(x.shape[a] for a in order)
         moved = [a for a in order if x.shape[a] > 1]
@@ -161,9 +164,9 @@ class Program:
 
 
 def _together(shape: Shape, order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The sizes of the axes when those that stay neighbours are one, and the order of these.
+    """The sizes of the axes when every run of axes that stay neighbours is merged to one, and the merged axes' order.
 
-    ``order`` is that of the axes of more than one value; the others are left out.
+    ``order`` is the order of the axes of more than one value; axes of size one are left out.
     """
     large = [a for a, n in enumerate(shape) if n > 1]
     following = dict(pairwise(large))

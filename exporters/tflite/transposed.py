@@ -1,13 +1,15 @@
 """A transposed convolution in NHWC: TRANSPOSE_CONV.
 
-Its output is the image whose ordinary convolution would give the input. Without padding that image has
+The output of a transposed convolution is the image whose ordinary convolution has the input's shape. Without padding
+that image has
 
     full = (n - 1) * stride + dilation * (k - 1) + 1
 
-pixels along an axis; ONNX's padding cuts pixels off at both ends, and its ``output_padding`` appends some that no
-window reaches. TFLite's SAME is one such cut, and everything else is the whole image and a slice of it. Dilation is
-written into the kernel as zeros. A few groups are a transposed convolution each. Many are one ordinary convolution, for
-which TFLite has groups, of the image spread by its stride: zeros between the pixels, which two paddings write.
+pixels along an axis. ONNX's padding cuts pixels off at both ends, and ONNX's ``output_padding`` appends pixels that no
+window reaches. TFLite's SAME is one such cut; every other output is a slice of the whole image. Dilation is written
+into the kernel as zeros. A few groups become one transposed convolution each. Many groups become one ordinary
+convolution, for which TFLite has groups, of the input with ``stride - 1`` zeros between its pixels, which two paddings
+write.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .convolution import Filters, convolve
 from .operators.slicing import strided_slice
 from .program import Program, Tensor
 
-#: From this many groups on they are one convolution of the spread image, whose zeros are multiplied too.
+#: From this many groups on, all groups are one ordinary convolution, in which the zeros are multiplied too.
 _MANY = 5
 
 

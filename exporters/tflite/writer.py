@@ -1,8 +1,8 @@
 """From a program to the bytes of a TFLite file (a flatbuffer, identifier ``TFL3``).
 
 Buffer 0 is empty, as readers expect; equal constants share one buffer; every buffer begins at a multiple of 16 bytes,
-so that a microcontroller can read it in place. Tensor names are unique. One signature, ``serving_default``, maps the
-names of the inputs and outputs. The same program always gives the same bytes.
+so that a microcontroller can read the buffer in place. Tensor names are unique. One signature, ``serving_default``,
+maps the names of the inputs and outputs. The same program always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIGNATURE = "serving_default"
 #: Names of the metadata: which EdgeKron wrote the file, and the SHA-256 of the plan of a compressed network.
 METADATA, PLAN_METADATA = "edgekron_version", "edgekron_plan"
 _ALIGNMENT = 16
-#: Bytes of a file beside its weights: a guess, from which a builder's room grows where it must.
+#: Bytes of a file beside its weights: a guess of the room that a builder needs; the builder grows if it is too small.
 _PER_BUFFER, _BESIDE = 1024, 65_536
 _SCHEMA_VERSION = 3
 
@@ -87,7 +87,7 @@ class _AlignedBuffer:
         self.data = data
 
     def pack(self, builder: flatbuffers.Builder) -> int:
-        """Writes the buffer; gives its place."""
+        """Writes the buffer and returns its offset."""
         vector = None
         if self.data is not None:
             data = self.data
@@ -117,7 +117,7 @@ class _Tables:
         self._names: set[str] = set()
 
     def buffer(self, array: np.ndarray) -> int:
-        """The index of the buffer with these values; weights are told apart by a digest, not kept a second time."""
+        """The index of the buffer with these values; a digest tells buffers apart, so that no values are kept twice."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         key = hashlib.sha256(data.data).digest()
         if key not in self._buffer_index:

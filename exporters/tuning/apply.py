@@ -1,9 +1,9 @@
-"""From a tuning to the plan and the hub that follow it.
+"""From a tuning to the plan and the hub that have its choices.
 
 A layer that gains on none of the runtimes is left dense, with its *original* kernel: multiplying factors out again
-would keep their error and save nothing. Where it gains on one runtime and not on another, the other runs the product
-of the factors, so that the files of all runtimes stay the same network and can be checked against each other; tune
-for one runtime alone to have its dense layers exact.
+would keep their error and save nothing. If a layer gains on one runtime and not on another, the other runtime runs the
+product of the factors, so that the files of all runtimes stay the same network and can be checked against each other.
+Tune for one runtime alone to have dense layers exact.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -> CompressionPlan:
-    """The plan with the orders and forms that were chosen and what was measured."""
+    """The plan with the chosen orders and forms, and the measurements behind each choice in words."""
     lines = dict(plan.layers)
     for subject in subjects:
         lines[subject.name] = _line(lines[subject.name], subject, tuning)
@@ -35,9 +35,10 @@ def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -
 
 
 def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject], original: Hub | None) -> Compression:
-    """A finished compression as the tuning wants it: factors are neither fitted again nor lost.
+    """A finished compression with the choices of a tuning; no factors are fitted again.
 
-    Without the ``original`` network, layers that gain nothing keep their factors, and their files hold the product.
+    Layers that gain nothing get the kernels of the ``original`` network. Without ``original`` these layers keep their
+    factors, and files hold the product of the factors.
     """
     hub = old.hub.copy()
     plan = tuned_plan(old.plan, tuning, subjects)
@@ -77,7 +78,7 @@ def _line(line: LayerPlan, subject: Subject, tuning: Tuning) -> LayerPlan:
 
 
 def _forms(subject: Subject, choice: Choice) -> dict[str, tuple[str, ...]]:
-    """The chosen forms; for a target that was not measured its present ones, or the defaults of the new order."""
+    """The chosen forms; for a target that was not measured, the present forms, or the defaults of a new order."""
     stages = subject.network.stages(choice.order, subject.geometry)
     if choice.order == subject.order:
         others = dict(subject.forms)

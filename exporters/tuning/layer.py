@@ -1,9 +1,9 @@
-"""Measures one layer: all its ways and the dense layer, each as a file in the layer's surroundings, in one race.
+"""Measures one layer: all candidates and the dense layer, each as a file in the layer's surroundings, in one race.
 
-First a few rounds of everything; then the *final*, many rounds of the dense layer, of the fastest ways, and of the
-fastest way of each other order that is not far behind. A way's interval comes from the final alone, so that having been
-picked for its luck in the first rounds does not help it. Every file's output is compared with the dense layer's before
-its time counts.
+First come a few rounds of all files, then the *final*: many rounds of the dense layer, of the fastest candidates, and
+of the fastest candidate of each other order that is not far behind. A candidate's interval comes from the final alone,
+so that luck in the first rounds does not count. Before any time counts, the output of every file is compared with the
+dense layer's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from .subject import Subject
 
-#: Rounds of everything, and of the final.
+#: Rounds of all files, and rounds of the final.
 HEATS, FINAL = 4, 16
 _FINALISTS = 3
-#: The best of another order enters the final if it is at least this fast beside the fastest.
+#: The best candidate of another order enters the final if it has at least this share of the highest ratio.
 _NOT_FAR = 0.8
 #: Largest difference from the dense layer, relative to its largest value: float32 sums in another order.
 _SAME = 1e-3
@@ -66,7 +66,7 @@ def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
 
 
 def finalists(heats: Sequence[tuple[tuple[int, ...], float]]) -> list[int]:
-    """Indices of the ways, given as (order, ratio), that are measured to the end."""
+    """Indices of the candidates, given as (order, ratio), that enter the final."""
     ranked = sorted(range(len(heats)), key=lambda i: -heats[i][1])
     chosen = ranked[:_FINALISTS]
     orders = {heats[i][0] for i in chosen}

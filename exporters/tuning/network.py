@@ -1,15 +1,15 @@
-"""The whole network checks what was chosen layer by layer.
+"""Checks the choices for single layers in the whole network.
 
-A layer was measured between ordinary neighbours; in the network its neighbours are factorized as well, and a form may
-cost or spare them a change of layout. So the network is measured, dense and in variants of random values, in one race
-for each runtime, and the fastest variant is taken:
+A layer was measured between ordinary neighbours. In the network its neighbours are factorized as well, and a form may
+cause or spare a change of layout at a neighbour. So the network is measured, dense and in variants of random values, in
+one race for each runtime, and the fastest variant is taken:
 
-    tuned          every layer as it was chosen
+    tuned          every layer in its chosen forms
     plain          every layer in its fastest forms of ``grouped`` and ``mix`` alone, which never leave the layout
-    present        every layer in the forms it had before, where its order is still the same
+    present        every layer in its present forms, if the chosen order is the present one
 
-If none is faster than the dense network, all layers stay dense on that runtime: no tuned file is slower than its dense
-export.
+If no variant is faster than the dense network, all layers stay dense on that runtime: no tuned file is slower than the
+dense export.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def checked(
     use_cache: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Tuning:
-    """The tuning with, on each target, the variant that is fastest in the whole network; ``dense`` is the original."""
+    """The tuning with the fastest variant of the whole network on each target; ``dense`` is the original network."""
     choices, measured = dict(tuning.choices), tuning.measured
     network: dict[str, WholeNetwork] = {}
     with pinned(threads):
@@ -77,7 +77,7 @@ def checked(
 def variants(
     tuning: Tuning, choices: Mapping[str, Choice], subjects: Sequence[Subject], target: str
 ) -> dict[str, Trials]:
-    """What each layer runs on ``target`` in every variant that differs from those before it; None for dense."""
+    """By variant, the trial of each layer on ``target``, None for dense; a variant equal to one before is left out."""
     tuned: Trials = {name: choice.trials[target] for name, choice in choices.items()}
     plain, present = dict(tuned), dict(tuned)
     for subject in subjects:

@@ -17,7 +17,7 @@ from .results import Choice, Result, ratio_from_json, ratio_to_json
 
 @dataclass(frozen=True)
 class Conditions:
-    """The runtime, and the processor and settings it was measured with; a measurement under others is another one."""
+    """The runtime, processor and settings of a measurement; under other conditions it is measured again."""
 
     runtime: str
     version: str
@@ -42,9 +42,9 @@ class WholeNetwork:
 
     @property
     def fastest(self) -> str | None:
-        """The variant to take: the first, unless another is faster beyond doubt; None where none beats the dense one.
+        """The variant to take: the first, unless another is faster beyond doubt; None if all lose to the dense network.
 
-        Beyond doubt means that a variant's interval lies above 1, and above the estimate of the variant it replaces.
+        Beyond doubt means that a variant's interval lies above 1, and above the estimate of the variant replaced.
         """
         best: str | None = None
         for name, one in self.ratios.items():

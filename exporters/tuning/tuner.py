@@ -1,4 +1,4 @@
-"""Tunes layers for runtimes: measured once for each kind of layer, from the cache where it was measured before."""
+"""Tunes layers for runtimes: every kind of layer is measured once, or taken from the cache of earlier measurements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DTYPE = "float32"
 
 
 def targets_of(text: str) -> list[str]:
-    """The targets of a list such as "onnx,litert", in this order and each once. Raises ``UserError``."""
+    """The targets of a list such as "onnx,litert", in the list's order and each once. Raises ``UserError``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in TARGETS]
     if unknown or not names:
@@ -49,7 +49,7 @@ def tune(
     use_cache: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Tuning:
-    """Measures every layer on every target and chooses. Without ``use_cache`` old measurements are made anew.
+    """Measures every layer on every target and chooses; without ``use_cache`` nothing is taken from the cache.
 
     Raises ``UserError`` for a number of threads below 1, and ``RuntimeFailure`` where a runtime is not installed.
     """
@@ -84,7 +84,7 @@ def _key(subject: Subject, target: str, conditions: Conditions) -> cache.Key:
 
 
 def _conditions(target: str, threads: int) -> Conditions:
-    """The runtime as it describes itself when it runs the smallest file, and the processor."""
+    """The runtime's description of itself while running the smallest file, and the processor."""
     smallest = FactorNetwork("f1 r1, r1 c1", {"f1": 4, "r1": 1, "c1": 4})
     subject = Subject("smallest", "linear", smallest, Geometry(), (1, 1), (1, 0))
     with TemporaryDirectory(prefix="edgekron-tune-") as name:

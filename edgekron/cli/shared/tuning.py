@@ -1,4 +1,4 @@
-"""What ``compress --tune`` and ``tune`` share: their options, the measuring, and the table."""
+"""The options, the measuring and the table of tuning, which ``compress --tune`` and ``tune`` share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from edgekron.processes import Progress
     from edgekron.runtimes.statistics import Interval
 
-#: Ways shown for each layer; the report has all.
+#: Candidates shown for each layer; the report has all.
 _SHOWN = 4
 _BOTH = "onnx,litert"
 
 
 def add_tuning(parser: argparse.ArgumentParser) -> None:
-    """For which runtimes, with how many threads, and whether to believe earlier measurements."""
+    """The runtimes to tune for, the number of threads, and whether earlier measurements count."""
     parser.add_argument("--runtime", metavar="LIST", help="runtimes to tune for: onnx, litert (default: both)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to measure with (default: 1)")
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
 
 
 def check_tuning(arguments: argparse.Namespace) -> None:
-    """Raises ``UserError`` for options of tuning where there is none, and for wrong ones, before any work is done."""
+    """Raises ``UserError`` for options of tuning without ``--tune``, and for wrong ones, before any work is done."""
     from edgekron.errors import UserError
 
     given = [
@@ -52,7 +52,7 @@ def register_fill(arguments: argparse.Namespace) -> int:
 
 
 def run_tuning(hub: Hub, subjects: Sequence[Subject], arguments: argparse.Namespace, progress: Progress) -> Tuning:
-    """Tunes the layers of the dense ``hub`` as the options say. Raises ``UserError``."""
+    """Tunes ``subjects``, layers of the dense ``hub``, by the options of ``add_tuning``. Raises ``UserError``."""
     from edgekron.exporters.tuning import checked, tune
 
     threads = 1 if arguments.threads is None else arguments.threads
@@ -68,7 +68,7 @@ def _targets(arguments: argparse.Namespace) -> list[str]:
 
 
 def print_tuning(tuning: Tuning) -> None:
-    """One row for each layer and runtime, and how the whole network fares."""
+    """One row for each layer and runtime, and the result of the whole network on each runtime."""
     for target, conditions in tuning.conditions.items():
         rows = []
         for name, results in tuning.results.items():

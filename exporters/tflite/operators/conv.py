@@ -12,7 +12,7 @@ from edgekron.exporters.tflite.windows import automatic
 
 @translates("Conv")
 def conv(call: Call) -> None:
-    """[N, C, H, W] with a constant kernel [O, C / group, kh, kw]."""
+    """CONV_2D or DEPTHWISE_CONV_2D of [N, C, H, W] with a constant kernel [O, C / group, kh, kw]."""
     kernel = call.numbers(1, "weight")
     if kernel.ndim != 4:
         call.refuse(f"a {kernel.ndim - 2}-D convolution is not supported", "use 2-D convolutions")

@@ -21,7 +21,7 @@ from .slicing import strided_slice
 
 @translates("MaxPool")
 def max_pool(call: Call) -> None:
-    """Padding is never the greatest: -inf, or zero where the input is known to be at least zero."""
+    """MAX_POOL_2D, or MAXIMUM of slices if dilated; padded with -inf, or with zero if no input value is below zero."""
     x, axes = _axes(call)
     if any(map(used, call.node.outputs[1:])):
         _give_places(call, x, axes)
@@ -35,7 +35,7 @@ def max_pool(call: Call) -> None:
 
 
 def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
-    """Declares the second output: where in the whole input the first greatest value of each window is."""
+    """Declares the second output: the place, in the whole input, of the first greatest value of each window."""
     h, w = axes
     if h.stride < h.window or w.stride < w.window:
         call.refuse("its indices are used, and its windows share pixels", "use strides of at least the window")
@@ -62,12 +62,12 @@ def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
 
 
 def _starts(axis: Axis) -> np.ndarray:
-    """The first place of each window."""
+    """The first pixel of each window."""
     return axis.stride * np.arange(axis.output) - axis.before
 
 
 def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float) -> Tensor:
-    """The greatest of as many slices as the window has places, one axis after the other."""
+    """The MAXIMUM of one slice for each place of the window, along one axis after the other."""
     padding = ((0, 0), *padded(*axes).explicit, (0, 0))
     y, f = call.program.pad(x, padding, f"{call.name}/padded", fill), Formula(call)
     for along, axis in enumerate(axes, start=1):
@@ -81,10 +81,10 @@ def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float
 
 @translates("AveragePool")
 def average_pool(call: Call) -> None:
-    """The sum of a window over the number of its pixels, with or without those of the padding.
+    """The sum of a window over the number of its pixels, with or without the pixels of the padding.
 
-    SAME leaves padding out, VALID has none. Everything else is padded with zeros, and each pixel is multiplied by
-    (pixels of the window) / (pixels that count).
+    SAME leaves padding out, VALID has none. Every other input is padded with zeros, and each pixel of the result is
+    multiplied by (pixels of the window) / (pixels that count).
     """
     x, axes = _axes(call)
     included = bool(call.attribute("count_include_pad", 0))
@@ -146,7 +146,7 @@ def _window_sum(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
 
 @translates("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(call: Call) -> None:
-    """[N, C, H, W] -> [N, C, 1, 1]."""
+    """MEAN or REDUCE_MAX over the pixels: [N, C, H, W] -> [N, C, 1, 1]."""
     if call.rank() != 4:
         call.refuse(f"an input of rank {call.rank()} is not supported", "use 2-D feature maps")
     x = call.value(0, NHWC).tensor
@@ -194,7 +194,7 @@ def _pool(call: Call, code: str, x: Tensor, axes: tuple[Axis, Axis], placement: 
 
 
 def _counted(axis: Axis, included: bool) -> np.ndarray:
-    """How many pixels of each window count along one axis; what a partial last window lacks never does."""
+    """How many pixels of each window count along one axis; pixels that a partial last window lacks never count."""
     start = np.arange(axis.output) * axis.stride
     first, last = (0, axis.before + axis.size + axis.after) if included else (axis.before, axis.before + axis.size)
     places = start[:, None] + axis.dilation * np.arange(axis.places)

@@ -14,7 +14,7 @@ from .conv import given_padding, pair
 
 @translates("ConvTranspose")
 def conv_transpose(call: Call) -> None:
-    """[N, C, H, W] with a constant kernel [C, O / group, kh, kw]."""
+    """TRANSPOSE_CONV, or CONV_2D for many groups, of [N, C, H, W] with a constant kernel [C, O / group, kh, kw]."""
     kernel = call.numbers(1, "weight")
     if kernel.ndim != 4:
         call.refuse(f"a {kernel.ndim - 2}-D transposed convolution is not supported", "use 2-D convolutions")
@@ -44,7 +44,7 @@ def _padding(
     dilation: tuple[int, ...],
     extra: tuple[int, ...],
 ) -> Padding:
-    """((top, bottom), (left, right)) that is cut: as given, or what leaves the shape that is asked for."""
+    """((top, bottom), (left, right)) to cut: ``pads``, or the cut that leaves ``output_shape`` or a SAME size."""
     mode, shape = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         shape = [n * s for n, s in zip(size, stride, strict=True)]
