@@ -76,7 +76,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
 
 
 def rebalanced(hub: Hub, images: Sequence[np.ndarray] = ()) -> Hub:
-    """A copy of ``hub`` with the factors of every layer rebalanced, by the ranges on ``images`` where there are any."""
+    """A copy of ``hub`` with the factors of every layer rebalanced, by the ranges on ``images`` if there are any."""
     from .quantize.ranges import stage_ranges
     from .quantize.rebalance import rebalance
 
@@ -89,7 +89,7 @@ def rebalanced(hub: Hub, images: Sequence[np.ndarray] = ()) -> Hub:
 
 
 def _onnx(hub: Hub, settings: ExportSettings, forms: Mapping[str, Sequence[str]]) -> tuple[bytes, list[str]]:
-    """The bytes of an ONNX file, and what to say about its size."""
+    """The bytes of an ONNX file, and a notice if its size is fixed."""
     import onnx
 
     from .onnx import export_onnx, size_notice
@@ -109,7 +109,7 @@ def _onnx(hub: Hub, settings: ExportSettings, forms: Mapping[str, Sequence[str]]
 
 
 def _tflite(hub: Hub, settings: ExportSettings, forms: Mapping[str, Sequence[str]]) -> tuple[bytes, list[str]]:
-    """The bytes of a TFLite file, about which there is nothing to say."""
+    """The bytes of a TFLite file, and no notices."""
     from .tflite import export_tflite
 
     plain = export_tflite(hub, forms=forms, batch=settings.batch, layout=settings.layout)

@@ -20,7 +20,7 @@ from edgekron.graph.factorized import Factorized, read_node
 from .convolution import Filters, convolve
 from .layout import NHWC
 from .operators.linear import fully_connected
-from .program import Program, Tensor
+from .program import Program, Tensor, merged
 from .translation import Call
 from .transposed import transpose_convolve
 
@@ -130,25 +130,13 @@ def _product(program: Program, x: Tensor, step: Conv, filters: Filters, name: st
 
 def shuffle(program: Program, x: Tensor, step: Shuffle, name: str) -> Tensor:
     """The channels, the last axis of ``x``, in another order: reshape, transpose, reshape."""
-    shape, order = _merged(step.shape, step.order)
+    shape, order = merged(step.shape, step.order)
     if len(order) < 2:
         return x
     pixels = math.prod(x.shape[:-1])
     parts = program.reshape(x, (pixels, *shape), f"{name}/parts")
     moved = program.transpose(parts, (0, *(a + 1 for a in order)), f"{name}/moved")
     return program.reshape(moved, x.shape, name)
-
-
-def _merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The same permutation with every run of axes that stay neighbours merged to one axis."""
-    runs: list[list[int]] = []
-    for axis in order:
-        if runs and axis == runs[-1][-1] + 1:
-            runs[-1].append(axis)
-        else:
-            runs.append([axis])
-    ascending = sorted(runs)
-    return [math.prod(shape[a] for a in run) for run in ascending], [ascending.index(run) for run in runs]
 
 
 def _add(program: Program, x: Tensor, step: Bias, layer: Factorized, name: str) -> Tensor:

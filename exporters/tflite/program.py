@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +127,8 @@ class Program:
         if moved == sorted(moved):
             return self.reshape(x, shape, name)
         if len(shape) > 4:
-            sizes, fewer = _together(x.shape, moved)
+            large = sorted(moved)
+            sizes, fewer = merged([x.shape[a] for a in large], [large.index(a) for a in moved])
             y = self.reshape(x, sizes, f"{name}/together")
             result = [sizes[a] for a in fewer]
             y = self.emit("TRANSPOSE", [y, self.integers(f"{name}/order", fewer)], result, f"{name}/moved")
@@ -163,18 +163,13 @@ class Program:
         self.operators = kept[::-1]
 
 
-def _together(shape: Shape, order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The sizes of the axes when every run of axes that stay neighbours is merged to one, and the merged axes' order.
-
-    ``order`` is the order of the axes of more than one value; axes of size one are left out.
-    """
-    large = [a for a, n in enumerate(shape) if n > 1]
-    following = dict(pairwise(large))
+def merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same permutation with every run of axes that stay neighbours merged to one axis: (sizes, order)."""
     runs: list[list[int]] = []
     for axis in order:
-        if runs and following.get(runs[-1][-1]) == axis:
+        if runs and axis == runs[-1][-1] + 1:
             runs[-1].append(axis)
         else:
             runs.append([axis])
-    placed = sorted(runs)
-    return [math.prod(shape[a] for a in run) for run in placed], [placed.index(run) for run in runs]
+    ascending = sorted(runs)
+    return [math.prod(shape[a] for a in run) for run in ascending], [ascending.index(run) for run in runs]

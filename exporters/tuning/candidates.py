@@ -49,8 +49,8 @@ class FormCandidate:
         return "+".join(self.forms)
 
 
-def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[FormCandidate]:
-    """At most ``limit`` different candidates for ``target`` ("onnx" or "tflite"), the layer's present forms first."""
+def candidates(subject: Subject, target: str) -> list[FormCandidate]:
+    """At most ``LIMIT`` different candidates for ``target`` ("onnx" or "tflite"), the layer's present forms first."""
     stages = subject.network.stages(subject.order, subject.geometry)
     defaults = default_forms(stages, target)
     present = FormCandidate(subject.order, tuple(subject.forms.get(target, defaults)))
@@ -63,7 +63,7 @@ def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[FormCa
             one = FormCandidate(order, forms)
             found.setdefault(_steps(subject, one), one)
     ranked = sorted(list(found)[fixed:], key=lambda steps: _estimate(steps, subject, target))
-    return [found[steps] for steps in [*list(found)[:fixed], *ranked][:limit]]
+    return [found[steps] for steps in [*list(found)[:fixed], *ranked][:LIMIT]]
 
 
 def _orders(subject: Subject) -> list[tuple[int, ...]]:

@@ -73,9 +73,9 @@ class Result:
         last = [trial for trial in self.trials if trial.rounds == most]
         return tuple(sorted(last, key=lambda trial: -trial.ratio.value))
 
-    def best(self, order: tuple[int, ...] | None = None) -> Trial | None:
-        """The fastest trial whose gain is real, of ``order`` if given; None where the layer should stay dense."""
-        return next((t for t in self.finalists if t.real and order in (None, t.candidate.order)), None)
+    def best(self, order: tuple[int, ...]) -> Trial | None:
+        """The fastest trial of ``order`` whose gain is real; None if the layer should stay dense."""
+        return next((t for t in self.finalists if t.real and t.candidate.order == order), None)
 
     def to_json(self) -> dict[str, object]:
         """Plain data."""

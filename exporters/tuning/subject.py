@@ -67,9 +67,9 @@ class Subject:
             "activation": self.activation,
         }
 
-    def factorized(self, name: str, deviation: float, seed: int = 0) -> Factorized:
+    def factorized(self, name: str, deviation: float) -> Factorized:
         """A layer of random factors whose kernel has about the standard deviation ``deviation``."""
-        network, rng = self.network, np.random.default_rng(seed)
+        network, rng = self.network, np.random.default_rng(0)
         count = len(network.axes)
         terms = math.prod(n for axis, n in network.sizes.items() if axis[0] == "r")
         each = (deviation / math.sqrt(terms)) ** (1 / count)
