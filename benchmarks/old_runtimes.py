@@ -25,7 +25,8 @@ from benchmarks.common.harness import parser_of
 from benchmarks.common.networks import TEST, calibration, trained
 from benchmarks.common.record import ROOT, Place, made
 from edgekron.compression.compressor import compress
-from edgekron.exporters.quantize import DTYPES, Quantization, export
+from edgekron.exporters import ExportSettings, export
+from edgekron.exporters.quantize import DTYPES, Quantization
 from edgekron.exporters.verify.compare import difference
 from edgekron.models import datasets
 from edgekron.runtimes.agent import backends
@@ -73,7 +74,8 @@ def _rows(folder: Path, arguments: argparse.Namespace) -> Any:
         for dtype in DTYPES:
             for target in ("onnx", "tflite"):
                 file = folder / f"{network}-{dtype}.{target}"
-                export(hub, file, Quantization(dtype, ranges if dtype == "int8" else ()), opset=OPSET)
+                how = Quantization(dtype, ranges if dtype == "int8" else ())
+                export(hub, file, ExportSettings(how, opset=OPSET))
                 here = backends.run_nchw(backends.load(file), images)[0]
                 np.save(folder / "in.npy", images if target == "onnx" else images.transpose(0, 2, 3, 1).copy())
                 for runtime, package, option, reads in ELSEWHERE:

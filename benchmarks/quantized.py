@@ -26,7 +26,8 @@ from benchmarks.common.networks import CALIBRATION, TEST, calibration, taken, tr
 from benchmarks.common.record import Record, Row, day, made
 from benchmarks.common.variants import RUNTIMES, Variant, files_of, top1_of, write_hub
 from edgekron.compression.compressor import compress
-from edgekron.exporters.quantize import DTYPES, Quantization, export
+from edgekron.exporters import ExportSettings, export
+from edgekron.exporters.quantize import DTYPES, Quantization
 from edgekron.exporters.verify.compare import difference
 from edgekron.graph import Hub
 from edgekron.models import datasets
@@ -133,7 +134,7 @@ def gains(name: str, dense: Hub, ranges: list[np.ndarray], images: int) -> list[
             write_hub(hub, path)
             reference = outputs(path, images)
             for key, rebalanced in (("as_they_are", False), ("rebalanced", True)):
-                export(hub, path, Quantization("int8", ranges, rebalanced=rebalanced), force=True)
+                export(hub, path, ExportSettings(Quantization("int8", ranges, rebalanced=rebalanced)), force=True)
                 found = difference("", "", reference, outputs(path, images))
                 row[key] = {"sqnr_db": found.sqnr_db, "agreement": 100 * (found.agreement or 0.0)}
         rows.append(row)

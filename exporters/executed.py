@@ -1,11 +1,11 @@
-"""What an exported file does, layer by layer: the multiply-accumulates it executes, and the time its nodes take.
+"""The work of an exported file, layer by layer: the multiply-accumulates executed, and the time that the nodes take.
 
-A factorized layer can be exported in several forms. They give the same numbers but not for the same work: a ``mix``
-multiplies by zeros, a ``dense`` layer by the expanded kernel. ``executed_macs`` counts what the file executes.
+A factorized layer can be exported in several forms. The forms give the same numbers by different amounts of work:
+``mix`` multiplies by zeros, ``dense`` by the expanded kernel. ``executed_macs`` counts the work of the chosen forms.
 
-ONNX Runtime fuses and renames nodes before it runs them. ``by_layer`` finds the layer behind each node that it reports:
-the node itself is looked up by its name or by the name of its result; a fused node carries the name of the last node it
-swallowed, so that the way back from there leads to the layer.
+ONNX Runtime fuses and renames nodes before running a file. ``by_layer`` finds the layer behind each node of a profile:
+a node is looked up by its name or by the name of its result; a fused node carries the name of the last node swallowed,
+and the way back from that node leads to the layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgekron.graph import Hub, Layer
     from edgekron.runtimes.agent.profile import NodeTime
 
-#: Where ``by_layer`` puts what belongs to no layer: pooling, additions, changes of the memory layout.
+#: The key in ``by_layer`` of all nodes that belong to no layer: pooling, additions, changes of the memory layout.
 OTHER = ""
 
 #: Operators that do the work of a layer, ONNX Runtime's own among them.
@@ -33,7 +33,7 @@ _DECORATION = re.compile(r"^fused |_nchwc$|_token_\d+$")
 
 
 def executed_macs(hub: Hub, target: str) -> dict[str, int]:
-    """Multiply-accumulates for one image of each layer, as the file of ``target`` ("onnx" or "tflite") executes them.
+    """Multiply-accumulates of each layer for one image, as a file of ``target`` ("onnx" or "tflite") executes them.
 
     Raises ``StructureError`` for a form that is not exact for its stage.
     """
@@ -48,7 +48,7 @@ def executed_macs(hub: Hub, target: str) -> dict[str, int]:
 def by_layer(model: onnx.ModelProto, layers: Sequence[Layer], times: Iterable[NodeTime]) -> dict[str, float]:
     """Seconds of each layer, and of everything else under ``OTHER``, from a profile of the exported ``model``.
 
-    An activation that the runtime fused into a layer counts for that layer.
+    An activation that the runtime fused into a layer counts as part of that layer.
     """
     made = {name: node for node in model.graph.node for name in node.output}
     named = {node.name: node for node in model.graph.node} | made

@@ -60,17 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgekron.processes import joined
 
     refuse_existing(arguments.output, arguments.force, artifact.FILES)
-    ratios = {"macs": arguments.ratio, "parameters": arguments.params}
-    ratios = {cost: ratio for cost, ratio in ratios.items() if ratio is not None}
-    rule = _rule(arguments)
-    amounts = bool(ratios) + bool(arguments.plan) + (rule is not None)
-    if amounts > 1 or (amounts == 0 and arguments.similarity is None):
-        raise UserError(
-            "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --similarity, "
-            "--plan."
-        )
-    if arguments.plan and arguments.method:
-        raise UserError("the plan names the method of each layer; leave --method out.")
+    ratios, rule = _amounts(arguments)
     check_tuning(arguments)
     plan = CompressionPlan.read(Path(arguments.plan)) if arguments.plan else None
     pruning = pruning_settings(arguments, plan)
@@ -137,6 +127,24 @@ def _print(arguments: argparse.Namespace, report: CompressionReport, tuning: Tun
         print_tuning(tuning)
     print_layers(report)
     say(f"written to {arguments.output}")
+
+
+def _amounts(arguments: argparse.Namespace) -> tuple[dict[str, float], RankRule | ErrorBound | None]:
+    """The ratios and the rule that say how much to compress. Raises ``UserError`` for none, or several."""
+    from edgekron.errors import UserError
+
+    given = {"macs": arguments.ratio, "parameters": arguments.params}
+    ratios = {unit: ratio for unit, ratio in given.items() if ratio is not None}
+    rule = _rule(arguments)
+    amounts = bool(ratios) + bool(arguments.plan) + (rule is not None)
+    if amounts > 1 or (amounts == 0 and arguments.similarity is None):
+        raise UserError(
+            "say how much to compress by --ratio and --params, or one of --energy, --error, --evbmf, --similarity, "
+            "--plan."
+        )
+    if arguments.plan and arguments.method:
+        raise UserError("the plan names the method of each layer; leave --method out.")
+    return ratios, rule
 
 
 def _rule(arguments: argparse.Namespace) -> RankRule | ErrorBound | None:

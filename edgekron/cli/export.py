@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from edgekron.exporters.export import FORMATS
+from edgekron.exporters.quantize import DTYPES
+
 from .shared.options import add_data, add_model, calibration, open_source
 from .shared.output import print_json, say
 
-FORMATS = ("onnx", "tflite")
-#: Those of ``exporters.quantize``, which is too heavy to be asked here.
-DTYPES = ("float32", "float16", "int8-dynamic", "int8")
 #: Calibration images unless the user says how many.
 IMAGES = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, which format, and where to."""
+    """MODEL, the format and type of the file, and its path."""
     add_model(parser)
     parser.add_argument("--to", required=True, choices=FORMATS, help="format of the file")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
@@ -44,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports and says what was written."""
+    """Exports MODEL, and prints the file's size and the notices of the export."""
     from pathlib import Path
 
     from edgekron.errors import UserError
+    from edgekron.exporters import ExportSettings, export
+    from edgekron.exporters.quantize import Quantization
     from edgekron.files import refuse_existing
 
     path = Path(arguments.output)
@@ -56,32 +58,16 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(path, arguments.force)
     if arguments.data and not arguments.dtype.startswith("int8"):
         raise UserError(f"a {arguments.dtype} file needs no images; leave --data out, or give --dtype int8.")
-    if arguments.layout != "nhwc" and (arguments.to != "tflite" or arguments.dtype != "float32"):
-        raise UserError(f"--layout {arguments.layout} is for float32 TFLite files; leave it out.")
     hub = open_source(arguments.model, arguments).hub
-    notices: list[str] = []
-    if arguments.dtype != "float32" or arguments.integer_io:
-        from edgekron.exporters.quantize import Quantization, export
-
-        how = Quantization(arguments.dtype, calibration(arguments, hub.input_shape), arguments.integer_io)
-        notices = export(
-            hub,
-            path,
-            how,
-            opset=arguments.opset,
-            batch=arguments.batch,
-            force=arguments.force,
-            fixed_size=arguments.fixed_size,
-        )
-    elif arguments.to == "onnx":
-        from edgekron.exporters.onnx import export_onnx, size_notice
-
-        export_onnx(hub, path, opset=arguments.opset, force=arguments.force, fixed_size=arguments.fixed_size)
-        notices = [] if arguments.fixed_size else size_notice(hub)
-    else:
-        from edgekron.exporters.tflite import export_tflite
-
-        export_tflite(hub, path, batch=arguments.batch, layout=arguments.layout, force=arguments.force)
+    images = [] if arguments.dtype == "float32" else calibration(arguments, hub.input_shape)
+    settings = ExportSettings(
+        Quantization(arguments.dtype, images, arguments.integer_io),
+        opset=arguments.opset,
+        fixed_size=arguments.fixed_size,
+        batch=arguments.batch,
+        layout=arguments.layout,
+    )
+    notices = export(hub, path, settings, force=arguments.force)
     size = path.stat().st_size
     if arguments.json:
         print_json({"file": str(path), "bytes": size, "dtype": arguments.dtype, "notices": notices})

@@ -10,7 +10,7 @@ from .shared.tuning import add_tuning, print_tuning, run_tuning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """DIR, where to, and for which runtimes."""
+    """DIR, the folder to write, and the runtimes to tune for."""
     parser.add_argument("folder", metavar="DIR", help="a folder written by compress")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder to write (default: the same one, with --force)")
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, writes the folder, and prints what was tried and chosen."""
+    """Measures, writes the folder, and prints the candidates and the choices."""
     from edgekron import models
     from edgekron.compression import artifact
     from edgekron.errors import UserError
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     old = artifact.read(arguments.folder)
     hub, plan = old.hub, old.plan
     refuse_existing(output, arguments.force, artifact.FILES)
-    # Where channels are gone, or weights were trained, the network before it has no kernels for this one.
+    # If channels were pruned, or weights trained, the network before has no kernels for this one.
     changed = "has fewer channels than" if kept_channels(hub.model) else ""
     changed = changed or ("was trained since it was made of" if old.report.training else "")
     if changed and arguments.original:

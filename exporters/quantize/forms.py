@@ -1,10 +1,11 @@
-"""Which form each stage takes in a file of a given type.
+"""The form of each stage in a file of a given type.
 
 The plan's forms for the target win, with two exceptions. A plan that names the defaults of float32 has not chosen
-anything: it gets those of the type. And forms that would not become integers are replaced, which is said: in ONNX a
-constant matrix on the left stays float, and a kernel that is expanded at load has no integers to compute with.
+anything: its layers get the defaults of the type. And forms that would stay float are replaced, with a notice: in ONNX
+a constant matrix on the left of a product, and a kernel that is expanded when the file is loaded, are no integers.
 
-The arithmetic decides, not what is stored: an ONNX file with int8 weights alone computes in float32 (``weights``).
+A file's arithmetic decides, not the type of its stored weights: an ONNX file with int8 weights alone computes in
+float32 (``weights``), and its layers keep the forms of float32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from edgekron.algebra import Stage
 from edgekron.algebra.lowering import default_forms
 from edgekron.graph import Factorized, Hub
+
+from .types import computes_in_integers
 
 
 def forms_of(hub: Hub, target: str, dtype: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
@@ -21,7 +24,7 @@ def forms_of(hub: Hub, target: str, dtype: str) -> tuple[dict[str, tuple[str, ..
     """
     chosen: dict[str, tuple[str, ...]] = {}
     notices = []
-    integers = dtype == "int8" or (dtype == "int8-dynamic" and target == "tflite")
+    integers = computes_in_integers(dtype, target)
     for layer in hub.layers():
         if layer.factorized is None:
             continue

@@ -5,8 +5,8 @@ quantizer: pairs of QuantizeLinear and DequantizeLinear, one scale for each outp
 activation. Activations are uint8 and weights int8, as ONNX Runtime's documentation advises for x86 with VNNI and allows
 for ARM; on x86 without VNNI its kernels add pairs of products in 16 bits, which can saturate: evaluate the file there.
 
-ONNX has no scale for an input or output of a graph. A file with integer ones has them in its metadata,
-where ``runtimes.backends.onnxruntime`` reads them.
+ONNX has no scale for an input or output of a graph. A file whose inputs and outputs are integers has their scales in
+its metadata, from which ``runtimes.agent.backends.onnxruntime`` reads them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AT_ONCE = 8
 
 
 def convert(proto: onnx.ModelProto, how: Quantization) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """(a float32 model in the type of ``how``, what its metadata must say).
+    """(the float32 model ``proto`` in the type of ``how``, the entries that its metadata must have).
 
     Raises ``UserError`` for weights that float16 cannot hold, and for integer inputs or outputs of a layer that is not
     quantized.
@@ -46,7 +46,7 @@ def convert(proto: onnx.ModelProto, how: Quantization) -> tuple[onnx.ModelProto,
 
 
 def _with_stored_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Every weight an initializer: a repeated one that is tiled at load could not be quantized."""
+    """The model with every weight an initializer: a weight that is tiled at load could not be quantized."""
     simplified, _ = onnxsim.simplify(proto)
     entry = simplified.metadata_props.add()
     entry.key, entry.value = "onnx.quant.pre_process", "onnxruntime.quant"
@@ -115,7 +115,7 @@ def _retype(
     arrays: dict[str, np.ndarray],
     scales: dict[str, tuple[float, int]],
 ) -> None:
-    """Makes the integer value ``inner`` on the other side of ``node`` the input or output ``value``."""
+    """Makes ``inner``, the integer value on the other side of ``node``, the graph's input or output ``value``."""
     scale, zero = arrays[node.input[1]], arrays[node.input[2]]
     scales[value.name] = (float(scale), int(zero))
     value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)

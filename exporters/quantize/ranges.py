@@ -1,6 +1,6 @@
 """The ranges between the stages of factorized layers on calibration images.
 
-Every stage is run as the algebra reads it: the carried axes folded into the batch, the batch axes as groups.
+Every stage runs in the form that the algebra gives directly: carried axes folded into the batch, batch axes as groups.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def layer_ranges(factorized: Factorized, x: np.ndarray) -> Iterator[Ranges]:
 
 
 def _run(stage: Stage, axes: tuple[str, ...], tensor: np.ndarray, x: torch.Tensor, opened: list[str]) -> torch.Tensor:
-    """One stage on x [N, open axes, H, W]; gives [N, carried, batch, new, H', W']."""
+    """One stage on ``x`` [N, open axes, H, W]; gives [N, carried, batch, new, H', W']."""
     groups = (*stage.carried, *stage.batch, *stage.contracted)
     images, size = len(x), tuple(x.shape[-2:])
     x = x.permute(0, *(opened.index(a) + 1 for a in groups), x.ndim - 2, x.ndim - 1)

@@ -1,29 +1,29 @@
 """The free scaling between factors, chosen so that integers lose little.
 
-A rank axis r is summed over: it belongs to two or more factors, and the kernel does not change when one of them is
-multiplied along r by a vector and another is divided by it. Along the contraction, let t_k[r] be what the activation
-after stage k is multiplied by, for every rank that is open there. The factor of stage k then becomes
+A rank axis r is summed over: two or more factors have the axis, and the kernel does not change when one factor is
+multiplied along r by a vector and another factor is divided by that vector. Let t_k[r] be the scale of the activation
+after stage k of the contraction, for every rank that is open after the stage. The factor of stage k then becomes
 
     G_k'[..., r, ...] = G_k[..., r, ...] * t_k[r] / t_{k-1}[r]        t = 1 where r is not open (yet, or any more)
 
-and the product of what all factors get along r is 1: the expanded kernel is the same, up to rounding.
+and the scales that all factors get along r multiply to 1: the expanded kernel is the same, up to rounding.
 
 An integer activation has one scale for all its channels, from the smallest to the largest value of any. Its rounding
 error leaves the next stage as
 
     step_z^2 / 12 * sum_r |A_r|^2 / t[r]^2       step_z = (max_r t[r] z[r] - min_r t[r] z[r]) / 255
 
-with A the next factor, which has one scale for all its r (it has one for each output channel) and leaves
+with A the next factor. A has one scale for each output channel, the same for all r, and its own rounding leaves
 
     step_A^2 / 12 * sum_r t[r]^2 mean(z[r]^2)    step_A = max_r |A_r| / t[r] / 127
 
-The first grows where channels differ in range, the second where the columns of A do. Their product is least for the
-geometric mean of the two scalings that would make either equal,
+The first error grows when channels differ in range, the second when the columns of A do. The product of both errors is
+least for the geometric mean of the two scalings that would make the ranges, or the columns, equal:
 
     |t[r]| = sqrt(rms(A_r) / peak(z[r]))         peak = max |z[r]|
 
-That is a compromise. Where the factors are balanced already, it can make the first error larger by itself, and |t| = 1
-is kept instead.
+This mean is a compromise. If the factors are balanced already, the first error can be larger with the mean than with
+|t| = 1, which is kept then.
 
 The sign of t is free as well: it turns each channel's longer side to the same end, so that the activation as a whole
 spans less. (The first factor's own rounding does not change: its output channels, r among them, have a scale each.)
@@ -41,13 +41,13 @@ import numpy as np
 
 from edgekron.graph import Factorized
 
-#: Scales differ by no more than this from their geometric mean: what is almost zero stays it.
+#: Scales differ by no more than this from their geometric mean, so that values near zero stay near zero.
 LARGEST = 2.0**10
 
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """The smallest and the largest value of an activation between two stages, for each combination of its open ranks.
+    """The smallest and the largest value of an activation between two stages, for each combination of the open ranks.
 
     ``low`` and ``high`` have one axis for each name in ``axes``.
     """
@@ -57,11 +57,11 @@ class Ranges:
     high: np.ndarray
 
     def joined(self, other: Ranges) -> Ranges:
-        """The ranges of both."""
+        """The ranges that cover both."""
         return Ranges(self.axes, np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
     def along(self, axis: str, scales: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high) [size of ``axis``] over all other axes, those being multiplied by their ``scales``."""
+        """(low, high) [size of ``axis``] over all other axes, which are multiplied by their ``scales`` first."""
         low, high = self.low.astype(np.float64), self.high.astype(np.float64)
         for place, other in enumerate(self.axes):
             if other != axis and other in scales:
@@ -74,8 +74,8 @@ class Ranges:
 def rebalance(factorized: Factorized, ranges: Sequence[Ranges] | None = None) -> Factorized:
     """The same layer with other factors, whose stages lose less in integers; see the module's docstring.
 
-    ``ranges`` are those after each stage but the last, in contraction order; without them, those that white noise of
-    unit variance would have.
+    ``ranges`` are the ranges after each stage but the last, in contraction order; if they are not given, the ranges
+    that white noise of unit variance would have (``expected_ranges``).
     """
     network, order = factorized.network, factorized.order
     ranges = expected_ranges(factorized) if ranges is None else ranges
@@ -117,8 +117,8 @@ def _scale(low: np.ndarray, high: np.ndarray, rms: np.ndarray) -> np.ndarray:
 
 
 def expected_ranges(factorized: Factorized) -> list[Ranges]:
-    """What white noise of unit variance at the layer's input gives after each stage but the last: its deviation, to
-    both sides.
+    """The ranges of white noise of unit variance at the layer's input, after each stage but the last: from minus to
+    plus the standard deviation.
     """
     network, order = factorized.network, factorized.order
     tensors = [tensor.astype(np.float64) for tensor in factorized.tensors]

@@ -2,11 +2,11 @@
 
     float16        weights as float16 behind a DEQUANTIZE, which XNNPACK takes as half-precision weights
     int8-dynamic   weights int8, one scale for each output channel, or for the whole matrix of a fully connected layer;
-                   kernels quantize the activations as they come
+                   the runtime's kernels quantize activations while they run
     int8           activations int8 too, one scale for each, from the smallest to the largest value on the images
 
-The quantizer's own file keeps large buffers behind the flatbuffer, where older runtimes do not look, and does not
-align the others; it is written again as ``exporters.tflite`` writes files.
+The quantizer's own file keeps large buffers behind the flatbuffer, out of sight of older runtimes, and does not align
+the other buffers. So the file is written again by ``exporters.tflite.writer``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .types import LARGEST_FLOAT16, Quantization, pieces
 
 
 def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
-    """A float32 file, whose input is called ``input_name``, in the type of ``how``."""
+    """The float32 file ``data``, whose input is called ``input_name``, in the type of ``how``."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        # The quantizer shows bars of its own, and its interpreter warns that it keeps all tensors, as it means to.
+        # The quantizer shows progress bars, and its interpreter warns that all tensors are kept, which is intended.
         warnings.simplefilter("ignore")
         return _quantized(data, how, input_name)
 
@@ -54,7 +54,7 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         if not how.integer_io:
             for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
                 work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        # Its integer kernels are wrong.
+        # The integer kernels of this operator are wrong.
         work.update_quantization_recipe(".*", TFLOperationName.BATCH_MATMUL, algorithm_key=AlgorithmName.NO_QUANTIZE)
         ranges = _ranges(data, work.get_quantization_recipe(), how.images, input_name)
     result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
@@ -62,7 +62,7 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
 
 
 def _refuse_beyond_float16(data: bytes) -> None:
-    """The quantizer would write infinity."""
+    """Refuses weights that float16 cannot hold; the quantizer would write infinity for them."""
     contents = read(data)
     for tensor in contents.graph.tensors:
         buffer = contents.model.buffers[tensor.buffer].data
@@ -75,7 +75,7 @@ def _refuse_beyond_float16(data: bytes) -> None:
 
 
 def _ranges(data: bytes, recipe: object, images: Sequence[np.ndarray], input_name: str) -> object:
-    """The smallest and largest value of every activation; the quantizer's default would forget early images."""
+    """The smallest and largest value of every activation on all images; the quantizer's default forgets early ones."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
@@ -89,7 +89,7 @@ def _ranges(data: bytes, recipe: object, images: Sequence[np.ndarray], input_nam
 
 
 class _Images:
-    """Calibration images as the file takes them: as many at once as its batch."""
+    """Calibration images in the file's layout and batch."""
 
     def __init__(self, name: str, images: Sequence[np.ndarray], batch: int) -> None:
         self._name, self._images, self._batch = name, images, batch

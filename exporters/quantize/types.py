@@ -3,7 +3,7 @@
 float32        as trained
 float16        weights in float16, arithmetic in float32: half the bytes
 int8-dynamic   weights in int8, activations float between the layers: a quarter of the bytes. TFLite's kernels
-               quantize them as they come and compute in integers; an ONNX file computes in float32
+               quantize each activation and compute in integers; an ONNX file computes in float32
 int8           weights and activations in int8, the activations' ranges taken from calibration images
 """
 
@@ -18,20 +18,20 @@ from edgekron.errors import UserError
 
 DTYPES = ("float32", "float16", "int8-dynamic", "int8")
 
-#: What float16 can hold.
+#: The largest value of float16.
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What to write: one of ``DTYPES``, the calibration ``images`` (float32 [n, C, H, W] each) that "int8" needs, and
-    whether its inputs and outputs are integers too.
+    """The type of a file: ``dtype`` is one of ``DTYPES``.
 
-    ``rebalanced`` says whether the factors of int8 files are rescaled first. Raises ``UserError`` for what does not go
-    together.
+    "int8" needs calibration ``images``, float32 [n, C, H, W] each. With ``integer_io`` the inputs and outputs of an
+    int8 file are integers too. ``rebalanced`` says whether the factors of layers that compute in integers are rescaled
+    first (``rebalance``). Raises ``UserError`` for values that do not go together.
     """
 
-    dtype: str
+    dtype: str = "float32"
     images: Sequence[np.ndarray] = ()
     integer_io: bool = False
     rebalanced: bool = True
@@ -47,11 +47,16 @@ class Quantization:
             raise UserError("the calibration images contain NaN or infinite values; give others.")
 
 
-def pieces(images: Sequence[np.ndarray], at_once: int, *, exactly: bool) -> Iterator[np.ndarray]:
-    """The images float32, at most ``at_once`` at a time.
+def computes_in_integers(dtype: str, target: str) -> bool:
+    """Whether layers of a ``target`` file ("onnx" or "tflite") multiply integers; others only store smaller weights."""
+    return dtype == "int8" or (dtype == "int8-dynamic" and target == "tflite")
 
-    With ``exactly``, for a network of a fixed batch, what is too short is filled up with its own images: others, such
-    as black ones, would widen the ranges.
+
+def pieces(images: Sequence[np.ndarray], at_once: int, *, exactly: bool) -> Iterator[np.ndarray]:
+    """The images as float32, at most ``at_once`` at a time.
+
+    With ``exactly``, for a network of a fixed batch, a piece that is too short is filled up with its own images: other
+    images, such as black ones, would widen the ranges.
     """
     for batch in images:
         for start in range(0, len(batch), at_once):

@@ -3,9 +3,10 @@
     float16    a weight is W16, read as Cast(W16)
     int8       a weight is Q with one scale s for each output channel, read as Cast(Q) * s
 
-Runtimes fold both into a constant when they load the file, so that an inference costs what it costs in float32. This is
-why int8 weights are not behind a DequantizeLinear, which ONNX Runtime keeps and runs for every image (1.7 times the
-time of the bundled network), and why their activations stay float: its ConvInteger runs 25 times as long as Conv.
+Runtimes fold both into a constant when loading the file, so that an inference takes as long as in float32. This is why
+int8 weights are not behind a DequantizeLinear: ONNX Runtime keeps that operator and runs it for every image (1.7 times
+the time of the bundled network). Activations stay float because ONNX Runtime's ConvInteger takes 25 times as long as
+Conv.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgekron.errors import UserError
 
 from .types import LARGEST_FLOAT16
 
-#: What makes a weight from initializers: (name, array, axis of the output channels) to initializers and nodes.
+#: A stored weight: its initializers, and the nodes that read the weight from them.
 _Stored = tuple[list[TensorProto], list[onnx.NodeProto]]
 
 #: Operators whose constant inputs are weights. Tile, Reshape and Einsum make a weight from what is stored once.

@@ -2,9 +2,9 @@
 
     data = export_tflite(hub, "network.tflite")
 
-Inputs and outputs with four axes are [N, H, W, C] in the file unless asked for otherwise, all others as in ONNX; the
-batch is fixed. Each ONNX
-operator has one translator in ``operators``; factorized layers are rendered by ``factorized``.
+Inputs and outputs with four axes are [N, H, W, C] in the file, unless ``layout`` says otherwise; all others have the
+axes of ONNX. The batch is fixed. Each ONNX operator has one translator in ``operators``; factorized layers are written
+by ``factorized``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .writer import pack
 
 if TYPE_CHECKING:
     from edgekron.graph import Hub
+    from edgekron.graph.identity import Identity
 
 __all__ = ["LAYOUTS", "UnsupportedError", "export_tflite"]
 
@@ -33,16 +34,18 @@ def export_tflite(
     forms: Mapping[str, Sequence[str]] | None = None,
     batch: int = 1,
     layout: str = DEFAULT_LAYOUT,
+    identity: Identity | None = None,
 ) -> bytes:
     """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
 
-    ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for
-    the layer), in place of those in the hub. ``layout`` is that of inputs and outputs with four axes, "nhwc" or "nchw".
-    Raises ``UnsupportedError`` naming every node without an exact
-    translation, and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
+    ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for the
+    whole layer), ahead of the forms in the hub. ``layout`` is that of inputs and outputs with four axes, "nhwc" or
+    "nchw". ``identity`` is that of the network if the hub holds it in other numbers. Raises ``UnsupportedError`` with
+    the name of every node that has no exact translation, and ``UserError`` when ``path`` exists and ``force`` is not
+    set; nothing is written then.
     """
     program = convert(hub.model, batch=batch, forms=forms, layout=layout)
-    data = pack(program, identity=hub.identity)
+    data = pack(program, identity=identity or hub.identity)
     if path is not None:
         write_file(path, data, force)
     return data

@@ -12,15 +12,14 @@ import onnx_ir as ir
 from edgekron.errors import UserError
 from edgekron.graph.factorized import is_factorized, read_node
 
-from . import operators as _operators  # noqa: F401  fills the table of translators
 from .factorized import factorized
 from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .gelu import join_gelu
 from .layout import Value, standard
+from .operators import TRANSLATORS
 from .program import Program, Tensor
-from .registry import TRANSLATORS
 from .translation import Call, Translation, UnsupportedError, describe, layer_name, used
 from .unstride import unstride
 
@@ -29,7 +28,7 @@ Forms = Mapping[str, Sequence[str]]
 #: The largest rank whose operators every runtime has.
 MAX_RANK = 5
 _MOVES = {"RESHAPE": 8, "TRANSPOSE": 6}
-#: How feature maps lie in the inputs and outputs of a file: as runtimes want them, or as in ONNX.
+#: Axes of feature maps in the inputs and outputs of a file: as runtimes compute, or as in ONNX.
 LAYOUTS = ("nhwc", "nchw")
 DEFAULT_LAYOUT = "nhwc"
 
@@ -37,8 +36,8 @@ DEFAULT_LAYOUT = "nhwc"
 def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layout: str = DEFAULT_LAYOUT) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
-    ``forms`` maps names of factorized layers to the forms of their stages; ``layout`` is that of feature maps among
-    the inputs and outputs, one of ``LAYOUTS``. Raises ``UnsupportedError`` with every node that has no exact
+    ``forms`` maps names of factorized layers to the forms of their stages; ``layout``, one of ``LAYOUTS``, is that of
+    feature maps among the inputs and outputs. Raises ``UnsupportedError`` with every node that has no exact
     translation, and ``UserError`` for an input, a layout or a batch that does not fit.
     """
     if batch < 1:
@@ -70,9 +69,9 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
 
 
 def _enter(translation: Translation, value: ir.Value, batch: int, layout: str) -> None:
-    """An input of the file, with the batch in front; where it has four axes, in ``layout``.
+    """Makes ``value`` an input of the file, with the batch in front; a feature map in ``layout``.
 
-    Only the first input must have the batch: a fixed size of another one is kept.
+    The first axis of the first input must be the batch. Another input may have a fixed first axis, which is kept.
     """
     name = value.name or "input"
     if value.dtype not in (ir.DataType.FLOAT, None):
@@ -121,7 +120,9 @@ def _translate(translation: Translation, node: ir.Node, forms: Forms) -> None:
 
 
 def _has_translator(node: ir.Node, opset: int) -> bool:
-    """Whether a translator takes the node: it gives the first output, and a body in the standard gives the others."""
+    """Whether the node's operator has a translator. A translator gives the first output alone: if others are used, an
+    operator that the standard defines by others is translated by its body.
+    """
     more = any(map(used, node.outputs[1:])) and has_body(node.op_type, opset)
     return not node.domain and node.op_type in TRANSLATORS and not more
 
@@ -131,7 +132,7 @@ def _may_be_translated(node: ir.Node, opset: int) -> bool:
 
 
 def _leave(translation: Translation, value: ir.Value, layout: str) -> None:
-    """An output of the file, a tensor of its own in the order of ``layout``."""
+    """Makes ``value`` an output of the file, a tensor of its own in the order of ``layout``."""
     name, program = value.name or "output", translation.program
     array = translation.constant(value)
     if array is not None:
@@ -153,7 +154,7 @@ def _check_forms(model: ir.Model, forms: Forms) -> None:
 
 
 def _check_ranks(program: Program) -> None:
-    """Refuses operators on more axes than every runtime has; what only moves values may have more on its way."""
+    """Refuses more axes than every runtime takes; a RESHAPE or TRANSPOSE within the network may have more."""
     limits = {tensor: MAX_RANK for operator in program.operators for tensor in operator.outputs}
     for operator in program.operators:
         if operator.code in _MOVES and operator.outputs[0] not in program.outputs.values():

@@ -1,11 +1,13 @@
-"""A convolution in NHWC: CONV_2D, with groups where it has them, or DEPTHWISE_CONV_2D.
+"""A convolution in NHWC: DEPTHWISE_CONV_2D if every channel is a group of its own, else CONV_2D.
 
-**Width fold.** A convolution that treats ``fold`` slices of the channels alike sees [N, H, W, fold * C] as an image
+**Width fold.** A convolution that treats ``fold`` slices of the channels alike reads [N, H, W, fold * C] as an image
 [N, H, W * fold, C]. A neighbour in the width is then ``fold`` columns away, so that the width's dilation and
-padding are multiplied by ``fold``: exact for stride 1, and the filters are stored once.
+padding are multiplied by ``fold``. This is exact for stride 1, and the filters are stored once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,23 +17,27 @@ from .program import Program, Tensor
 from .windows import Axis, place
 
 
-def convolve(
-    program: Program,
-    x: Tensor,
-    kernel: np.ndarray,
-    bias: np.ndarray | None,
-    geometry: Geometry,
-    *,
-    groups: int,
-    name: str,
-    kernel_name: str,
-    fold: int = 1,
-) -> Tensor:
-    """Convolves ``x`` [N, H, W, fold * C] with ``kernel`` [O, C / groups, kh, kw]; gives [N, H', W', fold * O].
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The constants of a convolution.
+
+    ``kernel`` is [O, C / groups, kh, kw], of a transposed convolution [C, O / groups, kh, kw]; ``name`` is that of the
+    kernel in the file; ``bias`` is [O], or None.
+    """
+
+    kernel: np.ndarray
+    name: str
+    bias: np.ndarray | None = None
+    groups: int = 1
+
+
+def convolve(program: Program, x: Tensor, filters: Filters, geometry: Geometry, name: str, *, fold: int = 1) -> Tensor:
+    """Convolves ``x`` [N, H, W, fold * C] with ``filters``; gives [N, H', W', fold * O].
 
     Raises ``ValueError`` for a window that does not fit, and for a fold with a stride along the width.
     """
     n, height, width, channels = x.shape
+    kernel, groups = filters.kernel, filters.groups
     outputs, _, kh, kw = kernel.shape
     if fold > 1:
         if geometry.stride[1] != 1:
@@ -48,13 +54,14 @@ def convolve(
     x = program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{name}/padded")
     depthwise = groups == channels and groups > 1
     weight = kernel.transpose(1, 2, 3, 0) if depthwise else kernel.transpose(0, 2, 3, 1)
-    vector = np.zeros(outputs, np.float32) if bias is None else bias.astype(np.float32)
+    bias = np.zeros(outputs, np.float32) if filters.bias is None else filters.bias.astype(np.float32)
     options = {"depthMultiplier": outputs // channels} if depthwise else {}
     y = program.emit(
         "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
-        [x, program.constant(kernel_name, weight), program.constant(f"{name}/bias", vector)],
+        [x, program.constant(filters.name, weight), program.constant(f"{name}/bias", bias)],
         (n, h.output, w.output, outputs),
         f"{name}/slices" if fold > 1 else name,
+        dtype=x.dtype,
         padding=placement.padding,
         strideH=h.stride,
         strideW=w.stride,

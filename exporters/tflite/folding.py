@@ -1,6 +1,6 @@
-"""Nodes that do not depend on the network's input are computed here, once.
+"""Computes nodes that do not depend on the network's input, once, at export.
 
-With a fixed batch every shape is known, so that the shape arithmetic of many ONNX files (Shape, Gather, Concat) ends as
+With a fixed batch every shape is known, so that the shape arithmetic of many ONNX files (Shape, Gather, Concat) becomes
 a constant.
 """
 
@@ -15,13 +15,13 @@ from onnx.reference import ReferenceEvaluator
 
 from .translation import Translation
 
-#: Operators that ask for a shape alone.
+#: Operators that need no values of their input, only its shape.
 SHAPES = ("Shape", "Size")
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def fold(translation: Translation, node: ir.Node) -> bool:
-    """Computes a node from constants and known shapes; False if it needs the network's input."""
+    """Computes a node from constants and known shapes; False if the node needs the network's input."""
     if node.domain:
         return False
     if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):

@@ -1,4 +1,4 @@
-"""Formulas of elementwise operators, for what TFLite has no operator of its own.
+"""Formulas of elementwise operators, for ONNX operators that TFLite has no operator for.
 
     f = Formula(call)
     y = f("MUL", x, f("LOGISTIC", x))
@@ -9,22 +9,21 @@ Numbers among the operands become constants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from .program import Tensor
+from .program import DType, Option, Tensor
 from .translation import Call
 
 
 class Formula:
-    """Writes operators whose names say which node they are a part of."""
+    """Writes the operators of one node's formula, named after the node."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def __call__(self, code: str, *operands: Tensor | float, dtype: Any = None, **options: Any) -> Tensor:
-        """One operator on operands that broadcast; its result is named by the node and the operator."""
+    def __call__(self, code: str, *operands: Tensor | float, dtype: DType | None = None, **options: Option) -> Tensor:
+        """One operator on operands that broadcast; the result is named after the node and the operator."""
         name = f"{self._call.name}/{code.lower()}"
         tensors = [x if isinstance(x, Tensor) else self.number(x) for x in operands]
         shape = np.broadcast_shapes(*(t.shape for t in tensors))

@@ -1,7 +1,8 @@
 """Operators that ONNX defines by other operators.
 
-Many (Shrink, GroupNormalization, MeanVarianceNormalization, ...) have a body in the standard itself. One without a
-translator of its own is translated by translating the nodes of its body, whose constant parts are folded.
+Many operators (Shrink, GroupNormalization, MeanVarianceNormalization, ...) have a body in the standard itself. An
+operator without a translator of its own is translated by translating the nodes of its body; constant parts of the body
+are folded.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from onnx import helper, inliner, numpy_helper
 from .registry import TRANSLATORS
 from .translation import Translation, UnsupportedError, describe, used
 
+#: Attributes of a schema that say whether it has a body, a fixed one or one that depends on the node.
+_BODIES = ("has_function", "has_context_dependent_function")
 _TYPES = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "b": onnx.TensorProto.BOOL}
 
 
 def expand(translation: Translation, node: ir.Node, layer: str, translate: Callable[[ir.Node], None]) -> bool:
-    """Translates the body of an operator by ``translate``; False where the standard gives it none.
+    """Translates the body of an operator by ``translate``; False if the standard gives the operator no body.
 
-    Raises ``UnsupportedError`` that names the operator and what in its body has no translation.
+    Raises ``UnsupportedError`` with the name of the operator and of the node in its body that has no translation.
     """
     if node.domain:
         return False
@@ -57,7 +60,7 @@ def _translate_body(
 
 
 def _branch(translation: Translation, node: ir.Node, translate: Callable[[ir.Node], None]) -> bool:
-    """Translates the branch that a constant condition takes."""
+    """Translates the branch of an If that a constant condition takes; False if the condition is not constant."""
     condition = translation.constant(node.inputs[0])
     if condition is None:
         return False
@@ -82,11 +85,11 @@ def has_body(operator: str, opset: int) -> bool:
         schema = onnx.defs.get_schema(operator, opset)
     except onnx.defs.SchemaError:
         return False
-    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
+    return any(getattr(schema, name) for name in _BODIES)
 
 
 def _inlined(translation: Translation, node: ir.Node) -> onnx.ModelProto:
-    """A model of the node alone, with the types and shapes that it has here, and its body in its place."""
+    """A model of the node alone, with the types and shapes of its values, in which its body replaces the node."""
     inputs, initializers = [], []
     for value in dict.fromkeys(v for v in node.inputs if v is not None):
         array = translation.constant(value)
@@ -104,12 +107,12 @@ def _inlined(translation: Translation, node: ir.Node) -> onnx.ModelProto:
     try:
         return inliner.inline_selected_functions(model, [("", node.op_type)], inline_schema_functions=True)
     except RuntimeError:
-        # The inliner needs the type of every input, of the absent ones too: where it fails, the node stays as it is.
+        # The inliner needs the type of every input, absent ones included: if it fails, the node keeps its place.
         return model
 
 
 def _complete(node: ir.Node, opset: int) -> onnx.NodeProto:
-    """The node with the defaults of its attributes: a body refers to them, and the inliner drops what is not given."""
+    """The node with the defaults of its attributes: the body refers to them, and the inliner drops absent ones."""
     proto = ir.serde.serialize_node(node)
     for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
         if name not in node.attributes and attribute.default_value.name:
@@ -118,7 +121,7 @@ def _complete(node: ir.Node, opset: int) -> onnx.NodeProto:
 
 
 def _copy(translation: Translation, source: ir.Value, target: ir.Value) -> None:
-    """Makes known of ``target`` what is known of ``source``."""
+    """Gives ``target`` the constant or the value in the file that ``source`` has."""
     array = translation.constant(source)
     if array is not None:
         translation.constants[target] = array

@@ -3,8 +3,8 @@
     bias         CONV_2D + ADD of a vector        -> CONV_2D with the sum of both as its bias
     activation   arithmetic + RELU/RELU6/N1_TO_1  -> arithmetic with a fused activation
 
-An activation acts on single values, so that it passes through reshapes and transposes on its way to the arithmetic.
-Both need the value between to have no other reader.
+An activation acts on single values, so that it can pass reshapes and transposes on its way to the arithmetic. Neither
+fusion is made if another operator reads a value in between.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def _arithmetic_before(x: Tensor, writers: dict[Tensor, Operator], readers: Coun
 
 
 def _activation(operator: Operator) -> str | None:
-    name = operator.options.get("fusedActivationFunction", "NONE")
+    name = str(operator.options.get("fusedActivationFunction", "NONE"))
     return None if name == "NONE" else name
 
 
 def _replace(program: Program, operator: Operator, before: Operator, writers: dict[Tensor, Operator]) -> None:
-    """Removes ``operator``; ``before`` writes its output."""
+    """Removes ``operator``; ``before`` writes the output of ``operator`` instead."""
     program.operators.remove(operator)
     program.write_to(before, operator.outputs[0])
     writers[operator.outputs[0]] = before

@@ -1,9 +1,9 @@
-"""GELU as networks of older operator sets spell it, as the one node that it has been since:
+"""Replaces GELU as the formula of older operator sets by the one node of newer sets:
 
     x (1 + erf(x / sqrt 2)) / 2   ->   Gelu(x)
 
-in every order of the factors, the root divided by or its inverse multiplied with. Each spelling rounds elsewhere; all
-are equal to a few units in the last place.
+in every order of the factors, with a division by the root or a product by its inverse. The spellings round in different
+places and are equal to a few units in the last place.
 """
 
 from __future__ import annotations
@@ -15,44 +15,46 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-#: How far a constant of the network may be from the number it stands for: float32's own rounding.
+#: The largest relative distance of a network's constant from the number meant: float32's own rounding.
 _ROUNDING = 1e-6
 
-_Spelling = Callable[[Any, Any], Any]
+_Builder = pattern.OpsetPatternBuilder
+#: From x to its quotient by the root of two; from x and one more than the error function to their product.
+_Argument = Callable[[_Builder, pattern.Var], object]
+_Product = Callable[[_Builder, pattern.Var, object], object]
 
 
 def join_gelu(model: ir.Model) -> ir.Model:
-    """The model with every spelling replaced; ``model`` itself, which stays as it is, where there can be none."""
+    """A copy of the model with every spelling replaced; the ``model`` itself if it has no Erf, and so no spelling."""
     if not any(node.op_type == "Erf" for node in model.graph):
         return model
     joined = model.clone()
     _RULES.apply_to_model(joined)
-    # A rewriter may state the set that a new operator came with; the others keep the meaning of theirs.
+    # The rewriter may state the operator set that introduced Gelu; the other nodes keep the meaning of theirs.
     joined.opset_imports.update(model.opset_imports)
     return joined
 
 
-def _number(value: float) -> Any:
+def _number(value: float) -> pattern.Constant:
     return pattern.Constant(value, rel_tol=_ROUNDING)
 
 
-#: x over the root of two, and the product of x, a half, and one more than the error function.
-_ARGUMENTS: tuple[_Spelling, ...] = (
+_ARGUMENTS: tuple[_Argument, ...] = (
     lambda op, x: op.Div(x, _number(math.sqrt(2))),
     lambda op, x: op.Mul(x, _number(math.sqrt(0.5))),
 )
-_PRODUCTS: tuple[Callable[[Any, Any, Any], Any], ...] = (
+_PRODUCTS: tuple[_Product, ...] = (
     lambda op, x, e: op.Mul(op.Mul(x, e), _number(0.5)),
     lambda op, x, e: op.Mul(x, op.Mul(e, _number(0.5))),
     lambda op, x, e: op.Mul(op.Mul(x, _number(0.5)), e),
 )
 
 
-def _rule(argument: _Spelling, product: Callable[[Any, Any, Any], Any]) -> pattern.RewriteRule:
-    def spelling(op: Any, x: Any) -> Any:
+def _rule(argument: _Argument, product: _Product) -> pattern.RewriteRule:
+    def spelling(op: _Builder, x: pattern.Var) -> object:
         return product(op, x, op.Add(op.Erf(argument(op, x)), _number(1.0)))
 
-    def gelu(op: Any, x: Any) -> Any:
+    def gelu(op: Any, x: ir.Value) -> ir.Value:
         return op.Gelu(x)
 
     return pattern.RewriteRule(spelling, gelu)

@@ -1,8 +1,8 @@
-"""Which axis of an ONNX value lies where in the file.
+"""The order in which the axes of an ONNX value lie in the file.
 
 ONNX writes feature maps as [N, C, H, W]; TFLite's convolutions want [N, H, W, C]. Instead of transposing around each
 operator, every value carries its ``order``: axis i of the tensor in the file is axis ``order[i]`` of the ONNX value. A
-transpose then costs nothing (it renames axes), a reshape keeps the order where it can, and data moves only where an
+transpose then only renames axes and costs nothing, a reshape keeps the order if possible, and data moves only if an
 operator insists on an order. Axes of size one move freely, so that [N, C, 1, 1] is [N, 1, 1, C] by a reshape.
 """
 
@@ -37,12 +37,12 @@ class Value:
         return tuple(self.tensor.shape[self.order.index(a)] for a in range(len(self.order)))
 
     def axis(self, axis: int) -> int:
-        """Where an ONNX axis lies in the tensor."""
+        """The place of an ONNX axis in the tensor."""
         return self.order.index(axis % len(self.order))
 
 
 def arrange(program: Program, value: Value, order: Order) -> Value:
-    """The same value in another order, by a transpose or, where only axes of size one move, a reshape."""
+    """The same value in another order, by a transpose or, if only axes of size one move, by a reshape."""
     if value.order == order:
         return value
     moves = [value.order.index(a) for a in order]
@@ -54,7 +54,7 @@ def _letters(order: Order) -> str:
 
 
 def arrange_constant(array: np.ndarray, order: Order) -> np.ndarray:
-    """A constant for an elementwise operator on values in ``order``; broadcasts as it does in ONNX."""
+    """A constant for an elementwise operator on values in ``order``, with which it broadcasts as in ONNX."""
     full = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
     while full.ndim > 1 and full.shape[0] == 1:
         full = full[0]
@@ -68,7 +68,7 @@ def free(value: Value, order: Order) -> bool:
 
 
 def reshape(program: Program, value: Value, shape: Sequence[int], name: str) -> Value:
-    """ONNX's reshape, moving data only where axes are merged that are not neighbours in the file."""
+    """ONNX's reshape; data moves only to merge axes that are not neighbours in the file."""
     source, target = value.shape, tuple(int(n) for n in shape)
     pairs = _segments(source, target)
 
@@ -87,7 +87,7 @@ def reshape(program: Program, value: Value, shape: Sequence[int], name: str) -> 
 
 
 def _segments(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
-    """The finest pairs of runs of axes with equal products: what a reshape merges and splits.
+    """The axes that a reshape merges and splits, as the finest pairs of runs of axes with equal products of sizes.
 
     Axes of size one at the end belong to the last pair.
     """

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from .layout import NHWC, Order, Value, arrange_constant, free, reshape
-from .program import Tensor
+from .program import DType, Tensor
 from .translation import FLOATS, Call
 
 
 def aligned(call: Call, *, kinds: Sequence[str] | str = FLOATS) -> tuple[list[Tensor], Order]:
     """Every input of the node as a tensor that broadcasts with the others, and the order of their axes.
 
-    ``kinds`` are those of all inputs, or of each. A tensor may have fewer axes than the order, those behind.
+    ``kinds`` are the allowed kinds of values, of all inputs or of each. A tensor may have the last axes of the order
+    alone.
     """
     count = len(call.node.inputs)
     allowed = [kinds] * count if isinstance(kinds, str) else list(kinds)
@@ -35,12 +36,12 @@ def aligned(call: Call, *, kinds: Sequence[str] | str = FLOATS) -> tuple[list[Te
 
 
 def finish(call: Call, y: Tensor, order: Order) -> None:
-    """Declares the result with as many axes as the order: a tensor may have fewer, and has one where there are none."""
+    """Declares the result ``y`` with all axes of the order: a tensor may lack some, and has one if there are none."""
     shape = (1,) * (len(order) - len(y.shape)) + y.shape if order else ()
     call.finish(call.program.reshape(y, shape, f"{call.name}/full"), order)
 
 
-def broadcast(call: Call, code: str, tensors: Sequence[Tensor], dtype: np.dtype[np.generic] | None = None) -> Tensor:
+def broadcast(call: Call, code: str, tensors: Sequence[Tensor], dtype: DType | None = None) -> Tensor:
     """One operator on tensors that broadcast with each other."""
     shape = np.broadcast_shapes(*(t.shape for t in tensors))
     return call.program.emit(code, tensors, shape, call.name, dtype=dtype)
@@ -56,7 +57,7 @@ def _raised(call: Call, index: int, rank: int, kinds: str) -> Value:
 
 
 def _common_order(values: list[Value], rank: int) -> Order:
-    """The order in which the fewest values move: NHWC if one has it, else that of the largest."""
+    """The common order that moves the fewest values: NHWC if a value has this order, else that of the largest value."""
     if rank == 4 and any(free(value, NHWC) for value in values):
         return NHWC
     return max(values, key=lambda value: np.prod(value.shape)).order

@@ -1,8 +1,8 @@
 """A TFLite program in memory: tensors and operators in the order in which they run.
 
-It knows operators by name and tensors by shape, nothing of ONNX and nothing of the file format. Two peepholes keep it
-small while it is being written: a reshape to the same shape is no operator, and a reshape of a reshape is one. Whatever
-is left without a reader disappears in ``prune``.
+A program knows operators by name and tensors by shape; it knows nothing of ONNX or of the file format. Two rules keep
+a program small from the start: a reshape to the same shape is no operator, and a reshape of a reshape is one operator.
+``prune`` removes operators that nothing reads.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 Shape = tuple[int, ...]
-
+DType = np.dtype[np.generic]
+#: The value of a field of an operator's options table.
+Option = str | float | bool | Sequence[int]
 
 FLOAT, INTEGER, BOOLEAN = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
-_TYPE_NAMES = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
+_TYPE_NAMES: dict[DType, str] = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
 
 
-def type_name(dtype: np.dtype[Any]) -> str:
-    """What the schema calls the type of a tensor."""
+def type_name(dtype: DType) -> str:
+    """The schema's name of a tensor's type."""
     return _TYPE_NAMES[dtype]
 
 
 @dataclass(eq=False)
 class Tensor:
-    """A value of a program: constant where it has ``data``, whose type it then is, else written by one operator or an
-    input.
+    """A value of a program: a constant with ``data``, which gives its type, or a value that one operator writes, or an
+    input of the program.
     """
 
     name: str
     shape: Shape
     data: np.ndarray | None = None
-    dtype: np.dtype[Any] = FLOAT
+    dtype: DType = FLOAT
 
     def __post_init__(self) -> None:
         if self.data is not None:
@@ -51,7 +52,7 @@ class Operator:
     code: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -70,15 +71,18 @@ class Program:
         shape: Sequence[int],
         name: str,
         *,
-        dtype: np.dtype[Any] | None = None,
-        **options: Any,
+        dtype: DType | None = None,
+        **options: Option,
     ) -> Tensor:
-        """Appends an operator with one output of ``shape``, of its first input's type unless said, and returns it."""
+        """Appends an operator with one output of ``shape`` and returns the output.
+
+        The output has the first input's type unless ``dtype`` is given; ``options`` are those of ``Operator``.
+        """
         output = Tensor(name, tuple(int(n) for n in shape), dtype=dtype or inputs[0].dtype)
         self.append(code, inputs, [output], **options)
         return output
 
-    def append(self, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: Any) -> None:
+    def append(self, code: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: Option) -> None:
         """Appends an operator that writes new tensors."""
         operator = Operator(code, list(inputs), list(outputs), options)
         self.operators.append(operator)
@@ -89,7 +93,7 @@ class Program:
         return self._writers.get(tensor)
 
     def write_to(self, operator: Operator, tensor: Tensor) -> None:
-        """Makes ``tensor`` the output of an operator in place of its own."""
+        """Makes ``tensor`` the output of an operator, in place of the operator's present output."""
         operator.outputs = [tensor]
         self._writers[tensor] = operator
 
@@ -97,7 +101,7 @@ class Program:
         """A constant tensor: float32, int32 (shapes and axes among them) or bool."""
         return Tensor(name, tuple(data.shape), np.ascontiguousarray(data))
 
-    def integers(self, name: str, values: Any) -> Tensor:
+    def integers(self, name: str, values: npt.ArrayLike) -> Tensor:
         """A constant int32 tensor."""
         return self.constant(name, np.asarray(values, dtype=np.int32))
 
@@ -114,16 +118,17 @@ class Program:
         return self.emit("RESHAPE", [x, self.integers(f"{name}/shape", wanted)], wanted, name, newShape=list(wanted))
 
     def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
-        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape where only axes of size one move.
+        """Axis i of the result is axis ``order[i]`` of ``x``; a reshape if only axes of size one move.
 
-        More than four axes are written as fewer where some stay together.
+        More than four axes are written as fewer axes if some stay together.
         """
         shape = tuple(x.shape[a] for a in order)
         moved = [a for a in order if x.shape[a] > 1]
         if moved == sorted(moved):
             return self.reshape(x, shape, name)
         if len(shape) > 4:
-            sizes, fewer = _together(x.shape, moved)
+            large = sorted(moved)
+            sizes, fewer = merged([x.shape[a] for a in large], [large.index(a) for a in moved])
             y = self.reshape(x, sizes, f"{name}/together")
             result = [sizes[a] for a in fewer]
             y = self.emit("TRANSPOSE", [y, self.integers(f"{name}/order", fewer)], result, f"{name}/moved")
@@ -158,18 +163,13 @@ class Program:
         self.operators = kept[::-1]
 
 
-def _together(shape: Shape, order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The sizes of the axes when those that stay neighbours are one, and the order of these.
-
-    ``order`` is that of the axes of more than one value; the others are left out.
-    """
-    large = [a for a, n in enumerate(shape) if n > 1]
-    following = dict(pairwise(large))
+def merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same permutation with every run of axes that stay neighbours merged to one axis: (sizes, order)."""
     runs: list[list[int]] = []
     for axis in order:
-        if runs and following.get(runs[-1][-1]) == axis:
+        if runs and axis == runs[-1][-1] + 1:
             runs[-1].append(axis)
         else:
             runs.append([axis])
-    placed = sorted(runs)
-    return [math.prod(shape[a] for a in run) for run in placed], [placed.index(run) for run in runs]
+    ascending = sorted(runs)
+    return [math.prod(shape[a] for a in run) for run in ascending], [ascending.index(run) for run in runs]

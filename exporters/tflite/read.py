@@ -1,10 +1,9 @@
-"""Reads a TFLite file back: which operators it has, and whether it is well formed."""
+"""Reads a TFLite file back: its operators, its bytes of constants, and the faults of a file that is not well formed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -15,7 +14,7 @@ from .writer import IDENTITY_METADATA
 
 _CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
-#: Bytes of one value of each type that is written.
+#: Bytes of one value, of every type that EdgeKron writes.
 _SIZES = {
     schema.TensorType.FLOAT32: 4,
     schema.TensorType.FLOAT16: 2,
@@ -30,11 +29,11 @@ _SIZES = {
 class Contents:
     """The tables of one file."""
 
-    model: Any
+    model: schema.ModelT
     data: bytes
 
     @property
-    def graph(self) -> Any:
+    def graph(self) -> schema.SubGraphT:
         """The only subgraph."""
         return self.model.subgraphs[0]
 
@@ -54,7 +53,7 @@ class Contents:
         return sum(len(b.data) for b in self.model.buffers if b.data is not None)
 
     def problems(self) -> list[str]:
-        """What is wrong with the file; empty for a good one."""
+        """The faults of the file, a sentence each; none for a file that is well formed."""
         graph, found = self.graph, []
         names = [t.name for t in graph.tensors]
         found += [f"tensor name {name!r} is used twice" for name, n in Counter(names).items() if n > 1]
@@ -85,7 +84,7 @@ class Contents:
 
 
 def read(data: bytes) -> Contents:
-    """The tables of a TFLite file. Raises ``ValueError`` when it has another identifier."""
+    """The tables of a TFLite file. Raises ``ValueError`` for data with another identifier."""
     if data[4:8] != b"TFL3":
         raise ValueError("not a TFLite file: the identifier TFL3 is missing")
     return Contents(schema.ModelT.InitFromPackedBuf(data, 0), data)

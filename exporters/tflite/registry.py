@@ -1,7 +1,7 @@
 """The table of translators: one for each ONNX operator, entered by a decorator.
 
-A translator is a function that takes a ``Call``, writes operators into its program and declares the results. What it
-cannot do exactly it refuses (``Call.refuse``); nothing is written to disk before every node is translated.
+A translator is a function that takes a ``Call``, writes operators into the call's program and declares the results. A
+node that cannot be translated exactly is refused (``Call.refuse``); no file is written before every node is translated.
 """
 
 from __future__ import annotations

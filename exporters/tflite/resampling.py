@@ -1,11 +1,11 @@
-"""A resize along one axis as a matrix: what TFLite's own operators do not read.
+"""A resize along one axis as a matrix, for resizes that no operator of TFLite gives.
 
-Every resize of ONNX is one matrix for each axis, [outputs, inputs], with few values that are not zero in a row. The
-matrix is what the standard's reference makes of the unit vectors, and
+Every resize of ONNX is one matrix [outputs, inputs] for each axis, with few values in a row that are not zero. The
+standard's reference gives the matrix, as its resize of the unit vectors, and
 
     y = sum over k of   weight_k * (x gathered at index_k)
 
-with as many k as a row has such values: two for linear, four for cubic, one for nearest.
+with as many k as a row has values that are not zero: two for linear, four for cubic, one for nearest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ATTRIBUTES = (
 def interpolation(call: Call, size: int, output: int, scale: float) -> np.ndarray:
     """The matrix [output, size] of a Resize node along an axis of ``size`` that becomes ``scale`` times larger."""
     given = [ir.serde.serialize_attribute(a) for a in call.node.attributes.values() if a.name in _ATTRIBUTES]
-    # A whole number of pixels is given as such: one of them is placed in a way of its own.
+    # A whole number of pixels is given as a size: the reference places a single pixel in a way of its own.
     whole = abs(size * scale - output) < 1e-4
     if not whole and int(size * scale) != output:
         call.refuse(f"it makes {output} of {size} values by the scale {scale:g}", "give the sizes that it results in")

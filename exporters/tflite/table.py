@@ -2,8 +2,9 @@
 
     python -m edgekron.exporters.tflite.table > docs/operators.md
 
-What a translator does is its docstring; what it refuses are the sentences of its ``refuse`` calls and of the functions
-that it calls, with … for what only the node knows. Nothing is listed twice, so that nothing can go out of date.
+The column "becomes" is the docstring of a translator. The column "refused where" has the sentences of all ``refuse``
+calls in the translator and in the functions that the translator calls, with … for values that depend on the node.
+Nothing is written down twice, so that nothing can go out of date.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from types import FunctionType
 
 import onnx
 
-from . import operators as _operators  # noqa: F401  fills the table of translators
 from .folding import SHAPES
 from .functions import has_body
-from .registry import TRANSLATORS
+from .operators import TRANSLATORS
 
 _PACKAGE = "edgekron.exporters.tflite"
-#: Operators of constants and shapes, which are computed when the network is exported.
+#: Operators of constants and shapes, which are computed at export.
 _FOLDED = {*SHAPES, "Constant", "ConstantOfShape", "Range"}
-#: Methods of ``Call`` that refuse what is not constant; their second argument is the word for it.
+#: Methods of ``Call`` that refuse an input that is not constant; their second argument is the word for the input.
 _CONSTANT = {"constant", "numbers", "vector", "parameter"}
 _COMPUTED = "computed: "
 
@@ -101,7 +101,7 @@ def _refused(function: FunctionType) -> str:
 
 
 def _reasons(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
-    """Why a function refuses, in the order of its source, then why those that it calls do."""
+    """The reasons of a function's refusals, in the order of the source, then those of the functions called."""
     seen.add(function)
     calls = [n for n in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))) if isinstance(n, ast.Call)]
     for call in sorted(calls, key=lambda c: (c.lineno, c.col_offset)):
@@ -118,7 +118,7 @@ def _reasons(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
 
 
 def _text(node: ast.expr) -> str:
-    """A string of the source, with … for what is put into it."""
+    """A string of the source, with … for every value that is formatted into the string."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -133,13 +133,11 @@ def _text(node: ast.expr) -> str:
 
 
 def _made_of_known(schemas: dict[str, onnx.defs.OpSchema], name: str) -> bool:
-    """Whether every operator of a body that depends on nothing has a translator, or such a body of its own."""
-    schema = schemas[name]
+    """Whether the operator has a translator, or a body that is the same for every node and of such operators alone."""
     if name in TRANSLATORS or name in _FOLDED:
         return True
-    if not schema.has_function:  # type: ignore[attr-defined]
-        return False
-    return all(_made_of_known(schemas, node.op_type) for node in schema.function_body.node)
+    body = schemas[name].function_body.node
+    return bool(body) and all(_made_of_known(schemas, node.op_type) for node in body)
 
 
 def _cell(text: str) -> str:

@@ -1,7 +1,7 @@
-"""What an operator's translator works with: the node, its inputs in the file, and a way to refuse.
+"""The tools of an operator's translator: the node, the node's inputs in the file, and a way to refuse.
 
-``Translation`` is the state of one export: the program being written and where every ONNX value lies in it. ``Call`` is
-one node in it, as a translator sees it.
+``Translation`` is the state of one export: the program being written, and the place of every ONNX value in the program.
+``Call`` is one node of the export, and the only argument of a translator.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _INT32 = np.iinfo(np.int32)
 
 
 class UnsupportedError(UserError):
-    """A node, or an attribute of it, that the TFLite exporter cannot translate exactly."""
+    """A node, or an attribute of a node, that the TFLite exporter cannot translate exactly."""
 
 
 @dataclass
 class Translation:
-    """One export: the program so far and the ONNX values in it."""
+    """One export: the program so far, and the ONNX values that the program has or that are constant."""
 
     program: Program
     opset: int
@@ -39,7 +39,7 @@ class Translation:
     _arranged: dict[tuple[Value, Order], Value] = field(default_factory=dict)
 
     def constant(self, value: ir.Value | None) -> np.ndarray | None:
-        """The array of a value that does not depend on the input; None for any other."""
+        """The array of a value that does not depend on the network's input; None for any other value."""
         if value is None:
             return None
         if value not in self.constants and value.const_value is not None:
@@ -51,7 +51,7 @@ class Translation:
         return value is None or value in self.values or self.constant(value) is not None
 
     def arranged(self, value: Value, order: Order) -> Value:
-        """A value in an order, moved there at most once."""
+        """A value in another order; a value is moved to the same order only once."""
         key = (value, order)
         if key not in self._arranged:
             self._arranged[key] = arrange(self.program, value, order)
@@ -69,7 +69,7 @@ class Call:
         self.name = node.outputs[0].name or layer
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
-        """Raises ``UnsupportedError`` with the node, its layer, the reason and what the user can do."""
+        """Raises ``UnsupportedError`` with the node, its layer, the reason and the user's remedy."""
         raise UnsupportedError(f"{describe(self.node, self.layer)}: {reason}; {remedy}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -82,16 +82,16 @@ class Call:
         return index < len(self.node.inputs) and self.node.inputs[index] is not None
 
     def input_name(self, index: int) -> str:
-        """Name of an input, for the constant made of it."""
+        """Name of an input, for the constant that is made of the input."""
         given = self.node.inputs[index]
         return (given.name if given is not None else None) or f"{self.name}/{index}"
 
     def array(self, index: int) -> np.ndarray | None:
-        """A constant input; None where it is absent or not constant."""
+        """A constant input; None for an input that is absent or not constant."""
         return self.translation.constant(self.node.inputs[index]) if self.has(index) else None
 
     def constant(self, index: int, what: str) -> np.ndarray:
-        """A constant input; refuses one that depends on the network's input."""
+        """A constant input, called ``what`` in the refusal of an input that depends on the network's input."""
         array = self.array(index)
         if array is None:
             self.refuse(f"its {what} is computed while the network runs", f"make the {what} a constant")
@@ -105,14 +105,14 @@ class Call:
         return array
 
     def vector(self, index: int, what: str, attribute: str | None = None) -> list[int] | None:
-        """Integers from an input or, in older operator sets, an attribute; None where neither is given."""
+        """Integers from an input or, in older operator sets, an attribute; None if neither is given."""
         if self.has(index):
             return [int(i) for i in self.constant(index, what).ravel()]
         given = self.attribute(attribute or what)
         return None if given is None else [int(i) for i in given]
 
     def parameter(self, index: int, what: str, kinds: str = FLOATS) -> np.ndarray:
-        """A constant input as the file holds it: float32, int32 or bool, whichever of ``kinds`` it is."""
+        """A constant input in the type that the file has for the input's kind: float32, int32 or bool."""
         array = self.constant(index, what)
         if kinds == FLOATS or array.dtype.kind not in kinds or array.dtype.kind == "f":
             return self.numbers(index, what)
@@ -123,9 +123,9 @@ class Call:
         return array
 
     def value(self, index: int = 0, order: Order | None = None, kinds: str = FLOATS) -> Value:
-        """An input in the file, in ``order`` if one is asked for; a constant becomes a tensor.
+        """An input in the file, in ``order`` if an order is given; a constant becomes a tensor.
 
-        Refuses a type that is not of ``kinds``.
+        Refuses an input whose kind is not among ``kinds``.
         """
         given = self.node.inputs[index]
         if given is not None and given in self.translation.values:
@@ -159,7 +159,7 @@ def used(value: ir.Value) -> bool:
 
 
 def describe(node: ir.Node, layer: str) -> str:
-    """A node as an error names it: operator, node and layer."""
+    """The words for a node in an error: operator, node and layer."""
     if is_factorized(node):
         return f"factorized layer {layer!r}"
     operator = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"

@@ -1,11 +1,12 @@
 """Slices with a step as slices without one.
 
-XNNPACK runs slices of step one only; any other splits the network between two executors. Where a step s divides an axis
-of n values, the axis is n/s groups of s, and taking every s-th value is taking one value of each group:
+XNNPACK runs slices of step one only; any other slice splits the network between two executors. If a step s divides an
+axis of n values, the axis is n/s groups of s values, and taking every s-th value is taking one value of each group:
 
     x[:, ::2, ::2, :]  of [N, H, W, C]   =   [N * H/2, W, 2 C][:, :W/2, :C]
 
-in which the step of H became half of the second axis, and that of W half of the third: a reshape, a slice, a reshape.
+Here the step along H became the first half of the second axis, and the step along W the first half of the third axis.
+A slice with a step is so written as a reshape, a slice of step one, and a reshape.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .program import Operator, Program, Shape
 
 
 def unstride(program: Program) -> None:
-    """Rewrites every slice that can be, in place."""
+    """Rewrites every slice with a step that divides its axis, in place."""
     operators, program.operators = program.operators, []
     for operator in operators:
         if operator.code != "STRIDED_SLICE" or not _rewrite(program, operator):
@@ -45,7 +46,7 @@ def _rewrite(program: Program, operator: Operator) -> bool:
 
 
 def _merge(parts: list[tuple[int, int, int]]) -> tuple[Shape, dict[int, Range]]:
-    """Joins each axis that is taken whole to the one before it."""
+    """Joins each axis that is taken whole to the axis before; an axis is given as (size, first, count)."""
     merged: list[tuple[int, int, int]] = []
     for size, first, count in parts:
         if merged and count == size:

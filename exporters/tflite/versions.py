@@ -1,7 +1,7 @@
 """The version that each operator must state in the file.
 
-A runtime refuses a version that it does not know, so each operator states the lowest one that covers the features it
-uses, for float32 (source: the version rules of the TFLite schema's builtin operators).
+A runtime refuses operators of a version newer than the runtime. So each operator states the lowest version that covers
+the operator's features, for float32 (source: the version rules of the TFLite schema's builtin operators).
 """
 
 from __future__ import annotations

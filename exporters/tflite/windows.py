@@ -1,11 +1,11 @@
-"""Where a sliding window starts and stops, in ONNX and in TFLite.
+"""The places of a sliding window, in ONNX and in TFLite.
 
 TFLite knows two paddings. VALID has none. SAME makes the output ceil(n / stride) long and puts
 
     total = max((output - 1) * stride + window - n, 0),  before = total // 2
 
-zeros (for a pool: nothing) around the input. ONNX names any padding. Where ONNX's windows fall on the same pixels as
-SAME's or VALID's on both axes, that is used; otherwise the input is padded explicitly and the rest is VALID.
+zeros (for a pool: nothing) around the input. ONNX allows any padding. If ONNX's windows have the places of SAME or of
+VALID on both axes, that padding is used; otherwise the input is padded explicitly and the windows are VALID.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Axis:
 
     @property
     def output(self) -> int:
-        """Number of windows; a last, partial one counts with ``ceil``, unless it starts in the padding behind.
+        """Number of windows; with ``ceil`` a last, partial window counts, unless it starts in the padding behind.
 
-        The last may be the only one: a window larger than the input, by less than a stride.
+        The partial window may be the only one, if the window is larger than the input by less than a stride.
         """
         room = self.size + self.before + self.after - self.window
         if not self.ceil:
@@ -63,18 +63,23 @@ class Axis:
 
 @dataclass(frozen=True)
 class Placement:
-    """TFLite's padding and the explicit padding before it."""
+    """TFLite's padding, and the explicit padding of the input before the operator."""
 
     padding: str
     explicit: Padding
 
 
 def place(h: Axis, w: Axis) -> Placement:
-    """How TFLite reaches the same windows."""
+    """The placement with which TFLite has the same windows."""
     if h.valid and w.valid:
         return Placement("VALID", ((0, 0), (0, 0)))
     if h.same and w.same:
         return Placement("SAME", ((0, 0), (0, 0)))
+    return padded(h, w)
+
+
+def padded(h: Axis, w: Axis) -> Placement:
+    """VALID windows over an input with all the explicit padding that the windows reach."""
     return Placement("VALID", ((h.before, h.needed), (w.before, w.needed)))
 
 

@@ -1,15 +1,15 @@
 """From a program to the bytes of a TFLite file (a flatbuffer, identifier ``TFL3``).
 
 Buffer 0 is empty, as readers expect; equal constants share one buffer; every buffer begins at a multiple of 16 bytes,
-so that a microcontroller can read it in place. Tensor names are unique. One signature, ``serving_default``, maps the
-names of the inputs and outputs. The same program always gives the same bytes.
+so that a microcontroller can read the buffer in place. Tensor names are unique. One signature, ``serving_default``,
+maps the names of the inputs and outputs. The same program always gives the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version as package_version
-from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -24,7 +24,7 @@ SIGNATURE = "serving_default"
 #: Names of the metadata: which EdgeKron wrote the file, and the SHA-256 of the plan of a compressed network.
 METADATA, IDENTITY_METADATA = "edgekron_version", "edgekron_identity"
 _ALIGNMENT = 16
-#: Bytes of a file beside its weights: a guess, from which a builder's room grows where it must.
+#: Bytes of a file beside its weights: a guess of the room that a builder needs; the builder grows if it is too small.
 _PER_BUFFER, _BESIDE = 1024, 65_536
 _SCHEMA_VERSION = 3
 
@@ -82,10 +82,14 @@ _ENUMERATIONS = {
 }
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose bytes are aligned; the generated code aligns them to one byte."""
+class _AlignedBuffer:
+    """A ``schema.BufferT`` whose bytes are aligned; the generated code aligns them to one byte."""
 
-    def Pack(self, builder: Any) -> Any:  # noqa: N802  the generated code's name
+    def __init__(self, data: np.ndarray | None = None) -> None:
+        self.data = data
+
+    def pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer and returns its offset."""
         vector = None
         if self.data is not None:
             data = self.data
@@ -98,21 +102,24 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
             schema.BufferAddData(builder, vector)
         return schema.BufferEnd(builder)
 
+    #: The name by which the generated code calls it.
+    Pack = pack
+
 
 class _Tables:
     """The file's shared tables: buffers without duplicates, tensors, operator codes."""
 
     def __init__(self) -> None:
         self.buffers = [_AlignedBuffer()]
-        self.tensors: list[Any] = []
-        self.codes: list[Any] = []
+        self.tensors: list[schema.TensorT] = []
+        self.codes: list[schema.OperatorCodeT] = []
         self._buffer_index: dict[bytes, int] = {}
         self._tensor_index: dict[Tensor, int] = {}
         self._code_index: dict[tuple[str, int], int] = {}
         self._names: set[str] = set()
 
     def buffer(self, array: np.ndarray) -> int:
-        """The index of the buffer with these values; weights are told apart by a digest, not kept a second time."""
+        """The index of the buffer with these values; a digest tells buffers apart, so that no values are kept twice."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         key = hashlib.sha256(data.data).digest()
         if key not in self._buffer_index:
@@ -176,14 +183,14 @@ def pack(program: Program, description: str = "", identity: Identity | None = No
     return _finish(model)
 
 
-def repack(model: Any) -> bytes:
+def repack(model: schema.ModelT) -> bytes:
     """The bytes of a file whose tables (``schema.ModelT``) another tool made: all buffers inside, aligned."""
     arrays = [None if b.data is None else np.frombuffer(b.data, np.uint8) for b in model.buffers]
     model.buffers = [_AlignedBuffer(data=array) for array in arrays]
     return _finish(model)
 
 
-def _finish(model: Any) -> bytes:
+def _finish(model: schema.ModelT) -> bytes:
     # Room for everything at once: a builder that grows holds what it has twice.
     weights = sum(buffer.data.size for buffer in model.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(weights + _PER_BUFFER * len(model.buffers) + _BESIDE)
@@ -191,7 +198,7 @@ def _finish(model: Any) -> bytes:
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
-def _operator(tables: _Tables, operator: Operator) -> Any:
+def _operator(tables: _Tables, operator: Operator) -> schema.OperatorT:
     entry = schema.OperatorT()
     entry.opcodeIndex = tables.code(operator)
     entry.inputs = [tables.tensor(t) for t in operator.inputs]
@@ -206,18 +213,18 @@ def _operator(tables: _Tables, operator: Operator) -> Any:
     for key, value in operator.options.items():
         if not hasattr(entry.builtinOptions, key):
             raise AssertionError(f"{table} has no field {key}")
-        setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], value) if key in _ENUMERATIONS else value)
+        setattr(entry.builtinOptions, key, getattr(_ENUMERATIONS[key], str(value)) if key in _ENUMERATIONS else value)
     return entry
 
 
-def _metadata(tables: _Tables, name: str, text: str) -> Any:
+def _metadata(tables: _Tables, name: str, text: str) -> schema.MetadataT:
     entry = schema.MetadataT()
     entry.name, entry.buffer = name, tables.buffer(np.frombuffer(text.encode(), np.uint8))
     return entry
 
 
-def _signature(program: Program, graph: Any) -> Any:
-    def maps(names: Any, indices: list[int]) -> list[Any]:
+def _signature(program: Program, graph: schema.SubGraphT) -> schema.SignatureDefT:
+    def maps(names: Iterable[str], indices: list[int]) -> list[schema.TensorMapT]:
         entries = []
         for name, index in zip(names, indices, strict=True):
             entry = schema.TensorMapT()

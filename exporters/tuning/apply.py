@@ -1,16 +1,15 @@
-"""From a tuning to the plan and the hub that follow it.
+"""From a tuning to the plan and the hub that have its choices.
 
 A layer that gains on none of the runtimes is left dense, with its *original* kernel: multiplying factors out again
-would keep their error and save nothing. Where it gains on one runtime and not on another, the other runs the product
-of the factors, so that the files of all runtimes stay the same network and can be checked against each other; tune
-for one runtime alone to have its dense layers exact.
+would keep their error and save nothing. If a layer gains on one runtime and not on another, the other runtime runs the
+product of the factors, so that the files of all runtimes stay the same network and can be checked against each other.
+Tune for one runtime alone to have dense layers exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.algebra.lowering import default_forms
 from edgekron.compression.compressor import Compression
@@ -23,12 +22,12 @@ from .results import Choice, Result, Trial
 if TYPE_CHECKING:
     from edgekron.graph import Hub
 
+    from .outcome import Conditions, Tuning
     from .subject import Subject
-    from .tuner import Tuning
 
 
 def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -> CompressionPlan:
-    """The plan with the orders and forms that were chosen and what was measured."""
+    """The plan with the chosen orders and forms, and the measurements behind each choice in words."""
     lines = dict(plan.layers)
     for subject in subjects:
         lines[subject.name] = _line(lines[subject.name], subject, tuning)
@@ -36,9 +35,10 @@ def tuned_plan(plan: CompressionPlan, tuning: Tuning, subjects: list[Subject]) -
 
 
 def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject], original: Hub | None) -> Compression:
-    """A finished compression as the tuning wants it: factors are neither fitted again nor lost.
+    """A finished compression with the choices of a tuning; no factors are fitted again.
 
-    Without the ``original`` network, layers that gain nothing keep their factors, and their files hold the product.
+    Layers that gain nothing get the kernels of the ``original`` network. Without ``original`` these layers keep their
+    factors, and files hold the product of the factors.
     """
     hub = old.hub.copy()
     plan = tuned_plan(old.plan, tuning, subjects)
@@ -68,7 +68,7 @@ def tuned_compression(old: Compression, tuning: Tuning, subjects: list[Subject],
 def _line(line: LayerPlan, subject: Subject, tuning: Tuning) -> LayerPlan:
     choice = tuning.choices[subject.name]
     measured = {
-        target: _sentence(result, choice, target, tuning.machine[target])
+        target: _sentence(result, choice, target, tuning.conditions[target])
         for target, result in tuning.results[subject.name].items()
     }
     if choice.dense:
@@ -77,7 +77,7 @@ def _line(line: LayerPlan, subject: Subject, tuning: Tuning) -> LayerPlan:
 
 
 def _forms(subject: Subject, choice: Choice) -> dict[str, tuple[str, ...]]:
-    """The chosen forms; for a target that was not measured its present ones, or the defaults of the new order."""
+    """The chosen forms; for a target that was not measured, the present forms, or the defaults of a new order."""
     stages = subject.network.stages(choice.order, subject.geometry)
     if choice.order == subject.order:
         others = dict(subject.forms)
@@ -86,10 +86,10 @@ def _forms(subject: Subject, choice: Choice) -> dict[str, tuple[str, ...]]:
     return others | choice.forms
 
 
-def _sentence(result: Result, choice: Choice, target: str, machine: Mapping[str, Any]) -> str:
+def _sentence(result: Result, choice: Choice, target: str, conditions: Conditions) -> str:
     trial = choice.trials[target]
-    where = f"{machine['runtime']} {machine['version']}, {machine['type']}, threads: {machine['threads']}"
-    where += f", {machine['processor']}"
+    where = f"{conditions.runtime} {conditions.version}, {conditions.type}, threads: {conditions.threads}"
+    where += f", {conditions.processor}"
     if trial is not None:
         return f"{1e3 * trial.seconds:.3g} ms, {_times(trial)}, {where}"
     best = result.finalists[0]

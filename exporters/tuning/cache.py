@@ -1,8 +1,8 @@
 """Measurements on disk, so that a layer is measured once on a machine.
 
-One JSON file for each measurement, in ``edgekron/tuning`` of the user's cache folder ($XDG_CACHE_HOME, or ~/.cache),
-named by the hash of its key. The key is in the file too: runtime and its version, processor, threads, type, EdgeKron's
-version, the layer's geometry and surroundings, and the ways that were tried. Deleting the folder is always safe.
+Each measurement is one JSON file in ``edgekron/tuning`` of the user's cache folder ($XDG_CACHE_HOME, or ~/.cache),
+named by the hash of the measurement's key. The key is in the file too: the runtime and its version, processor, threads,
+type, EdgeKron's version, the layer's geometry and surroundings, and the candidates. Deleting the folder is always safe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from edgekron.files import write_file
 
 log = logging.getLogger(__name__)
 
-#: Raised whenever a measurement is made in another way.
+#: Counted up whenever measurements are made differently.
 FORMAT = 1
 
-Key = Mapping[str, Any]
+Key = Mapping[str, object]
 T = TypeVar("T")
 
 
@@ -42,9 +42,9 @@ def path_of(key: Key) -> Path:
 
 
 def read(key: Key, parse: Callable[[Any], T]) -> T | None:
-    """The measurement, if there is one, by ``parse``, which may raise ``KeyError``, ``TypeError`` or ``ValueError``.
+    """The measurement of ``key`` by ``parse``, which may raise ``KeyError``, ``TypeError`` or ``ValueError``.
 
-    A damaged file is as good as none, and will be replaced.
+    None if there is no file for the key, or a damaged one, which the next ``write`` replaces.
     """
     path = path_of(key)
     try:
@@ -59,8 +59,8 @@ def read(key: Key, parse: Callable[[Any], T]) -> T | None:
         return None
 
 
-def write(key: Key, result: Mapping[str, Any]) -> None:
-    """Keeps a measurement, plain data; where the folder cannot be written, it is made again next time."""
+def write(key: Key, result: Mapping[str, object]) -> None:
+    """Keeps a measurement, plain data; if the folder cannot be written, the measurement is lost with a warning."""
     text = json.dumps({"key": dict(key), "result": dict(result)}, indent=1)
     try:
         write_file(path_of(key), text + "\n", force=True)

@@ -1,12 +1,12 @@
-"""The ways to run a factorized layer that are worth measuring: contraction orders with a form for each stage.
+"""The candidates for a factorized layer that are worth measuring: contraction orders with a form for each stage.
 
-Every pair of an order and valid forms is exact, and there are up to thousands of them. They are ranked by a rough cost
-in multiply-accumulates, from what ``edgekron.algebra.lowering`` says that each would execute,
+Every pair of an order and valid forms is exact, and there are up to thousands of pairs. They are ranked by a rough cost
+in multiply-accumulates of the steps that ``edgekron.algebra.lowering`` gives for a pair,
 
     sum over convolutions and products of  MACs / fill + TOUCH * output values   +   over shuffles of  MOVE * values
 
-where ``fill`` is the share of a vector register that the outputs of one group fill, and only the first ones are
-measured. The cost decides what is tried, never what is chosen.
+where ``fill`` is the share of a vector register that the outputs of one group fill. Only the pairs of least cost are
+measured, and the choice among these is made by the measured times alone.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from .subject import Subject
 
-#: How many are measured at most.
+#: How many candidates are measured at most.
 LIMIT = 10
-#: Orders of more MACs than this many times the fewest are not tried.
+#: Orders with more MACs than this many times the fewest MACs are not tried.
 _COSTLIER = 1.5
 _ORDERS = 4
-#: More forms than this are not enumerated one by one.
+#: More combinations of forms than this are not enumerated one by one.
 _ENUMERATED = 64
 #: Output channels of a group that fill a register: ONNX Runtime's blocks, XNNPACK's tiles.
 FILL = {"onnx": 16, "tflite": 32}
@@ -40,7 +40,7 @@ _TOUCH, _MOVE = 10, 50
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FormCandidate:
     """A contraction order and a form for each of its stages."""
 
     order: tuple[int, ...]
@@ -50,25 +50,25 @@ class Candidate:
         return "+".join(self.forms)
 
 
-def candidates(subject: Subject, target: str, limit: int = LIMIT) -> list[Candidate]:
-    """At most ``limit`` different ways for ``target`` ("onnx" or "tflite"), what the layer does now first."""
+def candidates(subject: Subject, target: str) -> list[FormCandidate]:
+    """At most ``LIMIT`` different candidates for ``target`` ("onnx" or "tflite"), the layer's present forms first."""
     stages = subject.network.stages(subject.order, subject.geometry)
     defaults = default_forms(stages, target)
-    present = Candidate(subject.order, tuple(subject.forms.get(target, defaults)))
-    found: dict[tuple[Step, ...], Candidate] = {}
-    for one in (present, Candidate(subject.order, defaults)):
+    present = FormCandidate(subject.order, tuple(subject.forms.get(target, defaults)))
+    found: dict[tuple[Step, ...], FormCandidate] = {}
+    for one in (present, FormCandidate(subject.order, defaults)):
         found.setdefault(_steps(subject, one), one)
     fixed = len(found)
     for order in _orders(subject):
         for forms in _forms(subject.network.stages(order, subject.geometry), target):
-            one = Candidate(order, forms)
+            one = FormCandidate(order, forms)
             found.setdefault(_steps(subject, one), one)
     ranked = sorted(list(found)[fixed:], key=lambda steps: _estimate(steps, subject, target))
-    return [found[steps] for steps in [*list(found)[:fixed], *ranked][:limit]]
+    return [found[steps] for steps in [*list(found)[:fixed], *ranked][:LIMIT]]
 
 
 def _orders(subject: Subject) -> list[tuple[int, ...]]:
-    """The orders with the fewest MACs, all with fewer than the dense layer."""
+    """The orders with the fewest MACs, none with more than the dense layer."""
     network, size = subject.network, subject.size
     dense = dense_macs(network.kernel_shape, size, subject.geometry)
     costs = {order: network.macs(order, size, subject.geometry) for order in network.orders()}
@@ -77,7 +77,7 @@ def _orders(subject: Subject) -> list[tuple[int, ...]]:
 
 
 def _forms(stages: Sequence[Stage], target: str) -> Iterator[tuple[str, ...]]:
-    """All combinations; where they are too many, those in which stages agree as far as they can."""
+    """All combinations of forms; of too many, those in which stages have the same form as far as possible."""
     valid = [valid_forms(stage, target) for stage in stages]
     if math.prod(map(len, valid)) <= _ENUMERATED:
         yield from itertools.product(*valid)
@@ -87,7 +87,7 @@ def _forms(stages: Sequence[Stage], target: str) -> Iterator[tuple[str, ...]]:
         yield tuple(min(forms, key=wishes.index) for forms in valid)
 
 
-def _steps(subject: Subject, candidate: Candidate) -> tuple[Step, ...]:
+def _steps(subject: Subject, candidate: FormCandidate) -> tuple[Step, ...]:
     return lower(subject.network, candidate.order, subject.geometry, candidate.forms, bias=subject.bias)
 
 

@@ -1,9 +1,9 @@
-"""Measures one layer: all its ways and the dense layer, each as a file in the layer's surroundings, in one race.
+"""Measures one layer: all candidates and the dense layer, each as a file in the layer's surroundings, in one race.
 
-First a few rounds of everything; then the *final*, many rounds of the dense layer, of the fastest ways, and of the
-fastest way of each other order that is not far behind. A way's interval comes from the final alone, so that having been
-picked for its luck in the first rounds does not help it. Every file's output is compared with the dense layer's before
-its time counts.
+First come a few rounds of all files, then the *final*: many rounds of the dense layer, of the fastest candidates, and
+of the fastest candidate of each other order that is not far behind. A candidate's interval comes from the final alone,
+so that luck in the first rounds does not count. Before any time counts, the output of every file is compared with the
+dense layer's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekron.errors import UserError
-from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.tflite import export_tflite
+from edgekron.exporters.export import ExportSettings, export
 
-from .candidates import Candidate, candidates
+from .candidates import FormCandidate, candidates
 from .race import Race
 from .results import DENSE, Result, Trial
 from .surroundings import LAYER, one_layer
@@ -27,25 +26,15 @@ from .surroundings import LAYER, one_layer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekron.graph import Hub
-
     from .subject import Subject
 
-#: Rounds of everything, and of the final.
+#: Rounds of all files, and rounds of the final.
 HEATS, FINAL = 4, 16
 _FINALISTS = 3
-#: The best of another order enters the final if it is at least this fast beside the fastest.
+#: The best candidate of another order enters the final if it has at least this share of the highest ratio.
 _NOT_FAR = 0.8
 #: Largest difference from the dense layer, relative to its largest value: float32 sums in another order.
 _SAME = 1e-3
-
-
-def export(hub: Hub, path: Path, forms: dict[str, tuple[str, ...]] | None = None) -> None:
-    """Writes the hub in the format of the path's ending."""
-    if path.suffix == ".onnx":
-        export_onnx(hub, path, forms=forms)
-    else:
-        export_tflite(hub, path, forms=forms)
 
 
 def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
@@ -56,9 +45,10 @@ def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
     ways = candidates(subject, target)
     with tempfile.TemporaryDirectory(prefix="edgekron-tune-") as name:
         files = [Path(name) / f"{index}.{target}" for index in range(len(ways) + 1)]
-        export(one_layer(subject), files[0], {LAYER: DENSE})
+        export(one_layer(subject), files[0], ExportSettings(forms={LAYER: DENSE}))
         for way, file in zip(ways, files[1:], strict=True):
-            export(one_layer(replace(subject, order=way.order, forms={})), file, {LAYER: way.forms})
+            reordered = replace(subject, order=way.order, forms={})
+            export(one_layer(reordered), file, ExportSettings(forms={LAYER: way.forms}))
         race = Race(files, threads=threads)
         try:
             _check(subject, target, ways, race.outputs())
@@ -76,7 +66,7 @@ def measure_layer(subject: Subject, target: str, *, threads: int) -> Result:
 
 
 def finalists(heats: Sequence[tuple[tuple[int, ...], float]]) -> list[int]:
-    """Indices of the ways, given as (order, ratio), that are measured to the end."""
+    """Indices of the candidates, given as (order, ratio), that enter the final."""
     ranked = sorted(range(len(heats)), key=lambda i: -heats[i][1])
     chosen = ranked[:_FINALISTS]
     orders = {heats[i][0] for i in chosen}
@@ -88,11 +78,11 @@ def finalists(heats: Sequence[tuple[tuple[int, ...], float]]) -> list[int]:
     return chosen
 
 
-def _trial(race: Race, way: Candidate, index: int, rounds: int) -> Trial:
+def _trial(race: Race, way: FormCandidate, index: int, rounds: int) -> Trial:
     return Trial(way, race.seconds(index, rounds), race.ratio(0, index, rounds), rounds)
 
 
-def _check(subject: Subject, target: str, ways: Sequence[Candidate], outputs: Sequence[np.ndarray]) -> None:
+def _check(subject: Subject, target: str, ways: Sequence[FormCandidate], outputs: Sequence[np.ndarray]) -> None:
     reference = outputs[0]
     allowed = _SAME * float(np.abs(reference).max())
     for way, output in zip(ways, outputs[1:], strict=True):

@@ -1,68 +1,46 @@
-"""The whole network checks what was chosen layer by layer.
+"""Checks the choices for single layers in the whole network.
 
-A layer was measured between ordinary neighbours; in the network its neighbours are factorized as well, and a form may
-cost or spare them a change of layout. So the network is measured, dense and in variants of random values, in one race
-for each runtime, and the fastest variant is taken:
+A layer was measured between ordinary neighbours. In the network its neighbours are factorized as well, and a form may
+cause or spare a change of layout at a neighbour. So the network is measured, dense and in variants of random values, in
+one race for each runtime, and the fastest variant is taken:
 
-    tuned          every layer as it was chosen
+    tuned          every layer in its chosen forms
     plain          every layer in its fastest forms of ``grouped`` and ``mix`` alone, which never leave the layout
-    present        every layer in the forms it had before, where its order is still the same
+    present        every layer in its present forms, if the chosen order is the present one
 
-If none is faster than the dense network, all layers stay dense on that runtime: no tuned file is slower than its dense
-export.
+If no variant is faster than the dense network, all layers stay dense on that runtime: no tuned file is slower than the
+dense export.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekron.algebra.lowering import default_forms
-from edgekron.runtimes.statistics import Interval
+from edgekron.exporters.export import export
 
 from . import cache
-from .layer import export
+from .outcome import Conditions, Tuning, WholeNetwork
 from .race import Race, pinned
-from .results import Choice, Result, Trial
+from .results import Choice, Trial
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgekron.graph import Hub
+    from edgekron.processes import Progress
 
     from .subject import Subject
-    from .tuner import Tuning
 
 ROUNDS, TURN = 20, 0.05
 _STAYING = frozenset(("grouped", "mix"))
 
 Trials = dict[str, Trial | None]
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Seconds of the dense network, and how many times faster each variant is."""
-
-    seconds: float
-    ratios: Mapping[str, Interval]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        ratios = {name: {"ratio": one.value, "interval": [one.low, one.high]} for name, one in self.ratios.items()}
-        return {"dense_ms": 1e3 * self.seconds, "variants": ratios}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Whole:
-        """The inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        ratios = {}
-        for name, one in data["variants"].items():
-            low, high = one["interval"]
-            ratios[name] = Interval(float(one["ratio"]), float(low), float(high))
-        return cls(float(data["dense_ms"]) / 1e3, ratios)
 
 
 def checked(
@@ -72,54 +50,43 @@ def checked(
     *,
     threads: int = 1,
     use_cache: bool = True,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Tuning:
-    """The tuning with, on each target, the variant that is fastest in the whole network; ``dense`` is the original."""
-    choices, evidence, measured = dict(tuning.choices), {}, tuning.measured
+    """The tuning with the fastest variant of the whole network on each target; ``dense`` is the original network."""
+    choices, measured = dict(tuning.choices), tuning.measured
+    network: dict[str, WholeNetwork] = {}
     with pinned(threads):
-        for number, (target, machine) in enumerate(tuning.machine.items()):
-            progress("whole network", number, len(tuning.machine))
+        for number, (target, conditions) in enumerate(tuning.conditions.items()):
+            progress("whole network", number, len(tuning.conditions))
             found = variants(tuning, choices, subjects, target)
-            key = _key(machine, dense, subjects, choices, found)
-            result = cache.read(key, Whole.from_json) if use_cache else None
-            if result is None:
-                result = _measure(dense, subjects, choices, found, target, threads)
+            key = _key(conditions, dense, subjects, choices, found)
+            whole = cache.read(key, WholeNetwork.from_json) if use_cache else None
+            if whole is None:
+                whole = _measure(dense, subjects, choices, found, target, threads)
                 measured += 1
-                cache.write(key, result.to_json())
-            name = fastest(result.ratios)
-            evidence[target] = {"chosen": name or "dense", **result.to_json()}
+                cache.write(key, whole.to_json())
+            network[target] = whole
             for subject in subjects:
-                trial = found[name][subject.name] if name else None
+                trial = found[whole.fastest][subject.name] if whole.fastest else None
                 choice = choices[subject.name]
                 choices[subject.name] = replace(choice, trials={**choice.trials, target: trial})
-    progress("whole network", len(tuning.machine), len(tuning.machine))
-    return replace(tuning, choices=choices, network=evidence, measured=measured)
-
-
-def fastest(ratios: Mapping[str, Interval]) -> str | None:
-    """The variant to take: the first, unless another is faster beyond doubt; None where none beats the dense network.
-
-    Beyond doubt is: its interval lies above the estimate of the one it replaces, and above 1.
-    """
-    best: str | None = None
-    for name, one in ratios.items():
-        if one.low > 1.0 and (best is None or one.low > ratios[best].value):
-            best = name
-    return best
+    progress("whole network", len(tuning.conditions), len(tuning.conditions))
+    return replace(tuning, choices=choices, network=network, measured=measured)
 
 
 def variants(
     tuning: Tuning, choices: Mapping[str, Choice], subjects: Sequence[Subject], target: str
 ) -> dict[str, Trials]:
-    """What each layer runs on ``target`` in every variant that differs from those before it; None for dense."""
+    """By variant, the trial of each layer on ``target``, None for dense; a variant equal to one before is left out."""
     tuned: Trials = {name: choice.trials[target] for name, choice in choices.items()}
     plain, present = dict(tuned), dict(tuned)
     for subject in subjects:
         result, order = tuning.results[subject.name][target], choices[subject.name].order
         stages = subject.network.stages(subject.order, subject.geometry)
         had = tuple(subject.forms.get(target, default_forms(stages, target)))
-        plain[subject.name] = _first(result, order, lambda forms: set(forms) <= _STAYING)
-        present[subject.name] = _first(result, order, lambda forms, had=had: forms == had)  # type: ignore[misc]
+        gains = [trial for trial in result.trials if trial.candidate.order == order and trial.real]
+        plain[subject.name] = _fastest(trial for trial in gains if _STAYING.issuperset(trial.candidate.forms))
+        present[subject.name] = _fastest(trial for trial in gains if trial.candidate.forms == had)
     found: dict[str, Trials] = {}
     for name, one in (("tuned", tuned), ("plain", plain), ("present", present)):
         if one not in found.values() and any(trial is not None for trial in one.values()):
@@ -127,9 +94,8 @@ def variants(
     return found
 
 
-def _first(result: Result, order: tuple[int, ...], wanted: Callable[[tuple[str, ...]], bool]) -> Trial | None:
-    fitting = [t for t in result.trials if t.candidate.order == order and wanted(t.candidate.forms) and t.real]
-    return max(fitting, key=lambda trial: trial.ratio.value, default=None)
+def _fastest(trials: Iterable[Trial]) -> Trial | None:
+    return max(trials, key=lambda trial: trial.ratio.value, default=None)
 
 
 def _measure(
@@ -139,7 +105,7 @@ def _measure(
     found: Mapping[str, Trials],
     target: str,
     threads: int,
-) -> Whole:
+) -> WholeNetwork:
     with tempfile.TemporaryDirectory(prefix="edgekron-tune-") as folder:
         files = [Path(folder) / f"{index}.{target}" for index in range(len(found) + 1)]
         export(dense, files[0])
@@ -150,7 +116,7 @@ def _measure(
             race.run(2, range(len(files)), TURN)
             race.run(ROUNDS, range(len(files)), TURN)
             ratios = {name: race.ratio(0, index, ROUNDS) for index, name in enumerate(found, 1)}
-            return Whole(race.seconds(0, ROUNDS), ratios)
+            return WholeNetwork(race.seconds(0, ROUNDS), ratios)
         finally:
             race.close()
 
@@ -163,18 +129,18 @@ def _hub(dense: Hub, subjects: Sequence[Subject], choices: Mapping[str, Choice],
         if trial is None or layer.kernel is None:
             continue
         one = subject.factorized(subject.name, float(layer.kernel.std()))
-        forms: dict[str, Any] = {target: trial.candidate.forms}
-        hub.factorize(subject.name, replace(one, order=choices[subject.name].order, forms=forms))
+        made = replace(one, order=choices[subject.name].order, forms={target: trial.candidate.forms})
+        hub.factorize(subject.name, made)
     return hub
 
 
 def _key(
-    machine: Mapping[str, Any],
+    conditions: Conditions,
     dense: Hub,
     subjects: Sequence[Subject],
     choices: Mapping[str, Choice],
     found: Mapping[str, Trials],
-) -> dict[str, Any]:
+) -> cache.Key:
     nodes = [
         f"{node.op_type} {[_shape(value) for value in (*node.inputs, *node.outputs)]}" for node in dense.model.graph
     ]
@@ -184,7 +150,7 @@ def _key(
         for name, trials in found.items()
     }
     version = metadata.version("edgekron")
-    return {"machine": dict(machine), "nodes": nodes, "layers": layers, "variants": forms, "edgekron": version}
+    return {"machine": conditions.to_json(), "nodes": nodes, "layers": layers, "variants": forms, "edgekron": version}
 
 
 def _shape(value: ir.Value | None) -> str:

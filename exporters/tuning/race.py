@@ -1,12 +1,12 @@
 """Several small model files timed in this process, taking turns.
 
 ``edgekron bench`` gives every file a process of its own, which is right for a network and too slow for the hundreds of
-single layers of a tuning. Here all files of one layer are open at once (their pools do not spin, so an idle one costs
-nothing) and in every round each has one turn, in a new random order: what disturbs a round disturbs all. A turn begins
-with inferences that are not counted, which bring the caches back.
+single layers of a tuning. Here all files of one layer are open at once: their thread pools do not spin, so that an idle
+file costs nothing. In every round each file has one turn, in a new random order, so that a disturbance of the round
+meets all files. A turn begins with inferences that are not counted, which bring the caches back.
 
 With one thread the clock is the processor time of that thread, which stands still while another process has the core:
-a tuning is not spoilt by a machine that has other work. With several it is the clock on the wall.
+other work of the machine does not spoil a tuning. With several threads the clock is the wall clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from edgekron.runtimes.statistics import Interval, speedup
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgekron.runtimes.agent.messages import RuntimeFacts
+
 #: A turn lasts about this many seconds, and is at least this many inferences.
 TURN = 0.012
 _FEWEST = 3
@@ -34,15 +36,15 @@ _MOST = 1000
 
 
 class Race:
-    """Files that are timed against each other. ``rounds`` has each file's samples in seconds, round by round.
+    """Files that are timed against each other; ``rounds`` has each file's samples in seconds, round by round.
 
     All files get the same random numbers. Raises ``RuntimeFailure`` for a file that cannot be opened.
     """
 
-    def __init__(self, files: Sequence[Path], *, threads: int, seed: int = 0) -> None:
+    def __init__(self, files: Sequence[Path], *, threads: int) -> None:
         self._sessions = [load(file, threads) for file in files]
-        self._inputs = [random_input(session, seed) for session in self._sessions]
-        self._random = np.random.default_rng(seed)
+        self._inputs = [random_input(session, 0) for session in self._sessions]
+        self._random = np.random.default_rng(0)
         self._clock = time.thread_time if threads == 1 else time.perf_counter
         self.rounds: list[list[list[float]]] = [[] for _ in files]
         self._typical = [0.0] * len(files)
@@ -54,9 +56,9 @@ class Race:
         """The first output of every file."""
         return [session.run(x)[0].copy() for session, x in zip(self._sessions, self._inputs, strict=True)]
 
-    def describe(self) -> dict[str, Any]:
-        """Runtime, version and threads, as the first session tells them."""
-        return dict(self._sessions[0].describe())
+    def describe(self) -> RuntimeFacts:
+        """Runtime, version and threads, as the first session describes itself."""
+        return self._sessions[0].describe()
 
     def run(self, count: int, indices: Iterable[int], seconds: float | None = None) -> None:
         """``count`` rounds among the files ``indices``, in turns of ``seconds``, ``TURN`` unless given.
@@ -102,7 +104,7 @@ class Race:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Keeps this thread, and those it starts, on the ``threads`` fastest cores for the length of the block."""
+    """Keeps this thread, and all threads started by it, on the ``threads`` fastest cores within the block."""
     cores = fastest_cores(threads)
     if cores is None:
         yield

@@ -1,6 +1,6 @@
-"""What a tuning gives: times of every way that was tried, and what is chosen by them.
+"""The results of tuning one layer: the time of every candidate, and the candidates that are chosen by these times.
 
-A way is chosen only if its gain over the dense layer is *real*: the interval of its ratio lies above 1.
+A candidate is chosen only if its gain over the dense layer is *real*: the interval of its ratio lies above 1.
 """
 
 from __future__ import annotations
@@ -12,48 +12,56 @@ from typing import Any
 
 from edgekron.runtimes.statistics import Interval
 
-from .candidates import Candidate
+from .candidates import FormCandidate
 
 DENSE = ("dense",)
 
 
+def ratio_to_json(ratio: Interval) -> dict[str, object]:
+    """A ratio of times and its interval as plain data."""
+    return {"ratio": ratio.value, "interval": [ratio.low, ratio.high]}
+
+
+def ratio_from_json(data: Mapping[str, Any]) -> Interval:
+    """The inverse of ``ratio_to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+    low, high = data["interval"]
+    return Interval(float(data["ratio"]), float(low), float(high))
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One way that was tried: its median in seconds, and how many times faster than the dense layer it is."""
+    """A candidate that was measured: its median in seconds, and how many times faster than the dense layer it is."""
 
-    candidate: Candidate
+    candidate: FormCandidate
     seconds: float
     ratio: Interval
     rounds: int
 
     @property
     def real(self) -> bool:
-        """Whether it is faster beyond doubt."""
+        """Whether the candidate is faster beyond doubt."""
         return self.ratio.low > 1.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data: milliseconds, ratio and interval."""
         return {
             "order": list(self.candidate.order),
             "forms": list(self.candidate.forms),
             "ms": 1e3 * self.seconds,
-            "ratio": self.ratio.value,
-            "interval": [self.ratio.low, self.ratio.high],
+            **ratio_to_json(self.ratio),
             "rounds": self.rounds,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trial:
-        """The inverse of ``to_json``."""
-        candidate = Candidate(tuple(data["order"]), tuple(data["forms"]))
-        low, high = data["interval"]
-        interval = Interval(float(data["ratio"]), float(low), float(high))
-        return cls(candidate, float(data["ms"]) / 1e3, interval, int(data["rounds"]))
+        """The inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        candidate = FormCandidate(tuple(data["order"]), tuple(data["forms"]))
+        return cls(candidate, float(data["ms"]) / 1e3, ratio_from_json(data), int(data["rounds"]))
 
 
 @dataclass(frozen=True)
 class Result:
-    """All trials of one layer on one runtime; those with the most rounds were in the final."""
+    """All trials of one layer on one runtime; the trials with the most rounds were in the final."""
 
     dense_seconds: float
     trials: tuple[Trial, ...]
@@ -65,11 +73,11 @@ class Result:
         last = [trial for trial in self.trials if trial.rounds == most]
         return tuple(sorted(last, key=lambda trial: -trial.ratio.value))
 
-    def best(self, order: tuple[int, ...] | None = None) -> Trial | None:
-        """The fastest way whose gain is real, in this order if one is given; None where the layer should stay dense."""
-        return next((t for t in self.finalists if t.real and order in (None, t.candidate.order)), None)
+    def best(self, order: tuple[int, ...]) -> Trial | None:
+        """The fastest trial of ``order`` whose gain is real; None if the layer should stay dense."""
+        return next((t for t in self.finalists if t.real and t.candidate.order == order), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data."""
         return {"dense_ms": 1e3 * self.dense_seconds, "trials": [trial.to_json() for trial in self.trials]}
 
@@ -81,7 +89,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What one layer becomes: one order for all runtimes, and by target the trial chosen, None for dense."""
+    """The choice for one layer: one order for all runtimes, and by target the trial chosen, None for dense."""
 
     order: tuple[int, ...]
     trials: Mapping[str, Trial | None]
@@ -100,8 +108,8 @@ class Choice:
 def choose(results: Mapping[str, Result], order: tuple[int, ...]) -> Choice:
     """The fastest real gains of one layer by target.
 
-    A layer has one order: with several targets the one with the largest product of ratios, where a target that gains
-    nothing in it counts as 1. ``order``, the present one, is kept where nothing gains.
+    A layer has one order. With several targets it is the order with the largest product of ratios, where a target that
+    gains nothing in an order counts as 1. ``order``, the present one, is kept where nothing gains.
     """
     orders = {trial.candidate.order for result in results.values() for trial in result.finalists if trial.real}
 

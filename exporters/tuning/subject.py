@@ -1,7 +1,7 @@
-"""What is tuned: a factorized layer as it stands in its network, without its values.
+"""The subject of a tuning: a factorized layer and its place in the network, without the values of the factors.
 
-Speed depends on the structure, the geometry, the size of the image and on what surrounds the layer, not on the numbers
-in the factors; so a plan can be tuned before anything is fitted, and equal layers are measured once.
+Speed depends on the structure, the geometry, the size of the image and the neighbours of the layer, not on the numbers
+in the factors. So a plan can be tuned before anything is fitted, and equal layers are measured once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from edgekron.graph.factorized import Kind
     from edgekron.planning.plan import CompressionPlan
 
-#: What may follow a layer and is put behind it when it is measured: runtimes fuse some of them.
+#: Activations that are measured together with the layer in front of them, because runtimes fuse some.
 ACTIVATIONS = ("Relu", "Clip", "HardSwish", "Sigmoid", "Tanh")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A layer to tune. ``size`` is (h, w) of its input; ``order`` and ``forms`` are what it has now.
+    """A layer to tune: ``size`` is (h, w) of its input, ``order`` and ``forms`` are its present ones.
 
-    ``first`` says that it reads the network's input itself; ``added`` that its result is added to a map as large as
-    its input, as in a residual block; ``activation`` is the operator of ``ACTIVATIONS`` behind it, or "".
+    ``first`` says that the layer reads the network's input; ``added``, that the layer's result is added to a map as
+    large as its input, as in a residual block; ``activation`` is the operator of ``ACTIVATIONS`` behind the layer, or
+    "".
     """
 
     name: str
@@ -52,8 +53,8 @@ class Subject:
         """(h, w) of the layer's output."""
         return self.geometry.output_size(self.size, self.network.kernel_shape[2:])
 
-    def key(self) -> dict[str, Any]:
-        """All that decides its speed, as plain data; its name and its present forms do not."""
+    def key(self) -> dict[str, object]:
+        """Everything that decides the layer's speed, as plain data; the name and the present forms do not."""
         return {
             "kind": self.kind,
             "factors": self.network.factors,
@@ -66,9 +67,9 @@ class Subject:
             "activation": self.activation,
         }
 
-    def factorized(self, name: str, deviation: float, seed: int = 0) -> Factorized:
+    def factorized(self, name: str, deviation: float) -> Factorized:
         """A layer of random factors whose kernel has about the standard deviation ``deviation``."""
-        network, rng = self.network, np.random.default_rng(seed)
+        network, rng = self.network, np.random.default_rng(0)
         count = len(network.axes)
         terms = math.prod(n for axis, n in network.sizes.items() if axis[0] == "r")
         each = (deviation / math.sqrt(terms)) ** (1 / count)
@@ -81,11 +82,11 @@ class Subject:
 
 
 def subjects_of_plan(hub: Hub, plan: CompressionPlan, *, fitted: bool) -> list[Subject]:
-    """The layers of the dense ``hub`` that ``plan`` factorizes to save time; ``fitted`` says that they will be fitted
-    to data, which gives each of them a bias.
+    """The layers of the dense ``hub`` that ``plan`` factorizes to save time.
 
-    A layer whose factors are only stored, and multiplied out when the file is loaded, is not among them. Raises
-    ``UserError`` for a plan that does not fit the network.
+    ``fitted`` says that the layers will be fitted to data, which gives each of them a bias. Layers whose factors are
+    only stored, and multiplied out when the file is loaded, are left out. Raises ``UserError`` for a plan that does not
+    fit the network.
     """
     found = []
     plan.check_layers(layer.name for layer in hub.layers())
@@ -101,7 +102,7 @@ def subjects_of_plan(hub: Hub, plan: CompressionPlan, *, fitted: bool) -> list[S
 
 
 def subjects_of_hub(hub: Hub) -> list[Subject]:
-    """The factorized layers of ``hub``, but for those whose factors are only stored."""
+    """The factorized layers of ``hub``, except layers whose factors are only stored."""
     return [
         _subject(hub, layer, one.network, one.order, one.forms, bias=one.bias is not None)
         for layer in hub.layers()
@@ -139,7 +140,7 @@ def _subject(
 
 
 def _behind(layer: Layer, network: FactorNetwork) -> tuple[bool, str]:
-    """(whether a map of the input's size is added to the result, the activation behind)."""
+    """(whether a map of the input's size is added to the layer's result, the activation behind the layer)."""
     outputs, inputs, _, _ = network.kernel_shape
     square = (layer.output_size, outputs) == (layer.input_size, inputs * network.total("g"))
     value, added = layer.node.outputs[0], False

@@ -1,17 +1,18 @@
-"""One layer as a network of its own, in surroundings like those it has in its network.
+"""A small network around one layer, with neighbours like those of the layer in its own network.
 
-A file of nothing but the layer would mislead. ONNX Runtime keeps maps in blocks of channels between convolutions and
-changes the memory layout at the borders of a file: a dense convolution alone would pay twice for what it never pays
-inside a network, and a form that ends in a plain layout would not pay for what it costs its neighbour. So the
-layer is measured between neighbours that are cheap and set the layout as real ones do:
+A file of the layer alone would mislead. Between convolutions ONNX Runtime keeps maps in blocks of channels, and changes
+this memory layout to the plain one at the borders of a file. A dense convolution alone would pay for two changes of
+layout that a network does not have. A form that ends in the plain layout would not pay for the change that its
+neighbour needs in a network. So the layer is measured between neighbours that are cheap and set the layout as real
+neighbours do:
 
     4 channels -> 1x1 convolution, ReLU -> LAYER -> (+ the layer's input) -> its activation -> 1x1 convolution -> 4
 
-Each neighbour costs 4 MACs for each value of the layer's input or output, a few per cent of a factorized 3x3. Being in
-every file, the neighbours bring ratios a little nearer to 1 and never change which file is faster: what is gained is
-understated rather than overstated. A layer that reads the network's own input has no neighbour in front, a fully
-connected layer none at all: there is no layout to set. Whether choices made one by one hold together, with neighbours
-that are factorized too, is measured on the whole network (see ``network``).
+Each neighbour costs 4 MACs for each value of the layer's input or output, a few per cent of a factorized 3x3. The
+neighbours are in every file, so that they bring ratios a little nearer to 1 and never change which file is faster: the
+gain is understated rather than overstated. A layer that reads the network's own input has no neighbour in front. A
+fully connected layer has no neighbours, because it has no layout to set. The whole network then shows whether the
+choices for single layers hold together, between neighbours that are factorized too (see ``network``).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _NARROW = 4
 
 
 def one_layer(subject: Subject) -> Hub:
-    """The layer, of random factors, in its surroundings; in the hub it is called ``LAYER``."""
+    """The layer, with random factors, in its surroundings; its name in the hub is ``LAYER``."""
     network = subject.network
     outputs, inputs = network.kernel_shape[0], network.kernel_shape[1] * network.total("g")
     if subject.kind == "linear":
@@ -76,7 +77,7 @@ class _Builder:
         self._append(ir.Node("", operator, [self.value, *others]), self.shape)
 
     def activate(self, operator: str) -> None:
-        """The activation; of Clip the usual one, ReLU6."""
+        """The activation, if there is one; Clip is ReLU6, the usual one."""
         limits = {"low": 0.0, "high": 6.0} if operator == "Clip" else {}
         values = [add_initializer(self._graph, name, np.array(v, np.float32)) for name, v in limits.items()]
         if operator:

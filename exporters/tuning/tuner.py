@@ -1,66 +1,37 @@
-"""Tunes layers for runtimes: measured once for each kind of layer, from the cache where it was measured before."""
+"""Tunes layers for runtimes: every kind of layer is measured once, or taken from the cache of earlier measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.errors import UserError
+from edgekron.exporters.export import export
 from edgekron.runtimes.agent import environment
 
 from . import cache
 from .candidates import candidates
-from .layer import export, measure_layer
+from .layer import measure_layer
+from .outcome import Conditions, Tuning
 from .race import Race, pinned
-from .results import Choice, Result, choose
+from .results import Result, choose
 from .subject import Subject
 from .surroundings import one_layer
+
+if TYPE_CHECKING:
+    from edgekron.processes import Progress
 
 #: Names of runtimes, as users write them, and the formats of their files.
 TARGETS = {"onnx": "onnx", "onnxruntime": "onnx", "litert": "tflite", "tflite": "tflite"}
 DTYPE = "float32"
 
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What was measured: ``machine`` by target (runtime, version, processor, threads, type), ``results`` by layer and
-    target, and the ``choices``. ``measured`` counts the measurements that were not in the cache.
-    """
-
-    machine: Mapping[str, Mapping[str, Any]]
-    results: Mapping[str, Mapping[str, Result]]
-    choices: Mapping[str, Choice]
-    measured: int = 0
-    network: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The evidence as plain data, for the report of a compressed folder."""
-        layers = {
-            name: {
-                "order": list(self.choices[name].order),
-                "forms": {target: list(forms) for target, forms in self.choices[name].forms.items()},
-                "measured": {target: result.to_json() for target, result in results.items()},
-            }
-            for name, results in self.results.items()
-        }
-        return {
-            "machine": {target: dict(facts) for target, facts in self.machine.items()},
-            "definition": "ratio: times as fast as the dense layer, in surroundings like its own; interval: 95 %, "
-            "bootstrap over rounds; a way is chosen where its interval lies above 1",
-            "layers": layers,
-            "network": self.network,
-        }
-
 
 def targets_of(text: str) -> list[str]:
-    """The targets of a list such as "onnx,litert", in this order and each once. Raises ``UserError``."""
+    """The targets of a list such as "onnx,litert", in the list's order and each once. Raises ``UserError``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in TARGETS]
     if unknown or not names:
@@ -78,13 +49,13 @@ def tune(
     use_cache: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Tuning:
-    """Measures every layer on every target and chooses. Without ``use_cache`` old measurements are made anew.
+    """Measures every layer on every target and chooses; without ``use_cache`` nothing is taken from the cache.
 
     Raises ``UserError`` for a number of threads below 1, and ``RuntimeFailure`` where a runtime is not installed.
     """
     if threads < 1:
         raise UserError(f"--threads {threads} must be at least 1.")
-    machine = {target: _machine(target, threads) for target in targets}
+    conditions = {target: _conditions(target, threads) for target in targets}
     results: dict[str, dict[str, Result]] = {subject.name: {} for subject in subjects}
     known: dict[Path, Result] = {}
     measured = 0
@@ -92,7 +63,7 @@ def tune(
     with pinned(threads):
         for number, (target, subject) in enumerate((t, s) for t in targets for s in subjects):
             progress("tune", number, total)
-            key = _key(subject, target, machine[target])
+            key = _key(subject, target, conditions[target])
             path = cache.path_of(key)
             result = known.get(path) or (cache.read(key, Result.from_json) if use_cache else None)
             if result is None:
@@ -103,16 +74,17 @@ def tune(
             results[subject.name][target] = result
     progress("tune", total, total)
     choices = {subject.name: choose(results[subject.name], subject.order) for subject in subjects}
-    return Tuning(machine, results, choices, measured)
+    return Tuning(conditions, results, choices, measured)
 
 
-def _key(subject: Subject, target: str, machine: Mapping[str, Any]) -> dict[str, Any]:
+def _key(subject: Subject, target: str, conditions: Conditions) -> cache.Key:
     ways = sorted((list(way.order), list(way.forms)) for way in candidates(subject, target))
-    return {"machine": dict(machine), "layer": subject.key(), "ways": ways, "edgekron": metadata.version("edgekron")}
+    version = metadata.version("edgekron")
+    return {"machine": conditions.to_json(), "layer": subject.key(), "ways": ways, "edgekron": version}
 
 
-def _machine(target: str, threads: int) -> dict[str, Any]:
-    """The runtime as it describes itself when it runs the smallest file, and the processor."""
+def _conditions(target: str, threads: int) -> Conditions:
+    """The runtime's description of itself while running the smallest file, and the processor."""
     smallest = FactorNetwork("f1 r1, r1 c1", {"f1": 4, "r1": 1, "c1": 4})
     subject = Subject("smallest", "linear", smallest, Geometry(), (1, 1), (1, 0))
     with TemporaryDirectory(prefix="edgekron-tune-") as name:
@@ -122,13 +94,13 @@ def _machine(target: str, threads: int) -> dict[str, Any]:
         described = race.describe()
         race.close()
     facts = environment.describe()
-    return {
-        "runtime": described["runtime"],
-        "version": described["version"],
-        "delegate": described["delegate"],
-        "threads": threads,
-        "clock": "processor time of the thread" if threads == 1 else "wall",
-        "type": DTYPE,
-        "processor": facts.get("processor"),
-        "features": facts.get("features", []),
-    }
+    return Conditions(
+        runtime=described["runtime"],
+        version=described["version"],
+        delegate=described["delegate"],
+        threads=threads,
+        clock="processor time of the thread" if threads == 1 else "wall",
+        type=DTYPE,
+        processor=facts.get("processor"),
+        features=facts.get("features", []),
+    )

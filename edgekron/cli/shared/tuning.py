@@ -1,4 +1,4 @@
-"""What ``compress --tune`` and ``tune`` share: their options, the measuring, and the table."""
+"""The options, the measuring and the table of tuning, which ``compress --tune`` and ``tune`` share."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ if TYPE_CHECKING:
     from edgekron.exporters.tuning import Subject, Tuning
     from edgekron.exporters.tuning.results import Result
     from edgekron.graph import Hub
+    from edgekron.processes import Progress
+    from edgekron.runtimes.statistics import Interval
 
-    from .output import Steps
-
-#: Ways shown for each layer; the report has all.
+#: Candidates shown for each layer; the report has all.
 _SHOWN = 4
 _BOTH = "onnx,litert"
 
 
 def add_tuning(parser: argparse.ArgumentParser) -> None:
-    """For which runtimes, with how many threads, and whether to believe earlier measurements."""
+    """The runtimes to tune for, the number of threads, and whether earlier measurements count."""
     parser.add_argument("--runtime", metavar="LIST", help="runtimes to tune for: onnx, litert (default: both)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to measure with (default: 1)")
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
 
 
 def check_tuning(arguments: argparse.Namespace) -> None:
-    """Raises ``UserError`` for options of tuning where there is none, and for wrong ones, before any work is done."""
+    """Raises ``UserError`` for options of tuning without ``--tune``, and for wrong ones, before any work is done."""
     from edgekron.errors import UserError
-    from edgekron.exporters.tuning import targets_of
 
     given = [
         option
@@ -40,31 +39,37 @@ def check_tuning(arguments: argparse.Namespace) -> None:
     if given and not arguments.tune:
         raise UserError(f"{given[0]} says how to tune; give --tune with it.")
     if arguments.tune:
-        targets_of(_BOTH if arguments.runtime is None else arguments.runtime)
+        _targets(arguments)
         if arguments.threads is not None and arguments.threads < 1:
             raise UserError(f"--threads {arguments.threads} must be at least 1.")
 
 
 def register_fill(arguments: argparse.Namespace) -> int:
     """Output channels that the runtimes compute at a time; ranks are chosen to fill them."""
-    from edgekron.exporters.tuning import FILL, targets_of
+    from edgekron.exporters.tuning import FILL
 
-    return max(FILL[target] for target in targets_of(_BOTH if arguments.runtime is None else arguments.runtime))
+    return max(FILL[target] for target in _targets(arguments))
 
 
-def run_tuning(hub: Hub, subjects: Sequence[Subject], arguments: argparse.Namespace, progress: Steps) -> Tuning:
-    """Tunes the layers of the dense ``hub`` as the options say. Raises ``UserError``."""
-    from edgekron.exporters.tuning import checked, targets_of, tune
+def run_tuning(hub: Hub, subjects: Sequence[Subject], arguments: argparse.Namespace, progress: Progress) -> Tuning:
+    """Tunes ``subjects``, layers of the dense ``hub``, by the options of ``add_tuning``. Raises ``UserError``."""
+    from edgekron.exporters.tuning import checked, tune
 
     threads = 1 if arguments.threads is None else arguments.threads
-    targets = targets_of(_BOTH if arguments.runtime is None else arguments.runtime)
-    tuning = tune(subjects, targets, threads=threads, use_cache=not arguments.no_cache, progress=progress)
+    tuning = tune(subjects, _targets(arguments), threads=threads, use_cache=not arguments.no_cache, progress=progress)
     return checked(tuning, hub, subjects, threads=threads, use_cache=not arguments.no_cache, progress=progress)
 
 
+def _targets(arguments: argparse.Namespace) -> list[str]:
+    """The formats to tune for. Raises ``UserError``."""
+    from edgekron.exporters.tuning import targets_of
+
+    return targets_of(_BOTH if arguments.runtime is None else arguments.runtime)
+
+
 def print_tuning(tuning: Tuning) -> None:
-    """One row for each layer and runtime, and how the whole network fares."""
-    for target, facts in tuning.machine.items():
+    """One row for each layer and runtime, and the result of the whole network on each runtime."""
+    for target, conditions in tuning.conditions.items():
         rows = []
         for name, results in tuning.results.items():
             trial = tuning.choices[name].trials[target]
@@ -72,28 +77,28 @@ def print_tuning(tuning: Tuning) -> None:
             if trial is None:
                 rows.append([name, dense, _tried(results[target]), "dense", ""])
                 continue
-            ratio = trial.ratio
             order = ",".join(map(str, trial.candidate.order))
-            gain = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            rows.append([name, dense, _tried(results[target]), f"{trial.candidate} ({order})", gain])
-        plural = "" if facts["threads"] == 1 else "s"
+            choice = f"{trial.candidate} ({order})"
+            rows.append([name, dense, _tried(results[target]), choice, _interval(trial.ratio)])
+        plural = "" if conditions.threads == 1 else "s"
         print_table(
-            f"Tuned for {facts['runtime']} {facts['version']}, {facts['type']}, {facts['threads']} thread{plural}, "
-            f"{facts['processor']}",
+            f"Tuned for {conditions.runtime} {conditions.version}, {conditions.type}, {conditions.threads} "
+            f"thread{plural}, {conditions.processor}",
             ["<layer", "dense ms", "<times as fast, by form", "<choice (order)", "times as fast as dense"],
             rows,
             "In brackets: 95 % interval of the final. A layer whose interval does not lie above 1 stays dense.",
         )
         whole = tuning.network[target]
-        found = "; ".join(
-            f"{name} {one['ratio']:.2f} [{one['interval'][0]:.2f}, {one['interval'][1]:.2f}]"
-            for name, one in whole["variants"].items()
-        )
+        found = "; ".join(f"{name} {_interval(ratio)}" for name, ratio in whole.ratios.items())
         say(
-            f"whole network, dense in {whole['dense_ms']:.3g} ms; times as fast: {found or 'nothing to gain'}; "
-            f"chosen: {whole['chosen']}"
+            f"whole network, dense in {1e3 * whole.seconds:.3g} ms; times as fast: {found or 'nothing to gain'}; "
+            f"chosen: {whole.fastest or 'dense'}"
         )
     say(f"{tuning.measured} measured now, the others before")
+
+
+def _interval(ratio: Interval) -> str:
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def _tried(result: Result) -> str:

@@ -1,11 +1,12 @@
-"""One translator per ONNX operator; importing this package fills the table in ``registry``."""
+"""One translator for each ONNX operator; importing this package fills ``TRANSLATORS``."""
+
+from edgekron.exporters.tflite.registry import TRANSLATORS
 
 from . import (
     activation,
     arithmetic,
     blocks,
     conv,
-    conv_transpose,
     einsum,
     expand,
     formulas,
@@ -25,15 +26,16 @@ from . import (
     shape,
     slicing,
     split,
+    transposed,
     trilu,
 )
 
 __all__ = [
+    "TRANSLATORS",
     "activation",
     "arithmetic",
     "blocks",
     "conv",
-    "conv_transpose",
     "einsum",
     "expand",
     "formulas",
@@ -53,5 +55,6 @@ __all__ = [
     "shape",
     "slicing",
     "split",
+    "transposed",
     "trilu",
 ]

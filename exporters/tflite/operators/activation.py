@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from edgekron.exporters.tflite.formula import Formula
 from edgekron.exporters.tflite.layout import arrange_constant
 from edgekron.exporters.tflite.operands import aligned, finish
+from edgekron.exporters.tflite.program import Option
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call
 
@@ -35,25 +34,25 @@ _CLIPS = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1
 
 @translates(*_SAME_MEANING)
 def elementwise(call: Call) -> None:
-    """Operators that mean the same in both formats."""
+    """The operator of the same meaning in TFLite."""
     _map(call, _SAME_MEANING[call.node.op_type])
 
 
 @translates("LeakyRelu")
 def leaky_relu(call: Call) -> None:
-    """The input, or alpha times it below zero."""
+    """The input, or alpha times the input below zero."""
     _map(call, "LEAKY_RELU", alpha=float(call.attribute("alpha", 0.01)))
 
 
 @translates("Gelu")
 def gelu(call: Call) -> None:
-    """The input times the normal distribution's integral up to x, exact or by tanh."""
+    """The input x times the normal distribution's integral up to x, exact or by tanh."""
     _map(call, "GELU", approximate=call.attribute("approximate", "none") == "tanh")
 
 
 @translates("PRelu")
 def prelu(call: Call) -> None:
-    """The input, or the input times a slope of its own below zero."""
+    """The input, or the input times a slope below zero."""
     x, slope = call.value(), call.array(1)
     if slope is not None:
         slope = arrange_constant(call.numbers(1, "slope"), x.order)
@@ -71,7 +70,7 @@ def prelu(call: Call) -> None:
 
 @translates("Clip")
 def clip(call: Call) -> None:
-    """A named activation where there is one for the bounds, else MAXIMUM and MINIMUM."""
+    """A named activation if one has the same bounds, else MAXIMUM and MINIMUM."""
     lowest, highest = (_bound(call, index) for index in (1, 2))
     if (lowest, highest) in _CLIPS:
         _map(call, _CLIPS[lowest, highest])
@@ -101,6 +100,7 @@ def hard_sigmoid(call: Call) -> None:
     call.finish(f("MUL", six, 1 / 6), x.order)
 
 
-def _map(call: Call, code: str, **options: Any) -> None:
+def _map(call: Call, code: str, **options: Option) -> None:
     x = call.value()
-    call.finish(call.program.emit(code, [x.tensor], x.tensor.shape, call.name, **options), x.order)
+    y = call.program.emit(code, [x.tensor], x.tensor.shape, call.name, dtype=x.tensor.dtype, **options)
+    call.finish(y, x.order)

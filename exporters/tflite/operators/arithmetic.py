@@ -15,7 +15,7 @@ _CODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Max": "MAXIMUM", "Min": "MI
 
 @translates(*_CODES)
 def arithmetic(call: Call) -> None:
-    """The operator of TFLite, repeated where there are more than two operands."""
+    """TFLite's operator of two operands, applied again for every operand after the second."""
     tensors, order = aligned(call, kinds=NUMBERS)
     finish(call, _combined(call, _CODES[call.node.op_type], tensors), order)
 

@@ -11,7 +11,7 @@ from edgekron.exporters.tflite.translation import ANY, Call
 
 @translates("Expand")
 def expand(call: Call) -> None:
-    """Repeats axes of size one; a size of one in the target keeps the input's."""
+    """Repeats axes of size one; a size of one in the target keeps the input's size."""
     x = call.value(kinds=ANY)
     target = call.vector(1, "shape") or []
     shape = np.broadcast_shapes(x.shape, tuple(target))

@@ -46,7 +46,7 @@ def swish(call: Call) -> None:
 def softplus(call: Call) -> None:
     """Log(1 + exp(x)) = max(x, 0) + log(1 + u) with u = exp(-|x|), which never overflows.
 
-    The sum w = 1 + u is rounded; what it lost, u - (w - 1), is given back: log(1 + u) = log(w) + (u - (w - 1)) / w.
+    The sum w = 1 + u is rounded. The rounding error, u - (w - 1), is added: log(1 + u) = log(w) + (u - (w - 1)) / w.
     """
     x, f = call.value(), Formula(call)
     u = f("EXP", f("NEG", f("ABS", x.tensor)))
@@ -59,7 +59,7 @@ def softplus(call: Call) -> None:
 def mish(call: Call) -> None:
     """The input times tanh(log(1 + exp(x))) = n / (n + 2) with n = exp(x) (exp(x) + 2).
 
-    Above 20 the ratio is 1 in float32, so that exp need not go further.
+    Above 20 the ratio is 1 in float32, so that exp is never taken of more.
     """
     x, f = call.value(), Formula(call)
     e = f("EXP", f("MINIMUM", x.tensor, 20.0))
@@ -76,7 +76,7 @@ def softsign(call: Call) -> None:
 
 @translates("ThresholdedRelu")
 def thresholded_relu(call: Call) -> None:
-    """The input where it is above alpha, else zero."""
+    """Each value if above alpha, else zero."""
     x, f = call.value(), Formula(call)
     above = f("GREATER", x.tensor, float(call.attribute("alpha", 1.0)), dtype=BOOLEAN)
     call.finish(f("SELECT_V2", above, x.tensor, 0.0, dtype=x.tensor.dtype), x.order)

@@ -1,4 +1,4 @@
-"""Gather, GatherND and GatherElements with constant indices: a slice where they count up evenly, else GATHER."""
+"""Gather, GatherND and GatherElements with constant indices: a slice if the indices count up evenly, else GATHER."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .slicing import strided_slice
 
 @translates("Gather")
 def gather(call: Call) -> None:
-    """Values at the indices along one axis, in whose place the axes of the indices come."""
+    """Values at the indices along one axis, which is replaced by the axes of the indices."""
     indices = call.constant(1, "indices")
     x = call.value(kinds=ANY)
     axis = int(call.attribute("axis", 0)) % len(x.order)
@@ -30,7 +30,7 @@ def gather(call: Call) -> None:
 
 @translates("GatherND")
 def gather_nd(call: Call) -> None:
-    """Values, or slices of the last axes, at tuples of indices of the first axes, which become one axis for it."""
+    """Values, or slices of the last axes, at tuples of indices of the first axes, by GATHER along these as one axis."""
     indices = call.constant(1, "indices")
     if call.attribute("batch_dims", 0):
         call.refuse("it gathers by batch", "gather with batch_dims=0")
@@ -47,7 +47,7 @@ def gather_nd(call: Call) -> None:
 
 @translates("GatherElements")
 def gather_elements(call: Call) -> None:
-    """One value for each index, at the index along one axis and at the index's own place along all others."""
+    """One value for each index: along one axis at the index, along all others at the index's own place."""
     indices = call.constant(1, "indices")
     rank = call.rank()
     x = call.value(0, tuple(range(rank)), ANY)

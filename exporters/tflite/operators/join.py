@@ -9,7 +9,7 @@ from edgekron.exporters.tflite.translation import ANY, Call
 
 @translates("Concat")
 def concat(call: Call) -> None:
-    """Parts in one order, joined along the axis where it lies."""
+    """CONCATENATION of the parts, all in one order of axes."""
     count = len(call.node.inputs)
     moving = [call.value(i, kinds=ANY) for i in range(count) if call.array(i) is None]
     rank = len(moving[0].order)

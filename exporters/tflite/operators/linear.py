@@ -1,4 +1,4 @@
-"""Gemm and MatMul: FULLY_CONNECTED on the last axis where one factor is a constant matrix, else BATCH_MATMUL."""
+"""Gemm and MatMul: FULLY_CONNECTED on the last axis if one factor is a constant matrix, else BATCH_MATMUL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def matmul(call: Call) -> None:
         return
     matrix = call.numbers(1 - side, "matrix")
     rank = call.rank(side)
-    # W @ X is X with its last two axes swapped, times W transposed, swapped back: swapping costs nothing here.
+    # W @ X is X with the last two axes swapped, times W transposed, and swapped back: swapping costs nothing here.
     order = (*range(rank - 2), rank - 2, rank - 1) if side == 0 else (*range(rank - 2), rank - 1, rank - 2)
     x = call.value(side, order)
     weight = matrix.T if side == 0 else matrix

@@ -1,5 +1,5 @@
-"""BatchNormalization in evaluation mode (one multiplication and one addition per channel), and its relatives that
-measure the input itself.
+"""BatchNormalization in evaluation mode (one multiplication and one addition per channel), and the normalizations by
+statistics of the input itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def layer_normalization(call: Call) -> None:
 
 @translates("LpNormalization")
 def lp_normalization(call: Call) -> None:
-    """The input over its norm along one axis, zero where the norm is."""
+    """The input over its norm along one axis; zero if the norm is zero."""
     x, f, p = call.value(), Formula(call), int(call.attribute("p", 2))
     places = [x.axis(int(call.attribute("axis", -1)))]
     if p not in (1, 2):

@@ -41,7 +41,7 @@ def pad(call: Call) -> None:
 
 
 def _repeat(call: Call, y: Tensor, axis: int, pair: tuple[int, int], mode: str) -> Tensor:
-    """Along one axis: the outermost values again and again (edge), or those of the other end (wrap)."""
+    """The input extended along one axis by its outermost values (edge) or by the values of the other end (wrap)."""
     size, (before, after) = y.shape[axis], pair
     if not (before or after):
         return y

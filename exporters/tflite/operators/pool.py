@@ -7,13 +7,13 @@ from functools import reduce
 import numpy as np
 
 from edgekron.algebra import Geometry
-from edgekron.exporters.tflite.convolution import convolve
+from edgekron.exporters.tflite.convolution import Filters, convolve
 from edgekron.exporters.tflite.formula import Formula
 from edgekron.exporters.tflite.layout import NHWC, Value
 from edgekron.exporters.tflite.program import INTEGER, Program, Tensor, type_name
 from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.translation import Call, used
-from edgekron.exporters.tflite.windows import Axis, Placement, place
+from edgekron.exporters.tflite.windows import Axis, Placement, padded, place
 
 from .conv import explicit_padding
 from .slicing import strided_slice
@@ -21,7 +21,7 @@ from .slicing import strided_slice
 
 @translates("MaxPool")
 def max_pool(call: Call) -> None:
-    """Padding is never the greatest: -inf, or zero where the input is known to be at least zero."""
+    """MAX_POOL_2D, or MAXIMUM of slices if dilated; padded with -inf, or with zero if no input value is below zero."""
     x, axes = _axes(call)
     if any(map(used, call.node.outputs[1:])):
         _give_places(call, x, axes)
@@ -35,7 +35,7 @@ def max_pool(call: Call) -> None:
 
 
 def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
-    """Declares the second output: where in the whole input the first greatest value of each window is."""
+    """Declares the second output: the place, in the whole input, of the first greatest value of each window."""
     h, w = axes
     if h.stride < h.window or w.stride < w.window:
         call.refuse("its indices are used, and its windows share pixels", "use strides of at least the window")
@@ -49,10 +49,9 @@ def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
         call.translation.constants[call.node.outputs[1]] = first.transpose(0, 3, 1, 2)
         return
     f, program, name = Formula(call), call.program, f"{call.name}/places"
-    padding = ((0, 0), *((axis.before, axis.needed) for axis in axes), (0, 0))
-    padded = program.pad(x, padding, f"{name}/padded", -np.inf)
+    whole = program.pad(x, ((0, 0), *padded(h, w).explicit, (0, 0)), f"{name}/padded", -np.inf)
     ranges = [{1: (i, h.stride, h.output), 2: (j, w.stride, w.output)} for i, j in steps]
-    parts = [f.view(strided_slice(program, padded, taken, f"{name}/part"), (1, first.size)) for taken in ranges]
+    parts = [f.view(strided_slice(program, whole, taken, f"{name}/part"), (1, first.size)) for taken in ranges]
     joined = program.emit("CONCATENATION", parts, (len(parts), first.size), f"{name}/parts", axis=0)
     inputs = [joined, program.integers(f"{name}/axis", 0)]
     part = program.emit("ARG_MAX", inputs, (first.size,), f"{name}/first", dtype=INTEGER, outputType=type_name(INTEGER))
@@ -63,13 +62,13 @@ def _give_places(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> None:
 
 
 def _starts(axis: Axis) -> np.ndarray:
-    """The first place of each window."""
+    """The first pixel of each window."""
     return axis.stride * np.arange(axis.output) - axis.before
 
 
 def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float) -> Tensor:
-    """The greatest of as many slices as the window has places, one axis after the other."""
-    padding = ((0, 0), *((axis.before, axis.needed) for axis in axes), (0, 0))
+    """The MAXIMUM of one slice for each place of the window, along one axis after the other."""
+    padding = ((0, 0), *padded(*axes).explicit, (0, 0))
     y, f = call.program.pad(x, padding, f"{call.name}/padded", fill), Formula(call)
     for along, axis in enumerate(axes, start=1):
         parts = [
@@ -82,10 +81,10 @@ def _dilated_maximum(call: Call, x: Tensor, axes: tuple[Axis, Axis], fill: float
 
 @translates("AveragePool")
 def average_pool(call: Call) -> None:
-    """The sum of a window over the number of its pixels, with or without those of the padding.
+    """The sum of a window over the number of its pixels, with or without the pixels of the padding.
 
-    SAME leaves padding out, VALID has none. Everything else is padded with zeros, and each pixel is multiplied by
-    (pixels of the window) / (pixels that count).
+    SAME leaves padding out, VALID has none. Every other input is padded with zeros, and each pixel of the result is
+    multiplied by (pixels of the window) / (pixels that count).
     """
     x, axes = _axes(call)
     included = bool(call.attribute("count_include_pad", 0))
@@ -97,12 +96,11 @@ def average_pool(call: Call) -> None:
         call.finish(call.program.emit("MUL", [total, constant], total.shape, call.name), NHWC)
         return
     placement = place(*axes)
-    padded = any(axis.before or axis.needed for axis in axes)
     if placement.padding == "SAME" and included:
-        placement = Placement("VALID", tuple((axis.before, axis.needed) for axis in axes))  # type: ignore[arg-type]
+        placement = padded(*axes)
     x = call.program.pad(x, ((0, 0), *placement.explicit, (0, 0)), f"{call.name}/padded")
     y = _pool(call, "AVERAGE_POOL_2D", x, axes, placement)
-    if padded and placement.padding == "VALID":
+    if any(map(sum, placement.explicit)):
         h, w = (_counted(axis, included) for axis in axes)
         factor = (axes[0].window * axes[1].window / np.outer(h, w)).astype(np.float32)
         if not np.all(factor == 1):
@@ -141,17 +139,14 @@ def _window_sum(call: Call, x: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
     """The sum of each window: a depthwise convolution by ones."""
     h, w = axes
     ones = np.ones((x.shape[3], 1, h.places, w.places), np.float32)
-    padding = (h.before, h.needed), (w.before, w.needed)
-    geometry = Geometry((h.stride, w.stride), (h.dilation, w.dilation), padding)
-    name = f"{call.name}/sum"
-    return convolve(
-        call.program, x, ones, None, geometry, groups=x.shape[3], name=name, kernel_name=f"{call.name}/ones"
-    )
+    geometry = Geometry((h.stride, w.stride), (h.dilation, w.dilation), padded(h, w).explicit)
+    filters = Filters(ones, f"{call.name}/ones", groups=x.shape[3])
+    return convolve(call.program, x, filters, geometry, f"{call.name}/sum")
 
 
 @translates("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(call: Call) -> None:
-    """[N, C, H, W] -> [N, C, 1, 1]."""
+    """MEAN or REDUCE_MAX over the pixels: [N, C, H, W] -> [N, C, 1, 1]."""
     if call.rank() != 4:
         call.refuse(f"an input of rank {call.rank()} is not supported", "use 2-D feature maps")
     x = call.value(0, NHWC).tensor
@@ -199,7 +194,7 @@ def _pool(call: Call, code: str, x: Tensor, axes: tuple[Axis, Axis], placement: 
 
 
 def _counted(axis: Axis, included: bool) -> np.ndarray:
-    """How many pixels of each window count along one axis; what a partial last window lacks never does."""
+    """How many pixels of each window count along one axis; pixels that a partial last window lacks never count."""
     start = np.arange(axis.output) * axis.stride
     first, last = (0, axis.before + axis.size + axis.after) if included else (axis.before, axis.before + axis.size)
     places = start[:, None] + axis.dilation * np.arange(axis.places)

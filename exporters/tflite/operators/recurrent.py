@@ -1,6 +1,6 @@
 """LSTM, GRU and RNN, unrolled: one group of operators for each step of a sequence, which has a known length.
 
-The products with the inputs of all steps are one matrix product in front; each step has one with its state.
+One matrix product in front has the products with the inputs of all steps; each step has one product with its state.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from edgekron.exporters.tflite.translation import Call, used
 from .linear import fully_connected
 from .slicing import strided_slice
 
-#: A step is some twenty operators.
+#: The most steps that are unrolled: a step is some twenty operators.
 _LONGEST = 256
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-#: Places of the inputs: the initial state of all, and what LSTM has besides.
+#: Places of the inputs; the last two are LSTM's alone.
 _LENGTHS, _STATE, _CELL, _PEEPHOLES = 4, 5, 6, 7
 
 
@@ -46,7 +46,7 @@ class _Direction:
         return self.recurrence.shape[1]
 
     def product(self, state: Tensor, first: int, last: int, *, biased: bool = False) -> Tensor:
-        """The state [N, H] by the recurrent weights of gates ``first`` to ``last``, with their own bias or none."""
+        """The state [N, H] times the recurrent weights of gates ``first`` to ``last``, with the gates' bias or none."""
         rows = slice(first * self.hidden, last * self.hidden)
         if (first, last) not in self._weights:
             vector = self.bias[rows] if biased else np.zeros(rows.stop - rows.start, np.float32)
@@ -66,14 +66,14 @@ class _Direction:
         )
 
     def seen(self, gate: Tensor, cell: Tensor | None, index: int) -> Tensor:
-        """A gate [N, H] that also sees the cell, through peepholes (those of i, o and f) where there are any."""
+        """A gate [N, H] with the cell added through the peepholes of i, o and f, if there are any."""
         if self.peepholes is None or cell is None:
             return gate
         weights = self.peepholes[index * self.hidden : (index + 1) * self.hidden]
         return self.f("ADD", gate, self.f("MUL", cell, self.call.program.constant(f"{self.name}/peephole", weights)))
 
 
-#: From the inputs' part [N, gates H] of a step, the state and the cell (LSTM's) to the next state and cell.
+#: From the inputs' part [N, gates H] of a step, the state and LSTM's cell to the next state and cell.
 _Step = Callable[[_Direction, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
@@ -126,7 +126,7 @@ def _run(call: Call, x: Tensor, direction: int, way: str) -> list[Tensor]:
 
 
 def _initial(call: Call, index: int, direction: int) -> Tensor | None:
-    """The initial state [N, H] of one direction; None where it is zero."""
+    """The initial state [N, H] of one direction; None for a state of zeros."""
     if not call.has(index) or (call.node.op_type != "LSTM" and index == _CELL):
         return None
     value = call.value(index, (1, 0, 2) if call.attribute("layout", 0) else (0, 1, 2)).tensor

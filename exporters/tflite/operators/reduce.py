@@ -1,4 +1,4 @@
-"""Reductions over axes, which lie wherever they lie: nothing moves."""
+"""Reductions over axes. Every axis is reduced at its place in the file's order, so that no data moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CODES = {
 
 @translates(*_CODES)
 def reduce_axes(call: Call) -> None:
-    """One reduction of TFLite."""
+    """The reduction of the same meaning in TFLite."""
     x, places, keep = _reduction(call)
     if places is None:
         call.result(x)
@@ -32,7 +32,7 @@ def reduce_axes(call: Call) -> None:
 
 @translates("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
 def reduce_by_a_sum(call: Call) -> None:
-    """Sums of magnitudes, squares or exponentials; LogSumExp takes the greatest value out, so that none overflows."""
+    """SUM of magnitudes, squares or exponentials; LogSumExp subtracts the maximum first, so that none overflows."""
     x, places, keep = _reduction(call)
     f, kind = Formula(call), call.node.op_type
     taken = places or []
@@ -75,7 +75,7 @@ def arg_max(call: Call) -> None:
 
 @translates("CumSum")
 def cumulative_sum(call: Call) -> None:
-    """CUMSUM along one axis, exclusive or backwards as asked for."""
+    """CUMSUM along one axis, exclusive or backwards if the node says so."""
     x = call.value()
     place = x.axis(int(call.constant(1, "axis").reshape(())))
     inputs = [x.tensor, call.program.integers(f"{call.name}/axis", place)]

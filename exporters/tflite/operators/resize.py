@@ -6,15 +6,14 @@ TFLite scales by (size of the input) / (size of the output), with three ways to 
     half      x_in = (x_out + 1/2) * in / out - 1/2           ONNX: half_pixel, pytorch_half_pixel
     aligned   x_in = x_out * (in - 1) / (out - 1)             ONNX: align_corners
 
-What ONNX would read for every pixel of the output is computed here, and the way that reads the same is taken. Where
-there is none (cubic, antialiasing, other coordinates), each axis is interpolated by ``resampling``.
+For every pixel of the output, ONNX's place in the input is computed here, and TFLite's way with the same places is
+taken. If there is no such way (cubic, antialiasing, other coordinates), each axis is interpolated by ``resampling``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,13 +22,9 @@ from edgekron.exporters.tflite.registry import translates
 from edgekron.exporters.tflite.resampling import interpolation, resample
 from edgekron.exporters.tflite.translation import Call, axes_of
 
-#: Options of the operators for each way.
-_WAYS: dict[str, dict[str, Any]] = {
-    "corner": {},
-    "half": {"halfPixelCenters": True},
-    "aligned": {"alignCorners": True},
-}
-#: The coordinates among which those ways are.
+#: TFLite's ways, the first of which is taken where several read the same pixels.
+_WAYS = ("corner", "half", "aligned")
+#: ONNX's coordinates that one of the ways may read.
 _PLACED = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
 _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor,
@@ -41,7 +36,7 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @translates("Resize")
 def resize(call: Call) -> None:
-    """One operator where it reads the same pixels, else each axis by the matrix of its interpolation."""
+    """One operator if it reads the same pixels, else each axis by the matrix of its interpolation."""
     if call.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         call.refuse("it crops as it resizes", "crop with Slice before")
     shape = call.value().shape
@@ -52,7 +47,14 @@ def resize(call: Call) -> None:
         x = call.value(0, NHWC).tensor
         inputs = [x, call.program.integers(f"{call.name}/size", sizes[2:])]
         code = "RESIZE_NEAREST_NEIGHBOR" if call.attribute("mode", "nearest") == "nearest" else "RESIZE_BILINEAR"
-        y = call.program.emit(code, inputs, (x.shape[0], *sizes[2:], x.shape[3]), call.name, **_WAYS[way])
+        y = call.program.emit(
+            code,
+            inputs,
+            (x.shape[0], *sizes[2:], x.shape[3]),
+            call.name,
+            halfPixelCenters=way == "half",
+            alignCorners=way == "aligned",
+        )
         call.finish(y, NHWC)
         return
     value = call.value()
@@ -66,10 +68,10 @@ def resize(call: Call) -> None:
 
 
 def _put_on_pixels(call: Call, matrix: np.ndarray, scale: float) -> None:
-    """Makes the rows of outputs that lie on a pixel that pixel, in place: what linear and cubic give there.
+    """Makes every row whose output lies on a pixel exactly that pixel, in place, as linear and cubic interpolation do.
 
-    The standard's reference rounds such a place to a hair beside the pixel, and may then weight the pixels around it as
-    though it lay on the other side.
+    The standard's reference rounds such a place to a hair beside the pixel, and may then weight the neighbours of the
+    pixel as if the place were on the other side.
     """
     if call.attribute("coordinate_transformation_mode", "half_pixel") not in _PLACED or call.attribute("antialias", 0):
         return
@@ -80,8 +82,8 @@ def _put_on_pixels(call: Call, matrix: np.ndarray, scale: float) -> None:
     matrix[rows] = np.eye(size, dtype=matrix.dtype)[pixels[rows]]
 
 
-def _way(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> str | None:
-    """The way of TFLite that reads the same pixels, if one does."""
+def _way(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> str | None:
+    """TFLite's way that reads the same pixels; None if there is none."""
     mode = call.attribute("mode", "nearest")
     coordinates = call.attribute("coordinate_transformation_mode", "half_pixel")
     if mode not in ("nearest", "linear") or call.attribute("antialias", 0) or coordinates not in _PLACED:
@@ -91,7 +93,7 @@ def _way(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> str
 
 
 def _target(call: Call, shape: tuple[int, ...]) -> tuple[list[int], list[float]]:
-    """The sizes of the output, and how many times larger it is, by the file's own scales where it has some."""
+    """The output's sizes and its scales, output over input; scales that the file states are given as stated."""
     rank = len(shape)
     axes = axes_of(call.attribute("axes") or range(rank), rank)
     sizes, scales = list(shape), [1.0] * rank
@@ -113,19 +115,19 @@ def _target(call: Call, shape: tuple[int, ...]) -> tuple[list[int], list[float]]
 
 
 def _coordinates(call: Call, size: int, output: int, scale: float) -> np.ndarray:
-    """Where ONNX reads each of ``output`` pixels in an axis of ``size``."""
+    """The place in an axis of ``size`` at which ONNX reads each of ``output`` pixels."""
     mode = call.attribute("coordinate_transformation_mode", "half_pixel")
     x = np.arange(output, dtype=np.float64)
     if mode == "asymmetric":
         return x / scale
     if mode == "align_corners":
-        # The last pixel lies where the scale puts it, which is not the last one of a size that is rounded down.
+        # The scale places the last pixel: if the size is rounded down, that is not the last pixel of the input.
         return x * (size - 1) / (size * scale - 1) if output > 1 else np.zeros(1)
     return (x + 0.5) / scale - 0.5 if mode == "half_pixel" or output > 1 else np.zeros(1)
 
 
 def _places(way: str, size: int, output: int) -> np.ndarray:
-    """Where TFLite reads each pixel, before it is rounded or clamped."""
+    """The place at which TFLite reads each pixel, before rounding and clamping."""
     x = np.arange(output, dtype=np.float64)
     if way == "aligned" and output > 1:
         return x * (size - 1) / (output - 1)
@@ -133,7 +135,7 @@ def _places(way: str, size: int, output: int) -> np.ndarray:
     return (x + 0.5) * scale - 0.5 if way == "half" else x * scale
 
 
-def _linear_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> list[str]:
+def _linear_ways(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> list[str]:
     def same(way: str) -> bool:
         return all(
             np.allclose(_coordinates(call, n, out, s).clip(0, n - 1), _places(way, n, out).clip(0, n - 1), atol=1e-6)
@@ -143,7 +145,7 @@ def _linear_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]
     return [way for way in _WAYS if same(way)]
 
 
-def _nearest_ways(call: Call, sizes: Any, outputs: list[int], scales: list[float]) -> list[str]:
+def _nearest_ways(call: Call, sizes: Sequence[int], outputs: list[int], scales: list[float]) -> list[str]:
     rounding = _ROUNDINGS[call.attribute("nearest_mode", "round_prefer_floor")]
 
     def wanted(n: int, out: int, scale: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgekron.exporters.tflite.translation import Call
 
 @translates("Softmax", "LogSoftmax")
 def softmax(call: Call) -> None:
-    """Softmax along one axis, moved to the end of the tensor; before operator set 13, over all axes from it on."""
+    """SOFTMAX or LOG_SOFTMAX along ``axis``, moved to the end; before operator set 13, over all axes from there on."""
 
     def compute(x: Tensor) -> Tensor:
         if len(x.shape) > 4:
@@ -30,7 +30,7 @@ def softmax(call: Call) -> None:
 
 @translates("Hardmax")
 def hardmax(call: Call) -> None:
-    """One at the first of the greatest values along one axis, or all from it on before operator set 13, else zero."""
+    """One at the first maximum along ``axis``, else zero; before operator set 13, over all axes from there on."""
     f = Formula(call)
 
     def compute(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def top_k(call: Call) -> None:
 
 
 def _by_rows(call: Call, compute: Callable[[Tensor], Tensor]) -> None:
-    """Declares what ``compute`` makes of the input with the axis of the node last; it keeps the shape."""
+    """Declares ``compute`` of the input with the node's axis last as the result; ``compute`` keeps the shape."""
     value, rank = call.value(), call.rank()
     axis = int(call.attribute("axis", -1 if call.translation.opset >= 13 else 1)) % rank
     if call.translation.opset < 13 and axis != rank - 1:
@@ -82,7 +82,7 @@ def _by_rows(call: Call, compute: Callable[[Tensor], Tensor]) -> None:
 
 
 def _ending(value: Value, axis: int) -> tuple[int, ...]:
-    """The order of a value, or one that ends with ``axis``."""
+    """The value's order, with ``axis`` moved to the end."""
     if value.order[-1] == axis:
         return value.order
     return (*(a for a in range(len(value.order)) if a != axis), axis)

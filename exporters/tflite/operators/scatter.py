@@ -1,8 +1,8 @@
 """ScatterND, ScatterElements and MaxUnpool.
 
-Constant indices say at export which value of the result is the input's and which an update: the result is a GATHER of
-both. Indices that are computed need SCATTER_ND, which writes into zeros, and adds where ONNX leaves open what happens
-(an index given twice).
+If the indices are constant, it is known at export which values of the result are the input's and which are updates:
+the result is a GATHER of both. Computed indices need SCATTER_ND, which writes into zeros. For an index that is given
+twice, of which ONNX leaves the result open, SCATTER_ND adds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .gather import take, within
 
 @translates("ScatterND")
 def scatter_nd(call: Call) -> None:
-    """The input with slices at tuples of indices replaced; where the indices are computed, the input must be zero."""
+    """The input with the slices at tuples of indices replaced; if the indices are computed, the input must be zero."""
     _refuse_reduction(call)
     rank, indices = call.rank(), call.array(1)
     if indices is None:
@@ -37,7 +37,7 @@ def scatter_nd(call: Call) -> None:
 
 @translates("ScatterElements")
 def scatter_elements(call: Call) -> None:
-    """The input with one value replaced for each index, at it along one axis and at its own place along all others."""
+    """The input with one value replaced for each index: at the index along one axis, at its own place along others."""
     _refuse_reduction(call)
     indices, rank = call.constant(1, "indices"), call.rank()
     order = tuple(range(rank))
@@ -51,7 +51,7 @@ def scatter_elements(call: Call) -> None:
 
 @translates("MaxUnpool")
 def max_unpool(call: Call) -> None:
-    """Each value at its index among zeros: the place from which MaxPool took it."""
+    """Zeros, with each value at its index, which is the place from which MaxPool took the value."""
     window = [int(k) for k in call.attribute("kernel_shape")]
     if len(window) != 2 or call.rank() != 4:
         call.refuse(f"a {len(window)}-D unpooling is not supported", "use 2-D pools")
@@ -69,7 +69,7 @@ def max_unpool(call: Call) -> None:
     total, count = math.prod(shape), x.tensor.shape
     indices = call.array(1)
     if indices is None:
-        # Which value comes first does not matter, so both stay as they lie.
+        # The order of the values does not matter, so that the values and their indices stay in the file's order.
         at = call.program.reshape(call.value(1, NHWC, ANY).tensor, (math.prod(count), 1), f"{call.name}/at")
         updates = call.program.reshape(x.tensor, (math.prod(count),), f"{call.name}/values")
         y = _scattered(call, at, updates, (total,))

@@ -11,7 +11,7 @@ from edgekron.exporters.tflite.translation import ANY, Call, axes_of
 
 @translates("Reshape")
 def reshape_to(call: Call) -> None:
-    """The order of the values is ONNX's: data moves where NHWC would change it."""
+    """RESHAPE; the values keep ONNX's order, so that data moves if NHWC would change this order."""
     source = call.value(kinds=ANY).shape
     wanted = call.vector(1, "shape") or []
     if not call.attribute("allowzero", 0):
@@ -29,7 +29,7 @@ def reshape_to(call: Call) -> None:
 
 @translates("Flatten")
 def flatten(call: Call) -> None:
-    """Two axes: those before ``axis``, and the rest."""
+    """Two axes: all axes before ``axis`` as one, and the others as one."""
     shape = call.value(kinds=ANY).shape
     axis = int(call.attribute("axis", 1))
     axis = axis + len(shape) if axis < 0 else axis
@@ -38,7 +38,7 @@ def flatten(call: Call) -> None:
 
 @translates("Squeeze")
 def squeeze(call: Call) -> None:
-    """Without the given axes of size one, or without any."""
+    """The input without the given axes, or without all axes of size one."""
     shape = call.value(kinds=ANY).shape
     axes = call.vector(1, "axes")
     dropped = axes_of(axes, len(shape)) if axes else [a for a, n in enumerate(shape) if n == 1]
@@ -49,7 +49,7 @@ def squeeze(call: Call) -> None:
 
 @translates("Unsqueeze")
 def unsqueeze(call: Call) -> None:
-    """With axes of size one at the given places."""
+    """The input with axes of size one at the given places."""
     shape = list(call.value(kinds=ANY).shape)
     axes = call.vector(1, "axes") or []
     for axis in sorted(axes_of(axes, len(shape) + len(axes))):
@@ -59,7 +59,7 @@ def unsqueeze(call: Call) -> None:
 
 @translates("Transpose")
 def transpose(call: Call) -> None:
-    """Renames axes; whoever needs another order moves the data."""
+    """Renames axes; data moves only if a later operator needs another order."""
     x = call.value(kinds=ANY)
     rank = len(x.order)
     order = [int(a) for a in call.attribute("perm", tuple(reversed(range(rank))))]

@@ -17,7 +17,7 @@ Range = tuple[int, int, int]
 
 @translates("Slice")
 def slice_axes(call: Call) -> None:
-    """Clamps as ONNX does; consecutive slices of different axes become one."""
+    """STRIDED_SLICE with ONNX's clamped bounds; consecutive slices of different axes become one."""
     starts, ends = call.vector(1, "starts") or [], call.vector(2, "ends") or []
     x = call.value(kinds=ANY)
     axes = axes_of(call.vector(3, "axes") or range(len(starts)), len(x.order))
@@ -47,7 +47,7 @@ def strided_slice(program: Program, x: Tensor, ranges: dict[int, Range], name: s
     for axis, size in enumerate(x.shape):
         first, by, count = ranges.get(axis, (0, 1, size))
         stop = first + by * count
-        # An axis taken whole states no numbers; one that is read backwards to its start cannot.
+        # An axis that is taken whole, or read backwards to its start, has a bit in a mask in place of a number.
         whole |= (axis not in ranges) << axis
         below |= (stop < 0) << axis
         begin.append(first)
@@ -61,7 +61,7 @@ def strided_slice(program: Program, x: Tensor, ranges: dict[int, Range], name: s
 
 
 def ranges_of(operator: Operator) -> dict[int, Range]:
-    """What an operator written by ``strided_slice`` takes of each axis that it does not take whole."""
+    """The ranges of an operator that ``strided_slice`` wrote, by axis; axes that are taken whole are left out."""
     begin, step = (cast(np.ndarray, operator.inputs[i].data) for i in (1, 3))
     ranges = {a: (int(begin[a]), int(step[a]), n) for a, n in enumerate(operator.outputs[0].shape)}
     return {a: r for a, r in ranges.items() if r != (0, 1, operator.inputs[0].shape[a])}

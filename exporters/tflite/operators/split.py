@@ -11,7 +11,7 @@ from .slicing import strided_slice
 
 @translates("Split")
 def split(call: Call) -> None:
-    """Parts of given sizes, or of equal ones with the last one smaller."""
+    """Parts of given sizes, or of equal sizes with the last part smaller."""
     x = call.value(kinds=ANY)
     axis = x.axis(int(call.attribute("axis", 0)))
     size, count = x.tensor.shape[axis], len(call.node.outputs)

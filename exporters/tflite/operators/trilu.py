@@ -13,7 +13,7 @@ from edgekron.exporters.tflite.translation import ANY, Call
 
 @translates("Trilu")
 def trilu(call: Call) -> None:
-    """The values on a diagonal and above it, or below it, zero elsewhere: SELECT_V2 by a constant."""
+    """The values on a diagonal and on one side of it, zero on the other: SELECT_V2 by a constant."""
     x, f = call.value(kinds=ANY), Formula(call)
     diagonal = int(call.constant(1, "diagonal").reshape(())) if call.has(1) else 0
     rows, columns = x.shape[-2:]

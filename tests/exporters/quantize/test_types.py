@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch import nn
 from edgekron.algebra import FactorNetwork
 from edgekron.cli import export as command
 from edgekron.errors import UserError
+from edgekron.exporters import ExportSettings, export
+from edgekron.exporters.export import rebalanced
 from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.quantize import DTYPES, Quantization, export, rebalanced
+from edgekron.exporters.quantize import DTYPES, Quantization
 from edgekron.exporters.quantize.forms import forms_of
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.tflite.read import read
@@ -70,9 +73,9 @@ def images() -> list[np.ndarray]:
     return [rng.standard_normal((32, *SHAPE)).astype(np.float32) for _ in range(2)]
 
 
-def written(hub: Hub, folder: Path, target: str, how: Quantization, **options: object) -> Path:
+def written(hub: Hub, folder: Path, target: str, how: Quantization) -> Path:
     path = folder / f"net.{target}"
-    export(hub, path, how, force=True, **options)  # type: ignore[arg-type]
+    export(hub, path, ExportSettings(how), force=True)
     return path
 
 
@@ -220,13 +223,16 @@ def test_rebalancing_a_hub_changes_no_output(hub: Hub, images: list[np.ndarray])
 
 def test_bad_requests_are_one_sentence(hub: Hub, images: list[np.ndarray], tmp_path: Path) -> None:
     assert command.DTYPES == DTYPES
+    wrong, float16 = ExportSettings(Quantization("int8", [images[0][:, :1]])), ExportSettings(Quantization("float16"))
     cases = [
         (lambda: Quantization("int4"), "no type 'int4'"),
         (lambda: Quantization("int8"), "needs calibration images"),
         (lambda: Quantization("float16", integer_io=True), "integers need --dtype int8"),
         (lambda: Quantization("int8", [np.full((1, *SHAPE), np.nan, np.float32)]), "NaN"),
-        (lambda: export(hub, tmp_path / "a.onnx", Quantization("int8", [images[0][:, :1]])), "calibration images are"),
-        (lambda: export(hub, tmp_path / "a.pt", Quantization("float16")), "should end in"),
+        (lambda: export(hub, tmp_path / "a.onnx", wrong), "calibration images are"),
+        (lambda: export(hub, tmp_path / "a.pt", float16), "should end in"),
+        (lambda: export(hub, tmp_path / "a.tflite", replace(float16, layout="nchw")), "for float32 TFLite files"),
+        (lambda: export(hub, tmp_path / "a.onnx", ExportSettings(layout="nchw")), "for float32 TFLite files"),
     ]
     for act, said in cases:
         with pytest.raises(UserError, match=said):
@@ -236,14 +242,14 @@ def test_bad_requests_are_one_sentence(hub: Hub, images: list[np.ndarray], tmp_p
         huge[0].weight[0, 0, 0, 0] = 1e6
     for target in TARGETS:
         with pytest.raises(UserError, match="0.weight has values up to 1e.06, beyond float16"):
-            export(load(huge, input_shape=SHAPE), tmp_path / f"a.{target}", Quantization("float16"))
+            export(load(huge, input_shape=SHAPE), tmp_path / f"a.{target}", float16)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_float32_is_the_plain_file(hub: Hub, tmp_path: Path, target: str) -> None:
     path = tmp_path / f"net.{target}"
-    export(hub, path, Quantization("float32"))
+    assert export(hub, path) == []
     plain = export_onnx(hub).SerializeToString() if target == "onnx" else export_tflite(hub)
     assert path.read_bytes() == plain
 
@@ -251,7 +257,7 @@ def test_float32_is_the_plain_file(hub: Hub, tmp_path: Path, target: str) -> Non
 def test_dynamic_matrices_have_one_scale(hub: Hub, tmp_path: Path) -> None:
     """Runtimes up to 2.14 know a scale for each channel in convolutions alone, and give zeros elsewhere."""
     path = tmp_path / "net.tflite"
-    export(hub, path, Quantization("int8-dynamic"))
+    export(hub, path, ExportSettings(Quantization("int8-dynamic")))
     contents = read(path.read_bytes())
     scales = {
         name: len(contents.graph.tensors[operator.inputs[1]].quantization.scale)
@@ -272,6 +278,6 @@ def test_a_fixed_batch_is_calibrated_by_as_many(
     proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
     onnx.save(proto, tmp_path / "fixed.onnx")
     fixed, path = load(tmp_path / "fixed.onnx"), tmp_path / f"int8.{target}"
-    export(fixed, path, Quantization("int8", images), batch=batch)
+    export(fixed, path, ExportSettings(Quantization("int8", images), batch=batch))
     x = images[0][: 2 * batch]
     assert difference("y", "images", reference(hub, x), outputs(path, x)).sqnr_db >= 25

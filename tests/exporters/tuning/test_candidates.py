@@ -6,7 +6,7 @@ import pytest
 
 from edgekron.algebra import FactorNetwork, Geometry
 from edgekron.algebra.lowering import default_forms, lower, valid_forms
-from edgekron.exporters.tuning.candidates import LIMIT, Candidate, candidates
+from edgekron.exporters.tuning.candidates import LIMIT, FormCandidate, candidates
 
 from .conftest import KRONECKER, SAME, subject
 
@@ -30,7 +30,7 @@ def test_ways_are_different_and_valid(name, target):
     one = LAYERS[name]
     ways = candidates(one, target)
     stages = one.network.stages(one.order, one.geometry)
-    assert ways[0] == Candidate(one.order, default_forms(stages, target))
+    assert ways[0] == FormCandidate(one.order, default_forms(stages, target))
     assert 1 <= len(ways) <= LIMIT
     steps = {lower(one.network, way.order, one.geometry, way.forms, bias=True) for way in ways}
     assert len(steps) == len(ways)
@@ -42,8 +42,8 @@ def test_ways_are_different_and_valid(name, target):
 def test_the_present_form_comes_first_and_the_default_second():
     one = subject(forms={"onnx": ("grouped", "mix")})
     first, second = candidates(one, "onnx")[:2]
-    assert first == Candidate((0, 1), ("grouped", "mix"))
-    assert second == Candidate((0, 1), default_forms(KRONECKER.stages((0, 1), SAME), "onnx"))
+    assert first == FormCandidate((0, 1), ("grouped", "mix"))
+    assert second == FormCandidate((0, 1), default_forms(KRONECKER.stages((0, 1), SAME), "onnx"))
 
 
 def test_one_form_is_enough_where_all_are_the_same():

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from edgekron.exporters.tuning.candidates import Candidate
-from edgekron.exporters.tuning.network import Whole, fastest
+from edgekron.exporters.tuning.candidates import FormCandidate
+from edgekron.exporters.tuning.outcome import WholeNetwork
 from edgekron.exporters.tuning.results import DENSE, Result, Trial, choose
 from edgekron.runtimes.statistics import Interval
 
 
 def trial(ratio: float, low: float, *, order=(0, 1), forms=("grouped", "mix"), rounds: int = 16) -> Trial:
-    return Trial(Candidate(order, forms), 1e-3 / ratio, Interval(ratio, low, 2 * ratio - low), rounds)
+    return Trial(FormCandidate(order, forms), 1e-3 / ratio, Interval(ratio, low, 2 * ratio - low), rounds)
 
 
 def result(*trials: Trial) -> Result:
@@ -69,8 +69,8 @@ def test_json_there_and_back():
     again = Result.from_json(json.loads(json.dumps(one.to_json())))
     assert [t.candidate for t in again.trials] == [t.candidate for t in one.trials]
     assert again.trials[0].seconds == pytest.approx(one.trials[0].seconds)
-    whole = Whole(2e-3, {"tuned": Interval(2.0, 1.9, 2.1)})
-    assert Whole.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    whole = WholeNetwork(2e-3, {"tuned": Interval(2.0, 1.9, 2.1)})
+    assert WholeNetwork.from_json(json.loads(json.dumps(whole.to_json()))) == whole
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_json_there_and_back():
 )
 def test_the_network_has_the_last_word(ratios, expected):
     intervals = {name: Interval(value, low, 2 * value - low) for name, (value, low) in ratios.items()}
-    assert fastest(intervals) == expected
+    assert WholeNetwork(1e-3, intervals).fastest == expected

@@ -39,7 +39,7 @@ def test_a_second_run_measures_nothing(measured):
     assert (len(measured), second.measured) == (4, 0)
     assert second.to_json() == first.to_json()
     assert second.choices["twin of a"].forms == {"onnx": ("grouped", "mix"), "tflite": ("grouped", "mix")}
-    assert {facts["runtime"] for facts in second.machine.values()} == {"onnxruntime", "litert"}
+    assert {conditions.runtime for conditions in second.conditions.values()} == {"onnxruntime", "litert"}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from torch import nn
 
 from edgekron.compression import artifact
 from edgekron.compression.compressor import compress
+from edgekron.exporters import ExportSettings, export
 from edgekron.exporters.onnx import export_onnx
-from edgekron.exporters.quantize import Quantization, export
+from edgekron.exporters.quantize import Quantization
 from edgekron.exporters.tflite import export_tflite
 from edgekron.exporters.verify import Named, Names, TorchVersion
 from edgekron.exporters.verify.versions import open_version
@@ -83,5 +84,5 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     export_tflite(small, folder / "out.tflite")
     export_onnx(dense, folder / "dense.onnx")
     for kind in ("onnx", "tflite"):
-        export(small, folder / f"int8.{kind}", Quantization("int8", images=(images,)))
+        export(small, folder / f"int8.{kind}", ExportSettings(Quantization("int8", images=(images,))))
     return Family(module, dense, small, folder, images)

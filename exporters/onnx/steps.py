@@ -4,8 +4,8 @@
     MatMul    Reshape [-1, contracted, trailing*h*w], MatMul  Bias     Add of [C, 1, 1]
 
 The sizes behind the batch are constants, so that -1 stands for the batch (times fold) and no shape is computed at run
-time. A tensor is only reshaped when the next step wants another view than the one it has: fold after fold needs one
-Reshape, not two. In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
+time. A tensor is only reshaped when the next step wants another view of it: fold after fold needs one Reshape, not two.
+In a fully connected layer an activation is [N, C], and a convolution without groups is a Gemm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.algebra import StructureError
 from edgekron.algebra.steps import Bias, Conv, ConvTranspose, MatMul, Shuffle, Step, Weight
+from edgekron.errors import UserError
 from edgekron.graph.nodes import add_initializer, conv_attributes, conv_transpose_attributes
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from edgekron.algebra import Pair
     from edgekron.graph.factorized import Factorized
 
-#: Repeated weights up to this size, in bytes, are stored as they are.
+#: Repeated weights up to this size, in bytes, are stored repeated; larger ones are stored once and tiled.
 TILED_FROM = 10 * 1024
 
 
@@ -51,13 +53,24 @@ def render(graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, ste
     return renderer.finish()
 
 
+def lowered(factorized: Factorized, forms: Sequence[str] | None = None) -> tuple[Step, ...]:
+    """The steps of a layer in ONNX: in ``forms``, else in the layer's own forms for "onnx", else in the defaults.
+
+    Raises ``UserError`` for a form that is unknown or not exact for its stage.
+    """
+    try:
+        return factorized.steps("onnx", forms)
+    except StructureError as error:
+        raise UserError(f"layer {factorized.layer}: {error}") from error
+
+
 def depends_on_size(steps: Sequence[Step]) -> bool:
-    """Whether the nodes of a convolution's steps are exact for one height and width alone: whether any reshapes."""
+    """Whether a convolution's steps include a reshape, which is exact for one height and width alone."""
     return any(isinstance(step, Shuffle | MatMul) or getattr(step, "fold", 1) > 1 for step in steps)
 
 
 class _Renderer:
-    """The value so far, its view (all dimensions behind the first), and what the view means: channels and size."""
+    """The value so far, its view (all dimensions behind the first), and the channels and size behind the view."""
 
     def __init__(self, graph: ir.Graph, x: ir.Value, size: Pair, factorized: Factorized, *, sole: bool) -> None:
         self.graph, self.value, self.size = graph, x, size
@@ -77,9 +90,7 @@ class _Renderer:
         self.view = (*(step.shape[axis] for axis in step.order), *pixels)
 
     def convolve(self, step: Conv) -> None:
-        bias = []
-        if step.bias is not None:
-            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        bias = [] if step.bias is None else [self._bias(step.bias)]
         channels = self.channels // step.fold
         outputs = step.weight.shape[0]
         if self.linear and step.groups == 1:
@@ -98,9 +109,7 @@ class _Renderer:
         self.channels = outputs * step.fold
 
     def convolve_transposed(self, step: ConvTranspose) -> None:
-        bias = []
-        if step.bias is not None:
-            bias = [add_initializer(self.graph, f"{self.factorized.layer}.bias", step.bias.apply(self._bias()))]
+        bias = [] if step.bias is None else [self._bias(step.bias)]
         window = (step.weight.shape[2], step.weight.shape[3])
         self._reshape((self.channels // step.fold, *self.size))
         attributes = conv_transpose_attributes(step.geometry, step.groups, window)
@@ -120,8 +129,7 @@ class _Renderer:
 
     def add_bias(self, step: Bias) -> None:
         self._reshape(self._natural())
-        vector = step.order.apply(self._bias()).reshape([-1] + [1] * (len(self.view) - 1))
-        self._append("Add", [self.value, add_initializer(self.graph, f"{self.factorized.layer}.bias", vector)])
+        self._append("Add", [self.value, self._bias(step.order, trailing=len(self.view) - 1)])
 
     def finish(self) -> list[ir.Node]:
         self._reshape(self._natural())
@@ -130,10 +138,12 @@ class _Renderer:
     def _natural(self) -> tuple[int, ...]:
         return (self.channels,) if self.linear else (self.channels, *self.size)
 
-    def _bias(self) -> np.ndarray:
+    def _bias(self, order: Shuffle, trailing: int = 0) -> ir.Value:
+        """The layer's bias in ``order``, with ``trailing`` axes of size one behind."""
         if self.factorized.bias is None:
             raise AssertionError(f"the steps of layer {self.factorized.layer} add a bias it does not have")
-        return self.factorized.bias
+        vector = order.apply(self.factorized.bias).reshape(-1, *(1,) * trailing)
+        return add_initializer(self.graph, f"{self.factorized.layer}.bias", vector)
 
     def _append(self, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()) -> None:
         name = f"{self.factorized.layer}.{len(self.nodes)}.{op_type}"
@@ -183,7 +193,7 @@ class _Renderer:
         return reshape.outputs[0]
 
     def _repeated(self, weight: Weight) -> ir.Value:
-        """A weight whose factor is repeated is stored once and tiled where that saves space."""
+        """The weight; a factor that is repeated in it is stored once and tiled if that saves space."""
         if weight.computed:
             return self._computed(weight, weight.shape)
         repeats = [size for kind, size in weight.constants if kind == "ones" and size > 1]
@@ -206,10 +216,10 @@ class _Renderer:
 
 
 def _factor_and_tiles(weight: Weight, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The factor without its repetitions and the repeats of each of its dimensions.
+    """The factor without its repetitions, and how often each of its dimensions is repeated.
 
-    The factor has the rank of the weight where the repeats are outermost; elsewhere it has a dimension for each axis up
-    to the last repeated one, and the tiled array still has to be reshaped.
+    If the repeats are outermost, the factor has the rank of the weight. Otherwise the factor has one dimension for each
+    axis up to the last repeated one, and the tiled array still has to be reshaped.
     """
     terms, output = weight.equation.split("->")
     operands = terms.split(",")
