@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +47,24 @@ def tiny(classes: int = CLASSES, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def hub(classes: int = CLASSES) -> Hub:
+@cache
+def _hub(classes: int) -> Hub:
     return load(tiny(classes), input_shape=SHAPE)
 
 
-def compressed(method: str = "kronecker", ratio: float = 1.5) -> Hub:
+def hub(classes: int = CLASSES) -> Hub:
+    """``tiny`` as a hub, a copy of its own; it is exported once."""
+    return _hub(classes).copy()
+
+
+@cache
+def _compressed(method: str, ratio: float) -> Hub:
     return compress(hub(), model="tiny", ratios={"macs": ratio}, method=method).hub
+
+
+def compressed(method: str = "kronecker", ratio: float = 1.5) -> Hub:
+    """``hub`` with fewer MACs, a copy of its own; it is compressed once."""
+    return _compressed(method, ratio).copy()
 
 
 def onnx_output(model: Hub, x: np.ndarray) -> np.ndarray:
@@ -85,8 +98,8 @@ def factors(folder: Path) -> dict[str, np.ndarray]:
 CHAIN_SHAPE = (3, 12, 10)
 
 
-def chain() -> Hub:
-    """Three convolutions and a classifier in a row, without a normalisation."""
+@cache
+def _chain() -> Hub:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
@@ -100,6 +113,11 @@ def chain() -> Hub:
         nn.Linear(32, 4),
     )
     return load(network.eval(), input_shape=CHAIN_SHAPE)
+
+
+def chain() -> Hub:
+    """Three convolutions and a classifier in a row, without a normalisation: a copy of its own."""
+    return _chain().copy()
 
 
 def smooth(count: int) -> np.ndarray:
