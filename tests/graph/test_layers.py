@@ -1,4 +1,4 @@
-"""Layers: what they say of a node without reading its kernel, and that they go on saying it when the node is replaced."""
+"""Layers: what they say of a node without reading its kernel, and go on saying when the node is replaced."""
 
 from __future__ import annotations
 
