@@ -178,7 +178,7 @@ def test_forms_that_need_a_size_fix_it_and_say_so(tmp_path: Path) -> None:
     hub = load(pyramid(tmp_path / "p.onnx", "N", "h", "w"), input_shape=(3, 24, 20))
     result = compress(hub, model="p", ratios={"macs": 2.0}).hub
     factorized = next(layer for layer in result.layers() if layer.factorized is not None)
-    forms = {factorized.name: ("grouped",) * len(factorized.factorized.network.axes)}  # type: ignore[union-attr]
+    forms = {factorized.name: ("grouped",) * len(factorized.factorized.network.axes)}
     assert size_notice(result) == []
     structured = compress(hub, model="p", ratios={"macs": 2.0}, method="tt-matrix").hub
     bound = size_bound(structured)

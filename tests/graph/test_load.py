@@ -227,7 +227,7 @@ def test_layers_that_cannot_be_factorized_say_why() -> None:
     assert "3-dimensional" in reasons[3]
     expect(hub, module)
     with pytest.raises(UserError, match="depthwise"):
-        hub.factorize("depthwise", None)  # type: ignore[arg-type]
+        hub.factorize("depthwise", None)
 
 
 def test_equal_biases_of_two_layers_stay_apart() -> None:

@@ -42,7 +42,7 @@ def test_what_follows_a_pool_sees_its_size(pool: nn.Module) -> None:
         expected = network(x).numpy()
     hub = load(network, input_shape=(2, 11, 14))
     (pooled,) = (node for node in hub.model.graph if node.op_type in ("MaxPool", "AveragePool"))
-    assert tuple(pooled.outputs[0].shape)[2:] == tuple(pool(x).shape[2:])  # type: ignore[arg-type]
+    assert tuple(pooled.outputs[0].shape)[2:] == tuple(pool(x).shape[2:])
     session = onnxruntime.InferenceSession(export_onnx(hub).SerializeToString(), providers=["CPUExecutionProvider"])
     runner = Interpreter(model_content=export_tflite(hub, layout="nchw")).get_signature_runner("serving_default")
     (lite,) = runner(**{hub.input_name: x.numpy()}).values()
