@@ -76,6 +76,7 @@ def network_memory(name: str, queue: Any) -> None:
     import numpy as np
     from torch import nn
 
+    from benchmarks.common.networks import ratios
     from edgekron import models
     from edgekron.compression.compressor import compress
     from edgekron.graph import load
@@ -114,7 +115,7 @@ def network_memory(name: str, queue: Any) -> None:
             "growth_while_compressing": peak - loaded,
             "budget_4x_network_and_moments": 4 * network + moments,
             "seconds": seconds,
-            "mac_ratio": result.report["totals"]["macs"]["ratio"],
+            "mac_ratio": ratios(hub, result.hub)["macs"],
         }
     )
 

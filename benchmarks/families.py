@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import table as tables
 from benchmarks.common.harness import Experiment, add_options
-from benchmarks.common.networks import CALIBRATION, TEST, calibration, taken, trained
+from benchmarks.common.networks import CALIBRATION, TEST, calibration, ratios, taken, trained
 from benchmarks.common.picture import OPEN, picture
 from benchmarks.common.record import Record, day, made
 from benchmarks.common.variants import Variant, compare
@@ -44,10 +44,10 @@ def measure(arguments: argparse.Namespace) -> Record:
             print(f"{family} by {fit}", flush=True)
             start = time.perf_counter()
             made_of = compress(dense, model=name, ratios={"macs": arguments.ratio}, data=data, method=family)
-            seconds, totals = time.perf_counter() - start, made_of.report["totals"]
+            seconds, fewer = time.perf_counter() - start, ratios(dense, made_of.hub)
             errors = [row["error"] for row in made_of.report["layers"].values() if "error" in row]
             row = {"family": family, "fit": fit, "layers": len(errors), "mean_error": statistics.mean(errors)}
-            row |= {"mac_ratio": totals["macs"]["ratio"], "parameter_ratio": totals["parameters"]["ratio"]}
+            row |= {"mac_ratio": fewer["macs"], "parameter_ratio": fewer["parameters"]}
             variants.append(Variant.of(made_of.hub, row | {"seconds": seconds}))
     report = compare(variants, "onnx", seconds=arguments.seconds, images=arguments.images)
     return made(*PACKAGES) | {

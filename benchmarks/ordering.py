@@ -14,14 +14,12 @@ import argparse
 import json
 import sys
 import time
-from typing import Any
 
 from torch import nn
 
 from benchmarks.common.harness import Experiment, add_options
-from benchmarks.common.networks import TEST, TRAIN, calibration, trained
+from benchmarks.common.networks import TEST, TRAIN, calibration, known_top1, ratios, trained
 from benchmarks.common.record import Place, Record, Row, machine, made
-from edgekron import models
 from edgekron.compression.compressor import compress
 from edgekron.models import datasets
 from edgekron.models.train import Recipe, both
@@ -34,11 +32,11 @@ METHODS = {"kronecker": 91.52, "tr": 90.6, "tt": 88.3, "tucker": 87.7}
 RATE, BATCH = 0.02, 128
 
 
-def compressed(method: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with 5x fewer parameters in its layers, fitted to the calibration images."""
+def compressed(method: str) -> tuple[nn.Module, dict[str, float]]:
+    """The network with 5x fewer parameters in its layers, fitted to the calibration images, and its ratios."""
     module, hub = trained(NETWORK)
     result = compress(hub, model=NETWORK, ratios={"parameters": RATIO}, data=calibration(2048), method=method)
-    return factorize_module(module, result.hub), result.report["totals"]
+    return factorize_module(module, result.hub), ratios(hub, result.hub)
 
 
 def retrained(model: nn.Module, epochs: int) -> tuple[float, float]:
@@ -82,7 +80,7 @@ def measure(arguments: argparse.Namespace) -> Record:
             | {
                 "machine": machine(),
                 "network": NETWORK,
-                "top1_dense": (models.facts(NETWORK) or {})["top1"],
+                "top1_dense": known_top1(NETWORK),
                 "epochs": arguments.epochs,
                 "methods": rows,
             }
@@ -93,12 +91,12 @@ def measure(arguments: argparse.Namespace) -> Record:
 def row_of(method: str, epochs: int) -> Row:
     """What one method comes to, fitted and trained, and how long both take."""
     start = time.perf_counter()
-    model, totals = compressed(method)
+    model, fewer = compressed(method)
     fitted = time.perf_counter()
     before, after = retrained(model, epochs)
     return {
-        "parameter_ratio": totals["parameters"]["ratio"],
-        "mac_ratio": totals["macs"]["ratio"],
+        "parameter_ratio": fewer["parameters"],
+        "mac_ratio": fewer["macs"],
         "top1_calibrated": before,
         "top1_trained": after,
         "top1_paper_cifar10": METHODS[method],

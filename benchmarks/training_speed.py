@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.harness import Experiment, add_options
-from benchmarks.common.networks import CALIBRATION, hub_of
+from benchmarks.common.networks import CALIBRATION, hub_of, ratios
 from benchmarks.common.record import Record, machine, made
 from edgekron import models
 from edgekron.compression.compressor import compress
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> Record:
             if number >= 3:
                 times[name].append(1e3 * seconds)
     medians = {name: statistics.median(found) for name, found in times.items()}
-    ratio = compressed.report["totals"]["macs"]["ratio"]
+    ratio = ratios(hub, compressed.hub)["macs"]
     speedup = medians["dense"] / medians["compressed"]
     result = made("torch") | {
         "model": arguments.model,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import table as tables
 from benchmarks.common.harness import Experiment, add_options
-from benchmarks.common.networks import trained
+from benchmarks.common.networks import ratios, trained
 from benchmarks.common.record import Place, Record, Row, day, made
 from benchmarks.common.variants import RUNTIMES, Variant, files_of
 from edgekron.compression.compressor import apply_plan
@@ -116,7 +116,7 @@ def measured(name: str, method: str, target: str, seconds: float) -> Row:
     tuning = checked(tune(subjects, [target]), hub, subjects)
     tuned = tuned_plan(plan, tuning, subjects)
     compressed = {"default": apply_plan(hub, plan), "tuned": apply_plan(hub, tuned)}
-    macs = {key: one.report["totals"]["macs"]["ratio"] for key, one in compressed.items()}
+    macs = {key: ratios(hub, one.hub)["macs"] for key, one in compressed.items()}
     row: Row = {"macs": macs, "tuning": tuning.to_json(), "layers": _layers(tuned)}
     with files_of([Variant.of(one, {}) for one in (hub, *(one.hub for one in compressed.values()))], target) as files:
         row |= _raced(files, list(compressed))

@@ -16,10 +16,19 @@ CALIBRATION, TEST, TRAIN = "fashion-mnist:calibration", "fashion-mnist:test", "f
 
 def trained(name: str) -> tuple[nn.Module, Hub]:
     """A bundled trained network and its hub. Raises ``UserError`` for any other name."""
-    if models.facts(name) is None:
-        raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
+    known_top1(name)
     module = models.load(name)
     return module, hub_of(name, module)
+
+
+def known_top1(name: str) -> float:
+    """Top-1 in percent of a bundled trained network, as written beside its checkpoint. Raises ``UserError`` as
+    ``trained`` does.
+    """
+    facts = models.facts(name)
+    if facts is None:
+        raise UserError(f"there is no trained network {name!r}; see `edgekron models`.")
+    return float(facts["top1"])
 
 
 def hub_of(name: str, module: nn.Module) -> Hub:
@@ -36,6 +45,12 @@ def costs(hub: Hub) -> dict[str, int]:
     """MACs for one image and weights of all layers of a hub."""
     found = [cost(layer) for layer in hub.layers()]
     return {unit: sum(one[unit] for one in found) for unit in ("macs", "parameters")}
+
+
+def ratios(before: Hub, after: Hub) -> dict[str, float]:
+    """How many times fewer MACs and weights ``after`` has."""
+    first, second = costs(before), costs(after)
+    return {unit: first[unit] / second[unit] for unit in first}
 
 
 def taken(count: int, data: str) -> str:

@@ -10,7 +10,7 @@ from edgekron.errors import UserError
 from edgekron.graph import Hub
 from edgekron.models.resnet_cifar import CifarResNet
 
-from .networks import costs, hub_of
+from .networks import hub_of, ratios
 
 
 def full_width(model: str) -> int:
@@ -29,12 +29,11 @@ def thinner(model: str, dense: Hub, unit: str, ratio: float) -> tuple[nn.Module,
 
     Gives the network, the width and the ratios of both units. Raises ``UserError`` where there is none.
     """
-    before = costs(dense)
     # A layer's cost grows with the width or its square, so that no wider network can be small enough.
     for width in range(int(full_width(model) / ratio**0.5), 0, -1):
         torch.manual_seed(0)
         module = models.build(model, width=width)
-        ratios = {name: before[name] / now for name, now in costs(hub_of(model, module)).items()}
-        if ratios[unit] >= ratio:
-            return module, width, ratios
+        found = ratios(dense, hub_of(model, module))
+        if found[unit] >= ratio:
+            return module, width, found
     raise UserError(f"even one channel of {model} has not {ratio:g}x fewer {unit}; give a smaller ratio.")

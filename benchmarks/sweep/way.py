@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.common.networks import ratios
 from benchmarks.common.record import Row
 from benchmarks.common.variants import EXPORTS
 from edgekron.compression.compressor import Compression, apply_plan, compress
@@ -94,10 +95,10 @@ def _compress(hub: Hub, name: str, row: Row) -> Hub:
     refusal = ""
     if row["parameters"] > SEARCHED:
         result = apply_plan(hub, _uniform_plan(hub, name))
-        return _reported(result, row)
+        return _reported(hub, result, row)
     for ratio in (2.0, 1.5, 1.2):
         try:
-            return _reported(compress(hub, model=name, ratios={"parameters": ratio}), row)
+            return _reported(hub, compress(hub, model=name, ratios={"parameters": ratio}), row)
         except UserError as error:
             refusal = str(error)
             if "cannot be reached" not in refusal:
@@ -106,9 +107,9 @@ def _compress(hub: Hub, name: str, row: Row) -> Hub:
     return hub
 
 
-def _reported(result: Compression, row: Row) -> Hub:
-    row["factorized"] = sum(layer["method"] != "dense" for layer in result.report["layers"].values())
-    row["ratio"] = result.report["totals"]["parameters"]["ratio"]
+def _reported(hub: Hub, result: Compression, row: Row) -> Hub:
+    row["factorized"] = sum(layer.factorized is not None for layer in result.hub.layers())
+    row["ratio"] = ratios(hub, result.hub)["parameters"]
     if not row["factorized"]:
         row["nothing_to_compress"] = "no layer can be factorized"
     return result.hub

@@ -36,7 +36,7 @@ import numpy as np
 
 from benchmarks.common.harness import add_options, parser_of
 from benchmarks.common.kept import kept_network
-from benchmarks.common.networks import calibration, hub_of, trained
+from benchmarks.common.networks import calibration, hub_of, ratios, trained
 from benchmarks.common.record import ROOT, Place, Row, made
 from benchmarks.common.thinner import full_width, thinner
 from benchmarks.common.transferring import Transfer, distilled, transferred
@@ -154,7 +154,7 @@ class _Chain:
                 data=data if step == "calibrated" else [],
                 method=self._family,
             )
-            return result.hub, {"ratios": {unit: total["ratio"] for unit, total in result.report["totals"].items()}}
+            return result.hub, {"ratios": ratios(self._teacher, result.hub)}
         origin = "weights" if step in ("means", "energy") else "calibrated"
         facts = {"ratios": self.made(origin)[1]["ratios"]}
         before = Hub.open(self._folder / f"{'reconstructed' if step == 'transferred' else origin}.onnx")
@@ -173,7 +173,7 @@ class _Chain:
 
     def _distilled(self) -> tuple[Hub, Row]:
         model = self._arguments.model
-        module, width, ratios = thinner(model, self._teacher, self._unit, self._ratio)
+        module, width, fewer = thinner(model, self._teacher, self._unit, self._ratio)
         outcome = distilled(
             module,
             self._teacher,
@@ -183,7 +183,7 @@ class _Chain:
             folder=self._folder / "training",
             identity=self._key,
         )
-        return hub_of(model, module), {"ratios": ratios, "width": width, **told(outcome)}
+        return hub_of(model, module), {"ratios": fewer, "width": width, **told(outcome)}
 
     def _calibration(self) -> np.ndarray:
         return np.concatenate(calibration(self._arguments.calibration))

@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from benchmarks.common import table as tables
+from benchmarks.common.networks import known_top1
 from benchmarks.common.picture import picture
 from benchmarks.common.record import Place, Record, Row, day
 from benchmarks.common.variants import RUNTIMES
-from edgekron import models
 from edgekron.errors import UserError
 from edgekron.files import write_file
 
@@ -40,8 +40,7 @@ def table(model: str, rows: list[Row], timed: Record) -> str:
     """Markdown: a line for each key, top-1 after each step, and what was measured of the last."""
     fast = [f"as fast, {title}" for title in RUNTIMES.values()]
     heads = ["family", "MACs", "parameters", *STEPS, *fast, "calibration, training images, epochs, on"]
-    dense = (models.facts(model) or {})["top1"]
-    about = f"`python -m benchmarks.transfer {model}`; dense: {dense:.2f} % top-1 on Fashion-MNIST."
+    about = f"`python -m benchmarks.transfer {model}`; dense: {known_top1(model):.2f} % top-1 on Fashion-MNIST."
     lines = [f"# What each step wins back on {model}", "", about, "", *tables.head(heads)]
     measured = speedups(timed)
     groups: dict[str, list[Row]] = {}
