@@ -7,10 +7,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 
-# Two runtimes and torch would each start a thread a core; tests are small, and oversubscription only slows them.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+# One process a core. Two runtimes and torch would each start a thread a core in every one of them; tests are small, and
+# oversubscription only slows them. Tests of one module share what it compresses and exports.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope
 
-.PHONY: setup demo test test-slow test-emulator lint typecheck
+.PHONY: setup demo test test-all test-emulator lint typecheck
 
 setup: $(READY)
 
@@ -29,13 +30,13 @@ demo: setup
 test: lint
 	$(PYTEST)
 
-test-slow: setup
-	$(PYTEST) -m slow
+test-all: lint
+	$(PYTEST) -m "thorough or not thorough"
 
 # Downloads about 150 MB of packages the first time, to the user's cache folder.
 test-emulator: setup
 	$(BIN)/edgekron devices emulate pi4 --machine
-	$(PYTEST) -m emulator
+	$(BIN)/pytest -m emulator
 
 lint: setup
 	$(BIN)/ruff check

@@ -211,7 +211,7 @@ def test_memory_and_accuracy_are_measured_for_real(
     assert found["memory_peak"]["value"] > found["memory_runtime"]["value"] > 1e7
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_file_that_is_far_slower_is_found_for_real(budget: Callable[[str], Path], run: Command) -> None:
     path = budget("latency_vs_reference = 0.7")
     # Time enough for a machine with other work; six starts of each file say enough.

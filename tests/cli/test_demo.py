@@ -14,7 +14,7 @@ def demo(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_demo_reaches_its_numbers(demo, runtime):
     data = json.loads((demo / "demo.json").read_text())
@@ -29,7 +29,7 @@ def test_demo_reaches_its_numbers(demo, runtime):
     assert data["images"] == 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_demo_leaves_what_it_speaks_of(demo):
     data = json.loads((demo / "demo.json").read_text())
     for runtime in ("onnxruntime", "litert"):
@@ -41,7 +41,7 @@ def test_demo_leaves_what_it_speaks_of(demo):
     assert all(seconds > 0 for layer in data["layers"] for seconds in layer["seconds"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_demo_keeps_an_existing_folder(demo, capsys):
     assert main(["demo", "-o", str(demo)]) == 2
     assert "exists" in capsys.readouterr().err

@@ -176,7 +176,7 @@ def test_a_folder_that_is_none_of_ours(files, run, tmp_path):
     assert "is not a folder that 'edgekron compress' wrote" in error
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_and_run_again_it_gives_the_same(files, folder, run, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = ["--teacher", files / "teacher.onnx"]

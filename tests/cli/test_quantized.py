@@ -13,6 +13,7 @@ Run = Callable[..., tuple[int, str, str]]
 IMAGES = "fashion-mnist:calibration"
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_an_int8_file_goes_the_whole_way(tmp_path: Path, kind: str, run: Run) -> None:

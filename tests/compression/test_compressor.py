@@ -72,6 +72,7 @@ def test_walk_shows_every_layer_its_input(hub: Hub, data: list[np.ndarray]) -> N
     assert not folder.exists()
 
 
+@pytest.mark.thorough
 def test_walk_sees_layers_replaced_behind_it(hub: Hub, data: list[np.ndarray], compressed: Compression) -> None:
     trial = hub.copy()
     first = next(layer for layer in compressed.hub.layers() if layer.factorized)
@@ -176,6 +177,7 @@ def test_evbmf_leaves_no_layer_larger(hub: Hub) -> None:
     assert all(row.now.macs < row.dense.macs for row in rows)
 
 
+@pytest.mark.thorough
 def test_the_plan_can_be_applied_again_and_edited(hub: Hub, data: list[np.ndarray], compressed: Compression) -> None:
     plan = CompressionPlan.from_toml(compressed.plan.to_toml())
     again = apply_plan(hub, plan, data=data)

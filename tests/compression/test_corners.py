@@ -62,6 +62,7 @@ def two() -> Hub:
     return load(Two(), input_shape=(3, 10, 12))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 33, 65])
 def test_any_number_of_images_gives_the_ratio_that_was_asked_for(two: Hub, count: int) -> None:
     result = compress(two, model="two", ratios={"macs": 2.0}, data=images(count, (3, 10, 12)))
@@ -85,6 +86,7 @@ def test_an_early_output_is_kept(two: Hub) -> None:
     assert all(row.sqnr_db > 0 for row in ends)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "functional"])
 def test_every_padding_survives_into_the_torch_model(mode: str) -> None:
     torch.manual_seed(0)

@@ -58,12 +58,13 @@ def check(name: str, folder: Path) -> None:
             assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SMALL)
 def test_files_equal_the_factorized_torch_model(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LARGE)
 def test_files_of_large_networks_equal_the_factorized_torch_model(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)

@@ -28,8 +28,8 @@ QUICK = {"light_squeezenet", "light_shufflenet"}
 
 
 def parameters(names: list[str]) -> list[object]:
-    """The names, all but the small networks marked as slow."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    """The names, all but the small networks marked as thorough."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in names]
 
 
 def hub_of(name: str, folder: Path, fill: Callable[[tuple[int, ...]], np.ndarray] | None) -> tuple[Hub, np.ndarray]:

@@ -211,13 +211,14 @@ QUICK = settings(
 )
 
 
+@pytest.mark.thorough
 @given(networks())
 @QUICK
 def test_random_networks_agree(network: tuple[nn.Module, Tensor]) -> None:
     check(network)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @given(networks())
 @settings(QUICK, max_examples=500)
 def test_many_random_networks_agree(network: tuple[nn.Module, Tensor]) -> None:

@@ -92,7 +92,7 @@ def test_a_sample_of_vectors(vectors: list[Any], tmp_path: Path) -> None:
     assert counts["tflite", "right"] >= 15
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_vector(vectors: list[Any], tmp_path: Path) -> None:
     counts = check(vectors, tmp_path)
     assert counts["onnx", "right"] >= 400

@@ -158,12 +158,13 @@ def survive(tmp_path: Path, cases: int, seed: int) -> None:
     assert refused > cases // 4
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     survive(tmp_path, 100, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_many_damaged_files_are_refused(tmp_path: Path, seed: int) -> None:

@@ -54,6 +54,7 @@ def expect(hub: Hub, module: nn.Module, tolerance: float = 1e-5) -> None:
         assert np.abs(got - reference).max() <= tolerance * np.abs(reference).max()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     # The exporter's tests run the larger ones.

@@ -227,6 +227,7 @@ def output_error(model: Hub) -> float:
     return float(np.square(onnx_output(model, pictures) - onnx_output(hub(), pictures)).mean())
 
 
+@pytest.mark.thorough
 def test_reconstruction_and_re_estimation_lower_the_error_of_the_output():
     model, pictures = compressed(ratio=2.5), images(64).fetch(np.arange(64))
     plain = output_error(model)

@@ -151,6 +151,7 @@ def test_every_criterion_meets_the_budget_at_widths_that_run_well(
     assert outputs(result.hub, data[0]).shape == (32, 10)
 
 
+@pytest.mark.thorough
 def test_the_repair_brings_accuracy_back(hub: Hub, data: list[np.ndarray]) -> None:
     orders = find_orders(hub, ChannelStructure(hub), "qsfm-ssim", data)
     kept = {name: (len(order.group.units) - len(order.group.units) // 4, "qsfm-ssim") for name, order in orders.items()}
@@ -252,7 +253,11 @@ def test_requests_that_make_no_sense(hub: Hub) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["gated", pytest.param("residual", marks=pytest.mark.slow), pytest.param("mobilenet", marks=pytest.mark.slow)],
+    [
+        "gated",
+        pytest.param("residual", marks=pytest.mark.thorough),
+        pytest.param("mobilenet", marks=pytest.mark.thorough),
+    ],
 )
 def test_groups_are_those_of_torch_pruning(name: str) -> None:
     tp = pytest.importorskip("torch_pruning")

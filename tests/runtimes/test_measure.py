@@ -32,6 +32,7 @@ def report(files: list[Path]) -> Report:
     return bench(files, Measuring(rounds=8, seconds=0.4, seed=3))
 
 
+@pytest.mark.thorough
 def test_far_fewer_macs_are_faster_beyond_doubt(report: Report) -> None:
     assert report.speedups[0].low > 2
     large, little = report.files[2].latency, report.files[3].latency

@@ -90,6 +90,7 @@ class Killed(BaseException):
     """The power goes."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", [2, 4, 5, 9])
 def test_taken_up_again_after_being_killed_it_is_the_same(step, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
@@ -255,6 +256,7 @@ def together(script: str, tmp_path: Path) -> list[tuple[int, str]]:
     return [(worker.returncode, text) for worker, text in zip(workers, said, strict=True)]
 
 
+@pytest.mark.thorough
 def test_two_processes_give_the_result_of_one(tmp_path):
     results = together(WORKER, tmp_path)
     assert [code for code, _ in results] == [0, 0], results
@@ -285,7 +287,7 @@ except UserError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_process_that_is_gone_is_said(tmp_path):
     head = WORKER[: WORKER.index("module = student()")]
     results = together(head + GONE, tmp_path)

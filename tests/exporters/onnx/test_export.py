@@ -223,6 +223,7 @@ def factorized_network(name: str) -> tuple[nn.Module, Hub, Hub]:
     return module, hub, small
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", ["sixconv", "resnet20", "resnet18-cifar", "se-resnet34-cifar", "vgg16-bn-cifar", "mobilenetv2-cifar"]
 )

@@ -84,6 +84,7 @@ def assert_plain(contents: Contents, transposes: int = 0) -> None:
     assert contents.histogram.get("TRANSPOSE", 0) == transposes
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name: str) -> None:
     make, shape = FAMILIES[name]
@@ -91,6 +92,7 @@ def test_family(name: str) -> None:
     assert_plain(check(module, load(module, input_shape=shape), batch=2, parts=3 if name.endswith("odd") else 1))
 
 
+@pytest.mark.thorough
 def test_inverted_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2)))
     module = randomised(MobileNetV2)
@@ -99,7 +101,7 @@ def test_inverted_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents.histogram["DEPTHWISE_CONV_2D"] == 5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", catalog.NETWORKS)
 def test_bundled_network(name: str) -> None:
     module = randomised(partial(catalog.build, name))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from edgekron.errors import UserError
@@ -38,6 +39,7 @@ def judge(vector: Any) -> str:
     return next((difference for difference in found if difference), "right")
 
 
+@pytest.mark.thorough
 def test_every_vector_is_right_or_refused(vectors: list[Any]) -> None:
     verdicts = {vector.name: judge(vector) for vector in vectors}
     assert {name: verdict for name, verdict in verdicts.items() if verdict not in {"right", "refused"}} == {}

@@ -131,6 +131,7 @@ def test_blocks_are_exact_at_the_start(network, normalise):
     assert all(bool(layer.kernel.columns.all()) for layer in aware.layers.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("network", "ratios", "how"),
     [
@@ -166,6 +167,7 @@ def test_the_budget_is_met_and_nothing_is_lost_by_what_is_removed(network, ratio
         assert all(rounded(n) == n for line in lines.values() for n in (line.channels, *line.ranks) if n)
 
 
+@pytest.mark.thorough
 def test_the_budget_is_met_where_channels_may_not_go_alone():
     """A reader of one half does not shrink as the group does, and each half keeps a channel."""
     _, made, _, aware = learnt(halves(), {"macs": 3.0})
@@ -330,6 +332,7 @@ def test_what_is_alive_when_all_is_settled_can_learn(taken):
         assert not gain[~alive].any()
 
 
+@pytest.mark.thorough
 def test_what_is_promised_is_reached():
     """A ratio that only numbers which do not run well would reach is refused."""
 
@@ -368,6 +371,7 @@ def test_the_penalty_takes_from_gains_what_columns_lose():
     assert not torch.allclose(wanted, kernel)
 
 
+@pytest.mark.thorough
 def test_columns_die_where_rows_cannot():
     """Maps behind a sigmoid, or with a constant added, keep all their channels; the ranks of their layers fall."""
     _, made, _, _ = learnt(odd(), {"macs": 2.0})
@@ -404,6 +408,7 @@ def test_what_the_penalty_has_not_taken_is_taken_at_once(monkeypatch):
     assert outcome.best.top1 > outcome.before.top1 + 20
 
 
+@pytest.mark.thorough
 def test_taken_up_again_it_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(stage, "EVERY", 10)
@@ -438,6 +443,7 @@ with joined() as processes:
 """
 
 
+@pytest.mark.thorough
 def test_two_processes_learn_the_same_ranks_and_channels(tmp_path):
     results = together(WORKER, tmp_path)
     assert [code for code, _ in results] == [0, 0], results

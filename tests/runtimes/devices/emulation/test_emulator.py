@@ -104,7 +104,7 @@ def test_the_board_is_not_this_machine(board):
     assert not {"avx2", "fma"} & set(answer["facts"]["features"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_virtual_machine_is_a_board_over_ssh(kernel, write_tflite):
     device = opened("pi4:ssh")
     assert isinstance(device, MachineDevice)
