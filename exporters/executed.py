@@ -38,7 +38,7 @@ def executed_macs(hub: Hub, target: str) -> dict[str, int]:
     Raises ``StructureError`` for a form that is not exact for its stage.
     """
     return {
-        layer.name: cost(layer)["macs"]
+        layer.name: cost(layer).macs
         if layer.factorized is None
         else steps.executed_macs(layer.factorized.steps(target), layer.input_size)
         for layer in hub.layers()

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cost import Cost, module_cost
+    from .cost import ModuleCost, module_cost
     from .factorize import factorize_module
     from .graph_module import GraphModule
     from .layers import (
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Cost",
     "FactorizedConv1d",
     "FactorizedConv2d",
     "FactorizedConvTranspose1d",
@@ -35,12 +34,13 @@ __all__ = [
     "FactorizedLayer",
     "FactorizedLinear",
     "GraphModule",
+    "ModuleCost",
     "factorize_module",
     "factorized_layer",
     "module_cost",
 ]
 
-_HOMES = {"Cost": "cost", "module_cost": "cost", "GraphModule": "graph_module", "factorize_module": "factorize"}
+_HOMES = {"ModuleCost": "cost", "module_cost": "cost", "GraphModule": "graph_module", "factorize_module": "factorize"}
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgekron.errors import UserError
+from edgekron.graph.identity import Identity
 from edgekron.graph.passes.fold_batch_norm import folded_norms
 from edgekron.modules.layers import FactorizedConv1d, FactorizedConvTranspose1d
 
@@ -54,7 +55,8 @@ class TorchVersion:
     kind, precision = "torch", "float32"
 
     def __init__(self, module: nn.Module, hub: Hub) -> None:
-        self.identity, self.input_shape = hub.identity, hub.input_shape
+        self.identity: Identity | None = hub.identity
+        self.input_shape = hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
         self._module = module.eval()
         self._places = list(_places(module, hub))

@@ -89,7 +89,7 @@ def _matmul(node: ir.Node) -> list[ir.Node] | None:
     if node.attributes.get_int("transBatchA", 0) or node.attributes.get_int("transBatchB", 0):
         return None
     nodes: list[ir.Node] = []
-    sides = []
+    sides: list[ir.Value | None] = []
     for value, flag in zip(node.inputs, ("transA", "transB"), strict=True):
         if node.attributes.get_int(flag, 0):
             if value is None or value.shape is None:
