@@ -23,9 +23,9 @@ def timed(monkeypatch):
     """Files of made-up contents that are timed and scored by their size; gives what was asked of the runtime."""
     asked = []
 
-    def bench(files, *, threads, seconds):
+    def bench(files, measuring):
         sizes = [file.stat().st_size for file in files]
-        asked.append(([file.suffix for file in files], threads, seconds))
+        asked.append(([file.suffix for file in files], measuring.threads, measuring.seconds))
         speedups = [Interval(sizes[0] / size, 0.9, 1.1, 0.95) for size in sizes[1:]]
         latencies = [SimpleNamespace(latency=summary([1e-6 * size])) for size in sizes]
         return SimpleNamespace(files=latencies, speedups=speedups, warnings=("busy",), environment={"cores": 2})

@@ -17,7 +17,7 @@ from edgekron.compression.compressor import apply_plan, compress
 from edgekron.errors import UserError
 from edgekron.exporters.verify import compare, difference, open_version
 from edgekron.graph import Hub, load
-from edgekron.graph.cost import cost
+from edgekron.graph.cost import Cost, cost
 from edgekron.modules.factorize import factorize_module
 from edgekron.planning.survey import make_plan
 
@@ -119,7 +119,7 @@ def test_a_kernel_of_zeros_does_not_move_the_baseline() -> None:
     hub = load(module, input_shape=(3, 10, 12))
     plan = make_plan(hub, model="two", ratios={"macs": 2.0})
     result = apply_plan(hub, plan)
-    dense = sum(cost(layer)["macs"] for layer in hub.layers())
+    dense = sum(cost(layer).macs for layer in hub.layers())
     assert result.report.macs.dense == dense
     assert result.report.layers["b"].error == pytest.approx(0.0, abs=1e-9)
     # The empty layer is free to shrink, so the others need not.
@@ -141,9 +141,9 @@ def test_layers_of_every_kind_are_counted() -> None:
 
     layers = {layer.name: layer for layer in load(Mixed(), input_shape=(4, 3, 5)).layers()}
     assert [cost(layer) for layer in layers.values()] == [
-        {"macs": 4 * 3 * 5 * 6 * 2 * 2, "parameters": 4 * 6 * 2 * 2},
-        {"macs": 60 * 8 * 6 * 3, "parameters": 8 * 6 * 3},
-        {"macs": 60 * 8 * 5, "parameters": 40},
+        Cost(macs=4 * 3 * 5 * 6 * 2 * 2, parameters=4 * 6 * 2 * 2),
+        Cost(macs=60 * 8 * 6 * 3, parameters=8 * 6 * 3),
+        Cost(macs=60 * 8 * 5, parameters=40),
     ]
     assert [layer.frozen_reason is None for layer in layers.values()] == [True, True, False]
 

@@ -62,8 +62,8 @@ def test_shapes_costs_and_names_expand_no_kernel(small, dense, expansions, tmp_p
         assert layer.has_kernel
         assert layer.kernel_shape == dense.layer(layer.name).kernel_shape
         assert layer.dense_macs == dense.layer(layer.name).dense_macs
-        assert cost(layer)["parameters"] <= layer.dense_parameters == np.prod(layer.kernel_shape)
-        assert dense_row(layer, "")["kernel"] == list(layer.kernel_shape)
+        assert cost(layer).parameters <= layer.dense_parameters == np.prod(layer.kernel_shape)
+        assert dense_row(layer, "").kernel == layer.kernel_shape
         assert small.layer(layer.name).frozen_reason is None
     assert ChannelStructure(small).costs(set())["macs"] == sum(layer.dense_macs for layer in layers)
     assert peak_activations(small) == peak_activations(dense)
