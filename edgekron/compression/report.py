@@ -172,7 +172,7 @@ class CompressionReport:
 
 def dense_row(layer: Layer, reason: str) -> LayerReport:
     """The row of a layer of the original network that nothing was done to yet, with the reason."""
-    return LayerReport(layer.kernel_shape if layer.kernel is not None else None, cost(layer), reason=reason)
+    return LayerReport(layer.kernel_shape if layer.has_kernel else None, cost(layer), reason=reason)
 
 
 def with_pruning(
