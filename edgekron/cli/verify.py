@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgekron.errors import UserError
 
 from .shared.chain import show_chain
-from .shared.options import add_data, add_factory, calibration, open_source
+from .shared.options import add_data, add_factory, calibration, input_shape, open_source
 from .shared.output import print_json, progress_bars, say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = [arguments.reference, *arguments.candidates]
     opening = verify.open_versions(texts, lambda text: open_source(text, arguments))
     verify.check_bounds(verify.links(opening.versions), bounds)
-    shape = verify.common_shape(opening.versions)
+    shape = verify.common_shape(opening.versions, input_shape(arguments.input_shape))
     batches = calibration(arguments, shape)
     images = np.concatenate(list(batches)) if batches else None
     with progress_bars() as progress:

@@ -1,4 +1,4 @@
-"""Operators on single values, along axes, and on shapes, as functions of torch tensors."""
+"""Operators on single values and along axes, as functions of torch tensors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .operator_registry import OPERATORS, Function, OperatorCall, translates
 
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    """The quotient; of integers, rounded towards zero, as sizes are divided."""
+    return torch.div(a, b) if a.is_floating_point() or b.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
@@ -23,9 +30,13 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Log": torch.log,
     "Mish": F.mish,
     "Neg": torch.neg,
+    "Not": torch.logical_not,
     "Reciprocal": torch.reciprocal,
     "Relu": F.relu,
+    "Round": torch.round,
     "Sigmoid": torch.sigmoid,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
     "Softplus": F.softplus,
     "Softsign": F.softsign,
     "Sqrt": torch.sqrt,
@@ -33,11 +44,18 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
 }
 _VARIADIC: dict[str, Callable[[Any, Any], Any]] = {
     "Add": torch.add,
-    "Div": torch.div,
+    "And": torch.logical_and,
+    "Div": _divided,
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
     "MatMul": torch.matmul,
     "Max": torch.maximum,
     "Min": torch.minimum,
     "Mul": torch.mul,
+    "Or": torch.logical_or,
     "Pow": torch.pow,
     "Sub": torch.sub,
     "Sum": torch.add,
@@ -49,9 +67,9 @@ _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceMin": lambda x, axes, keep: x.amin(axes, keep),
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
 }
-_TYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.INT64: torch.int64, ir.DataType.INT32: torch.int32}
 
 OPERATORS["PRelu"] = lambda call: lambda x, slope: torch.where(x >= 0, x, x * slope)
+OPERATORS["Where"] = lambda call: torch.where
 
 
 @translates(*_UNARY)
@@ -68,17 +86,24 @@ def _variadic(call: OperatorCall) -> Function:
 @translates(*_REDUCTIONS)
 def _reduce(call: OperatorCall) -> Function:
     function, keep = _REDUCTIONS[call.operator], bool(call.integer("keepdims", 1))
-    axes = call.integers(1) or call.list("axes", [])
-    if not axes and call.integer("noop_with_empty_axes", 0):
-        return lambda x, *_: x
-    chosen = axes or list(range(call.rank))
-    return lambda x, *_: function(x, chosen, keep)
+    axes, nothing = call.reader(1), call.integer("noop_with_empty_axes", 0)
+
+    def run(*inputs: Tensor) -> Tensor:
+        x, chosen = inputs[0], axes(inputs) or call.list("axes", [])
+        return x if nothing and not chosen else function(x, chosen or list(range(x.ndim)), keep)
+
+    return run
 
 
 @translates("Clip")
 def _clip(call: OperatorCall) -> Function:
-    low, high = (None if (c := call.constant(i)) is None else float(c) for i in (1, 2))
+    low, high = (None if (c := call.constant(i)) is None else c.item() for i in (1, 2))
     return lambda x, *_: x if low is None and high is None else torch.clamp(x, low, high)
+
+
+@translates("Mod")
+def _mod(call: OperatorCall) -> Function:
+    return torch.fmod if call.integer("fmod", 0) else torch.remainder
 
 
 @translates("LeakyRelu")
@@ -110,103 +135,6 @@ def _softmax(call: OperatorCall) -> Function:
     axis = call.integer("axis", -1)
     function = F.softmax if call.operator == "Softmax" else F.log_softmax
     return lambda x: function(x, axis)
-
-
-@translates("Concat")
-def _concat(call: OperatorCall) -> Function:
-    axis = call.integer("axis", 0)
-    return lambda *x: torch.cat(x, axis)
-
-
-@translates("Transpose")
-def _transpose(call: OperatorCall) -> Function:
-    order = call.list("perm", [])
-    return lambda x: x.permute(order or list(range(x.ndim))[::-1])
-
-
-@translates("Reshape")
-def _reshape(call: OperatorCall) -> Function:
-    shape = call.integers(1) or []
-    if 0 in shape and call.integer("allowzero", 0):
-        call.refuse("allowzero")
-    return lambda x, *_: x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape)])
-
-
-@translates("Flatten")
-def _flatten(call: OperatorCall) -> Function:
-    axis = call.integer("axis", 1) % (call.rank + 1)
-    if axis == 0:
-        return lambda x: x.reshape(1, -1)
-    return lambda x: x.reshape([-1, int(torch.tensor(x.shape[axis:]).prod())])
-
-
-@translates("Squeeze")
-def _squeeze(call: OperatorCall) -> Function:
-    axes = call.integers(1)
-    if axes is None:
-        call.refuse("no axes")
-    return lambda x, *_: x.squeeze(axes)
-
-
-@translates("Unsqueeze")
-def _unsqueeze(call: OperatorCall) -> Function:
-    given = call.integers(1) or []
-    axes = sorted(a % (call.rank + len(given)) for a in given)
-    return lambda x, *_: reduce(lambda y, axis: y.unsqueeze(axis), axes, x)
-
-
-@translates("Expand")
-def _expand(call: OperatorCall) -> Function:
-    shape = call.integers(1) or []
-    return lambda x, *_: x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
-
-
-@translates("Slice")
-def _slice(call: OperatorCall) -> Function:
-    starts, ends = call.integers(1) or [], call.integers(2) or []
-    axes = call.integers(3) or list(range(len(starts)))
-    steps = call.integers(4) or [1] * len(starts)
-
-    def run(x: Tensor, *_: Tensor) -> Tensor:
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            kept = range(x.shape[axis])[start:end:step]
-            if step > 0:
-                index = [slice(None)] * (axis % x.ndim) + [slice(kept.start, kept.stop, step)]
-                x = x[tuple(index)]
-            else:
-                x = x.index_select(axis, torch.tensor(kept, device=x.device))
-        return x
-
-    return run
-
-
-@translates("Split")
-def _split(call: OperatorCall) -> Function:
-    axis, sizes, parts = call.integer("axis", 0), call.integers(1), len(call.node.outputs)
-    return lambda x, *_: x.split(sizes or -(-x.shape[axis] // parts), axis)
-
-
-@translates("Gather")
-def _gather(call: OperatorCall) -> Function:
-    axis, constant = call.integer("axis", 0), call.constant(1)
-    if constant is None:
-        call.refuse("no indices")
-    shape, indices = constant.shape, constant.reshape(-1)
-
-    def run(x: Tensor, *_: Tensor) -> Tensor:
-        at, size = axis % x.ndim, x.shape[axis]
-        picked = x.index_select(at, torch.tensor(indices % size, device=x.device))
-        return picked.reshape(*x.shape[:at], *shape, *x.shape[at + 1 :])
-
-    return run
-
-
-@translates("Cast")
-def _cast(call: OperatorCall) -> Function:
-    kind = _TYPES.get(ir.DataType(call.integer("to", 1)))
-    if kind is None:
-        call.refuse("a type other than float32, int32 and int64")
-    return lambda x: x.to(kind)
 
 
 @translates("Einsum")

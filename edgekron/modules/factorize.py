@@ -8,22 +8,27 @@ from __future__ import annotations
 from torch import nn
 
 from edgekron.errors import UserError
-from edgekron.graph import Hub
+from edgekron.graph import Hub, Layer
 from edgekron.graph.hub import kept_channels
 from edgekron.graph.parametrizations import plain_copy
-from edgekron.graph.passes.fold_batch_norm import folded_norms
 
-from .layers import factorized_layer
+from .layers import Convolution, factorized_layer
+from .norms import norms_in_layers
+from .same_network import check_same
+from .taken_over import has_weights, take_layer, take_named
 
+#: Convolutions, the transposed ones last.
 _KINDS = (nn.Conv2d, nn.Conv1d, nn.ConvTranspose2d, nn.ConvTranspose1d)
 
 
 def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
     """A copy of ``module`` in which every layer that ``hub`` has factorized is a layer of ``edgekron.modules.layers``.
 
-    ``hub`` must come from this module: layers are found by name. A batch normalisation that was folded into the factors
-    of its layer becomes an identity. On every layer, parametrizations and pruning masks become the weights that they
-    compute. Raises ``UserError`` for a layer that the module lacks, or that has another kernel in the module.
+    ``hub`` must come from this module, or from a file of the module: layers are found by name. A batch normalisation
+    that was folded into the factors of its layer becomes an identity. Dense layers that were trained after the
+    compression get their values from the hub. On every layer, parametrizations and pruning masks become the weights
+    that they compute. Raises ``UserError`` for a layer that the module lacks, or that has another kernel in the module,
+    and where the result does not compute what the hub computes.
     """
     if pruned := kept_channels(hub.model):
         raise UserError(
@@ -31,27 +36,57 @@ def factorize_module(module: nn.Module, hub: Hub) -> nn.Module:
             "use the hub: export it, or load it with edgekron.graph.Hub.open."
         )
     result = plain_copy(module)
-    norms = folded_norms(hub.model)
     for layer in hub.layers():
-        if layer.factorized is None:
+        if layer.factorized is not None:
+            _check_layer(_submodule(result, layer.name), layer)
+    norms = norms_in_layers(result, hub)
+    for layer in hub.layers():
+        if layer.factorized is not None:
+            old = _submodule(result, layer.name)
+            _replace(result, layer.name, factorized_layer(layer.factorized, old))
+        elif not _take_over(result, layer, norms.get(layer.name)):
             continue
-        old = _submodule(result, layer.name)
-        if not isinstance(old, (nn.Linear, *_KINDS)):
-            kinds = ", ".join(kind.__name__ for kind in _KINDS)
-            raise UserError(f"layer {layer.name} is a {type(old).__name__} in the module, not a Linear, {kinds}.")
-        shape = tuple(old.weight.shape)
-        f, c, h, w = layer.kernel_shape
-        if isinstance(old, nn.ConvTranspose1d | nn.ConvTranspose2d):
-            f, c = c * layer.groups, f // layer.groups
-        if shape not in ((f, c, h, w), (f, c, w), (f, c)) or old.weight.numel() != f * c * h * w:
-            raise UserError(
-                f"layer {layer.name} has a kernel {list(shape)} in the module and {[f, c, h, w]} in the "
-                "compressed network; compress this module."
-            )
-        _replace(result, layer.name, factorized_layer(layer.factorized, old))
         if layer.name in norms:
             _replace(result, norms[layer.name], nn.Identity())
+    take_named(result, hub)
+    check_same(result, hub, norms)
     return result
+
+
+def _check_layer(old: nn.Module, layer: Layer) -> None:
+    """Raises ``UserError`` unless a layer of the module can be that of the hub."""
+    if not isinstance(old, (nn.Linear, *_KINDS)):
+        kinds = ", ".join(kind.__name__ for kind in _KINDS)
+        raise UserError(f"layer {layer.name} is a {type(old).__name__} in the module, not a Linear, {kinds}.")
+    if not _fits(old, layer):
+        raise UserError(
+            f"layer {layer.name} has a kernel {list(old.weight.shape)} in the module and {list(_stored(old, layer))} "
+            "in the compressed network; compress this module."
+        )
+
+
+def _take_over(module: nn.Module, layer: Layer, norm: str | None) -> bool:
+    """Gives a dense layer of the module the weights of the hub; False where the layer has them, or is no module."""
+    old = dict(module.named_modules()).get(layer.name)
+    if not layer.has_kernel or not isinstance(old, (nn.Linear, *_KINDS)) or not _fits(old, layer):
+        return False
+    if has_weights(old, None if norm is None else _submodule(module, norm), layer):
+        return False
+    take_layer(old, layer)
+    return True
+
+
+def _stored(old: nn.Module, layer: Layer) -> tuple[int, int, int, int]:
+    """The shape of the hub's kernel as a layer like ``old`` stores it."""
+    f, c, h, w = layer.kernel_shape
+    return (c * layer.groups, f // layer.groups, h, w) if isinstance(old, _KINDS[2:]) else (f, c, h, w)
+
+
+def _fits(old: Convolution | nn.Linear, layer: Layer) -> bool:
+    """Whether a layer of the module has a kernel of the shape that the hub's layer has."""
+    f, c, h, w = _stored(old, layer)
+    shape = tuple(old.weight.shape)
+    return shape in ((f, c, h, w), (f, c, w), (f, c)) and old.weight.numel() == f * c * h * w
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module:

@@ -25,8 +25,9 @@ from edgekron.graph import Hub
 from edgekron.graph.factorized import is_factorized, read_node
 from edgekron.graph.layers import layer_names
 
-from . import arithmetic_operators, image_operators  # noqa: F401  they enter their operators in the table
+from . import arithmetic_operators, image_operators, shape_operators  # noqa: F401  they enter their operators in the table
 from .foldable_norm import FoldableNorm
+from .known_sizes import with_known_sizes
 from .layers import FactorizedLayer, factorized_layer
 from .node_modules import (
     TRAINED,
@@ -60,7 +61,7 @@ class GraphModule(nn.Module):
     def __init__(self, hub: Hub, *, normalise: bool = False) -> None:
         super().__init__()
         self._hub = hub.copy()
-        graph = self._hub.model.graph
+        graph = with_known_sizes(self._hub.model).graph
         self._steps: list[_Step] = []
         self._constants: dict[str, str] = {}
         self._places: dict[str, str] = {}

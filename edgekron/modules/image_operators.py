@@ -111,35 +111,46 @@ def _global_max(call: OperatorCall) -> Function:
 
 @translates("Pad")
 def _pad(call: OperatorCall) -> Function:
-    rank, given = call.rank, call.integers(1) or []
-    axes = [axis % rank for axis in call.integers(3) or range(rank)]
-    pads = [0] * 2 * rank
-    for index, axis in enumerate(axes):
-        pads[axis], pads[rank + axis] = given[index], given[len(axes) + index]
-    mode = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}.get(
-        call.text("mode", "constant")
-    )
+    names = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
+    mode, pads, axes = names.get(call.text("mode", "constant")), call.reader(1), call.reader(3)
+    if mode is None:
+        call.refuse(f"mode {call.text('mode', '')}")
     value = call.constant(2) if mode == "constant" else None
-    if mode is None or (mode != "constant" and any(pads[:2] + pads[rank : rank + 2])):
-        call.refuse("a mode that torch lacks on these axes")
-    number = 0.0 if value is None else float(value.reshape(-1)[0])
-    if mode == "constant":
-        return lambda x, *_: F.pad(x, _torch_pads(pads), value=number)
-    inner = pads[2:rank] + pads[rank + 2 :]
-    return lambda x, *_: F.pad(x, _torch_pads(inner), mode=mode)
+    number = 0.0 if value is None else value.reshape(-1)[0].item()
+
+    def run(*inputs: Tensor) -> Tensor:
+        x, given = inputs[0], pads(inputs) or []
+        chosen = [axis % x.ndim for axis in axes(inputs) or range(x.ndim)]
+        sides = [0] * 2 * x.ndim
+        for index, axis in enumerate(chosen):
+            sides[axis], sides[x.ndim + axis] = given[index], given[len(chosen) + index]
+        if mode == "constant":
+            return F.pad(x, _torch_pads(sides), value=number)
+        # Other modes pad all axes but the first two.
+        if any(sides[:2] + sides[x.ndim : x.ndim + 2]):
+            call.refuse(f"mode {mode} on the first two axes")
+        return F.pad(x, _torch_pads(sides[2 : x.ndim] + sides[x.ndim + 2 :]), mode=mode)
+
+    return run
 
 
 @translates("Resize")
 def _resize(call: OperatorCall) -> Function:
-    scales, sizes = call.constant(2), call.integers(3)
+    sizes = call.reader(3)
     mode, where = call.text("mode", "nearest"), call.text("coordinate_transformation_mode", "half_pixel")
     nearest = mode == "nearest" and where == "asymmetric" and call.text("nearest_mode", "") == "floor"
     linear = mode == "linear" and where in ("half_pixel", "pytorch_half_pixel", "align_corners")
     if call.rank != 4 or not (nearest or linear) or call.integer("antialias", 0) or call.list("axes", []):
         call.refuse(f"mode {mode}, {where}")
-    factors = None if sizes else tuple(float(s) for s in (scales if scales is not None else [])[2:])
+    scales = None if call.given(3) else call.constant(2)
+    factors = None if scales is None else tuple(float(s) for s in scales[2:])
     options = {"mode": "nearest"} if nearest else {"mode": "bilinear", "align_corners": where == "align_corners"}
-    return lambda x, *_: F.interpolate(x, tuple(sizes[2:]) if sizes else None, factors, **options)
+
+    def run(*inputs: Tensor) -> Tensor:
+        size = sizes(inputs)
+        return F.interpolate(inputs[0], None if size is None else size[2:], factors, **options)
+
+    return run
 
 
 @translates("DepthToSpace")

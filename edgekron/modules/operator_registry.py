@@ -1,16 +1,19 @@
 """What the translators of operators share: their table, and the view that a translator has of a node of a hub.
 
-A translator takes a node as an ``OperatorCall`` and gives a function of the node's tensor inputs. Axes, shapes and
-pads, which must be known before any data come, are read from constants when the translator runs.
+A translator takes a node as an ``OperatorCall`` and gives a function of the node's tensor inputs. Attributes are read
+when the translator runs. Shapes, axes and pads that are inputs may be constant or computed: a ``reader`` gives their
+values when the function runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from edgekron.errors import UserError
 
@@ -19,6 +22,21 @@ Function = Callable[..., Any]
 Translator = Callable[["OperatorCall"], Function]
 
 OPERATORS: dict[str, Translator] = {}
+
+#: Gives the values of an input from the tensors of all inputs; None where the input is left out.
+Reader = Callable[[Sequence[Tensor | None]], list[int] | None]
+
+#: Types of values, by their number in the standard.
+TYPES = {
+    ir.DataType.FLOAT.value: torch.float32,
+    ir.DataType.DOUBLE.value: torch.float64,
+    ir.DataType.FLOAT16.value: torch.float16,
+    ir.DataType.INT64.value: torch.int64,
+    ir.DataType.INT32.value: torch.int32,
+    ir.DataType.UINT8.value: torch.uint8,
+    ir.DataType.INT8.value: torch.int8,
+    ir.DataType.BOOL.value: torch.bool,
+}
 
 
 def translates(*names: str) -> Callable[[Translator], Translator]:
@@ -63,6 +81,14 @@ class OperatorCall:
             self.refuse(f"a computed input {index}")
         return value.const_value.numpy()
 
+    def reader(self, index: int) -> Reader:
+        """Gives the integers of input ``index``: a constant's now and for good, those of a computed input each time."""
+        value = self.node.inputs[index] if self.given(index) else None
+        if value is None or value.const_value is not None:
+            known = self.integers(index)
+            return lambda inputs: known
+        return lambda inputs: None if (given := inputs[index]) is None else [int(n) for n in given.reshape(-1).tolist()]
+
     def integers(self, index: int) -> list[int] | None:
         """The values of a constant input as a list of integers."""
         array = self.constant(index)
@@ -79,6 +105,16 @@ class OperatorCall:
     def text(self, name: str, default: str) -> str:
         """An attribute."""
         return self.node.attributes.get_string(name, default)
+
+    def optional(self, name: str) -> int | None:
+        """An attribute that may be left out."""
+        attribute = self.node.attributes.get(name)
+        return None if attribute is None else attribute.as_int()
+
+    def tensor(self, name: str) -> np.ndarray | None:
+        """An attribute, None where it is left out."""
+        attribute = self.node.attributes.get(name)
+        return None if attribute is None else attribute.as_tensor().numpy()
 
     def list(self, name: str, default: list[int]) -> list[int]:
         """An attribute."""

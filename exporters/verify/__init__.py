@@ -8,6 +8,7 @@ of their use:
 
     opening     the versions that arguments stand for: ``versions`` runs hubs and files, ``torch_version`` modules
     links       which version each one came from, and the kinds of change between them
+    folded      one name for a layer's value where one file has a normalization folded into the layer
     names       the values that all versions know, and their layers; ``inputs`` has the cases they are compared on
     walk        the chain: ``ends`` compares outputs, ``gauge`` layers, of which ``parts`` runs each alone
     compare     the measures of one difference

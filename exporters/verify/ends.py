@@ -15,7 +15,7 @@ import numpy as np
 from edgekron.errors import UserError
 
 from .compare import Difference, Sums
-from .inputs import common_shape
+from .inputs import check_cases
 from .links import Link, Named
 from .names import Values
 from .versions import Version
@@ -66,13 +66,11 @@ def compare_ends(
     With ``images`` the main case is of real images, and the only case for a version in int8, which saturates beyond
     the ranges that it was made for. Raises ``UserError`` when inputs or outputs do not match.
     """
-    shape = common_shape(versions)
+    check_cases(versions, inputs)
     _check_outputs(versions)
     ends = [Ends() for _ in found]
     shared = _shared(*(entry.version for entry in versions)) if len(versions) == 2 else []
     for index, (case, x) in enumerate(inputs):
-        if x.shape[1:] != shape:
-            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(shape)}.")
         fits = [not images or index == main or versions[link.child].version.precision != "int8" for link in found]
         wanted = {(link.parent, link.child) for link, fit in zip(found, fits, strict=True) if fit}
         if index == main:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -34,20 +34,43 @@ def main_case(inputs: Sequence[tuple[str, np.ndarray]], *, images: bool) -> int:
     return len(inputs) - 1 if images else max(range(len(inputs)), key=lambda index: len(inputs[index][1]))
 
 
-def common_shape(versions: Sequence[Named]) -> tuple[int, ...]:
-    """The input [C, H, W] that all versions take: a size that one version leaves open is that of another.
+def common_shape(versions: Sequence[Named], given: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The input [C, H, W] that all versions take: a size that one version leaves open is that of another, or ``given``.
 
-    Raises ``UserError`` when two versions differ, or all leave one size open.
+    Raises ``UserError`` when two versions differ, when ``given`` is not what they take, or when a size stays open.
     """
+    shape = _agreed(versions)
+    if given is not None:
+        if not _fit(shape, given):
+            raise UserError(f"{versions[0].title} takes {list(shape)}, not {list(given)}; give --input-shape to match.")
+        shape = tuple(given)
+    if not all(n > 0 for n in shape):
+        raise UserError(
+            "the size of the input is open in every version; give --input-shape C,H,W, or the folder that compress "
+            "wrote, which knows one."
+        )
+    return shape
+
+
+def check_cases(versions: Sequence[Named], inputs: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Raises ``UserError`` when versions differ in what they take, or when the arrays of a case do not fit them."""
+    shape = _agreed(versions)
+    for _, x in inputs:
+        if not _fit(shape, x.shape[1:]):
+            raise UserError(f"the images are {list(x.shape[1:])}; the network takes {list(shape)}.")
+
+
+def _agreed(versions: Sequence[Named]) -> tuple[int, ...]:
+    """The input [C, H, W] of all versions, 0 for a size that all leave open. Raises ``UserError`` when two differ."""
     for one, two in combinations(versions, 2):
         shapes = one.version.input_shape, two.version.input_shape
-        if len(shapes[0]) != len(shapes[1]) or any(a and b and a != b for a, b in zip(*shapes, strict=True)):
+        if not _fit(*shapes):
             raise UserError(
                 f"{one.title} takes {list(shapes[0])} and {two.title} {list(shapes[1])}; give versions of one network."
             )
-    shape = tuple(max(sizes) for sizes in zip(*(entry.version.input_shape for entry in versions), strict=True))
-    if not all(n > 0 for n in shape):
-        raise UserError(
-            "the size of the input is open in every version; give the folder that compress wrote, which knows one."
-        )
-    return shape
+    return tuple(max(sizes) for sizes in zip(*(entry.version.input_shape for entry in versions), strict=True))
+
+
+def _fit(one: Sequence[int], two: Sequence[int]) -> bool:
+    """Whether two shapes, in which 0 stands for an open size, can be of one input."""
+    return len(one) == len(two) and all(a == b or not a or not b for a, b in zip(one, two, strict=True))

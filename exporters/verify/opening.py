@@ -14,6 +14,7 @@ from edgekron.graph import Hub
 from edgekron.graph.layers import layer_names
 from edgekron.modules.factorize import factorize_module
 
+from .folded import aligned
 from .links import Named
 from .names import Names, names_of
 from .torch_version import TorchVersion
@@ -62,7 +63,8 @@ def open_versions(texts: Sequence[str], load: Callable[[str], Loaded]) -> Openin
             found.add_folder(text)
         else:
             found.add_model(text, alone=not next_is_folder)
-    return Opening(_titled(found.versions), names_of(found.versions, found.hubs), found.notes)
+    versions = aligned(found.versions, found.hubs)
+    return Opening(_titled(versions), names_of(versions, found.hubs), found.notes)
 
 
 class _Found:

@@ -31,7 +31,7 @@ class Parts:
 
     def __init__(self, proto: onnx.ModelProto, names: Collection[str]) -> None:
         self._input = proto.graph.input[0].name
-        inner = {name for node in proto.graph.node for name in _read_inside(node)}
+        inner = {name for node in proto.graph.node for name in read_inside(node)}
         made = {name: node for node in proto.graph.node for name in node.output}
         cuts = {name for name in names if name in made}
         self._given = sorted(cuts - inner)
@@ -61,14 +61,14 @@ class Parts:
         return dict(zip(self.between, self._session.run(list(self.between), feed), strict=True))
 
 
-def _read_inside(node: onnx.NodeProto) -> Iterator[str]:
+def read_inside(node: onnx.NodeProto) -> Iterator[str]:
     """Values that the sub-graphs of a node read, their own among them."""
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             yield from (output.name for output in graph.output)
             for child in graph.node:
                 yield from child.input
-                yield from _read_inside(child)
+                yield from read_inside(child)
 
 
 def _between(name: str, made: Mapping[str, onnx.NodeProto], cuts: Collection[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _between(name: str, made: Mapping[str, onnx.NodeProto], cuts: Collection[str
     found, waiting = [name], [name]
     while waiting:
         node = made[waiting.pop()]
-        for read in (*node.input, *_read_inside(node)):
+        for read in (*node.input, *read_inside(node)):
             if read in made and read not in cuts and read not in found:
                 found.append(read)
                 waiting.append(read)

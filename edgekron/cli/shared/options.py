@@ -36,10 +36,11 @@ def open_source(text: str, arguments: argparse.Namespace) -> Source:
     """Opens MODEL with the options of ``add_model``. Raises ``UserError``."""
     from edgekron.models.sources import open_model
 
-    return open_model(text, weights=arguments.weights, input_shape=_shape(arguments.input_shape))
+    return open_model(text, weights=arguments.weights, input_shape=input_shape(arguments.input_shape))
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
+def input_shape(text: str | None) -> tuple[int, ...] | None:
+    """The sizes of ``--input-shape``, None where the option is not given. Raises ``UserError``."""
     if text is None:
         return None
     try:

@@ -28,12 +28,22 @@ def test_an_open_size_is_that_of_another_version(shapes: list[tuple[int, ...]], 
     assert common_shape(versions(*shapes)) == expected
 
 
+@pytest.mark.parametrize("shapes", [[(3, 0, 0), (3, 0, 0)], [(3, 0, 0), (3, 8, 9)], [(3, 8, 9), (3, 8, 9)]])
+def test_an_open_size_is_the_one_that_is_given(shapes: list[tuple[int, ...]]) -> None:
+    assert common_shape(versions(*shapes), (3, 8, 9)) == (3, 8, 9)
+
+
+def test_a_given_size_that_the_versions_do_not_take_is_refused() -> None:
+    with pytest.raises(UserError, match=r"v0 takes \[3, 8, 0\], not \[3, 9, 9\]"):
+        common_shape(versions((3, 8, 0), (3, 0, 0)), (3, 9, 9))
+
+
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
         ([(3, 0, 0), (3, 8, 9), (3, 8, 8)], r"v1 takes \[3, 8, 9\] and v2 \[3, 8, 8\]"),
         ([(3, 8, 9), (3,)], r"v0 takes \[3, 8, 9\] and v1 \[3\]"),
-        ([(3, 0, 9), (3, 0, 9)], "the size of the input is open in every version"),
+        ([(3, 0, 9), (3, 0, 9)], "the size of the input is open in every version; give --input-shape"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]], said: str) -> None:
