@@ -23,10 +23,11 @@ from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
 from edgekron.graph.factorized import TARGETS
+from edgekron.graph.reasons import kinds_of
 from edgekron.memory import give_back
 from edgekron.processes import ALONE, Processes, Progress, silent
 
-from .allocation import allocate
+from .allocation import allocate, check_sizes
 from .candidates import Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
 from .plan import CompressionPlan, LayerPlan
 from .ranks import RankRule
@@ -63,11 +64,16 @@ def make_plan(
     """Chooses a structure of the family ``method`` and its ranks for each layer, so that the network named ``model``
     has at least ``ratios`` fewer MACs or parameters, or the ranks of ``options.rule``.
 
-    Raises ``UserError`` when the ratios cannot be reached, or the hub is compressed already.
+    Raises ``UserError`` when the ratios cannot be reached, there is nothing to factorize, or the hub is compressed
+    already.
     """
     layers = original_layers(hub)
     free = [layer for layer in layers if layer.frozen_reason is None]
+    reasons = [layer.frozen_reason for layer in layers if layer.frozen_reason is not None]
     wanted = max(ratios.values(), default=1.0)
+    check_sizes(layers, ratios)
+    if not free and (wanted > 1 or options.rule is not None):
+        raise UserError(f"{model} has nothing to factorize: {kinds_of(reasons) or 'no convolution or matrix product'}.")
     choices: dict[str, list[Candidate]] = {}
     weights: dict[str, float] = {}
     if data:
@@ -95,7 +101,7 @@ def make_plan(
     frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
     fixed = {"macs": sum(one.macs for one in frozen), "parameters": sum(one.parameters for one in frozen)}
     if options.rule is None:
-        chosen = allocate(choices, weights, fixed, ratios)
+        chosen = allocate(choices, weights, fixed, ratios, reasons)
     else:
         chosen = {name: candidates[-1] for name, candidates in choices.items()}
     lines = {layer.name: _line(layer, chosen, choices, method, options.rule) for layer in layers}
