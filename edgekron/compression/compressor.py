@@ -22,6 +22,7 @@ import numpy as np
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import Fit, Fitter, as_factorized, kernel_of
+from edgekron.fitting.units import units_of_kernel
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import Cost, is_whole
 from edgekron.graph.passes.dequantize import check_float
@@ -254,7 +255,10 @@ def apply_plan(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fit = Fitter(template_of(layer, line), kernel_of(layer), None).closed_form(*ranks_of(layer, line))
+            kernel = kernel_of(layer)
+            units = units_of_kernel(kernel)
+            fitter = Fitter(template_of(layer, line), units.kernel(kernel), None)
+            fit = units.fit(fitter.closed_form(*ranks_of(layer, line)))
             result.factorize(layer.name, as_factorized(layer, fit, line.order, line.forms, layer.bias))
             row = _fitted(rows[layer.name], layer, line, fit)
             rows[layer.name] = replace(row, error=fit.error, fit="weights", tried={})

@@ -226,7 +226,7 @@ def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Nod
     if weight is None or weight.const_value is None:
         return "has weights that the graph computes, not constant ones"
     if weight.dtype != ir.DataType.FLOAT:
-        return f"has {weight.const_value.dtype.name.lower()} weights, not float32"
+        return f"has {weight.const_value.dtype.numpy()} weights, not float32"
     others = [names.get(user, user.name or user.op_type) for user, _ in weight.uses() if user is not node]
     return f"shares its weights with {', '.join(sorted(set(others)))}" if others else None
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from edgekron.algebra.lowering import default_forms
 from edgekron.errors import UserError
-from edgekron.fitting.calibration import Sample, Walk, sample
+from edgekron.fitting.calibration import Sample, Walk
 from edgekron.fitting.fit import Fitter, as_factorized, kernel_of
 from edgekron.fitting.output_error import OutputError
+from edgekron.fitting.units import Units, sample_in_units, units_of_kernel
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
 from edgekron.graph.factorized import TARGETS
@@ -83,11 +84,12 @@ def make_plan(
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = kernel_of(layer)
-                taken = sample(layer, kernel, walk, walk, seed=index)
+                taken, units = sample_in_units(layer, kernel, walk, walk, index)
+                kernel = units.kernel(kernel)
                 choices[layer.name] = _choices(layer, kernel, taken, method, options)
                 if at_output is not None:
                     weights[layer.name] = _sensitivity(
-                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted
+                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted, units
                     )
                 # One layer's moments at a time: they can be larger than the network.
                 del taken
@@ -95,7 +97,8 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, kernel_of(layer), None, method, options)
+            kernel = kernel_of(layer)
+            choices[layer.name] = _choices(layer, units_of_kernel(kernel).kernel(kernel), None, method, options)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
@@ -130,9 +133,10 @@ def _sensitivity(
     options: Sequence[Candidate],
     at_output: OutputError,
     wanted: float,
+    units: Units,
 ) -> float:
     """Relative squared error at the network's output for each unit of relative squared error in this layer."""
-    found, error = _probe(layer, kernel, taken, options, wanted)
+    found, error = _probe(layer, kernel, taken, options, wanted, units)
     probe = at_output.processes.agreed(
         found,
         lambda ours: b"" if ours is None else ours.to_bytes(),
@@ -146,7 +150,7 @@ def _sensitivity(
 
 
 def _probe(
-    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float
+    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float, units: Units
 ) -> tuple[Factorized | None, float]:
     """The layer as the candidate nearest to the ratio ``wanted``, with its error; None where none makes an error."""
     dense = options[0]
@@ -158,9 +162,9 @@ def _probe(
     if template is None:
         raise AssertionError("filtered above")
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
-    bias = taken.moments.bias(fit.kernel()).float().numpy()
+    bias = units.bias(taken.moments.bias(fit.kernel())).float().numpy()
     forms = {"onnx": ("expand",)} if probe.expanded else {}
-    return as_factorized(layer, fit, probe.order, forms, bias), fit.error
+    return as_factorized(layer, units.fit(fit), probe.order, forms, bias), fit.error
 
 
 def _line(
