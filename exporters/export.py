@@ -52,6 +52,8 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
     ``force``), calibration images that do not fit the network, settings that do not go together, and everything that
     the format's exporter refuses.
     """
+    from edgekron.graph.passes.dequantize import check_float
+
     from .quantize.forms import forms_of
 
     settings = settings or ExportSettings()
@@ -67,6 +69,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
             raise UserError(
                 f"the calibration images are {list(images.shape[1:])}; the network takes {list(hub.input_shape)}."
             )
+    check_float(hub.model, "the network", "give --dequantize to fold it back to float, or export the float model.")
     # Rebalanced factors are other numbers of the same network.
     identity = hub.identity
     if how.rebalanced and computes_in_integers(how.dtype, target):

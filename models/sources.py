@@ -25,11 +25,14 @@ class Source:
     module: nn.Module | None = None
 
 
-def open_model(text: str, *, weights: str | None = None, input_shape: tuple[int, ...] | None = None) -> Source:
+def open_model(
+    text: str, *, weights: str | None = None, input_shape: tuple[int, ...] | None = None, dequantize: bool = False
+) -> Source:
     """Opens the model that ``text`` names.
 
     A factory needs ``input_shape`` [C, H, W] to be traced, and takes ``weights`` from a safetensors file; an .onnx file
-    whose height and width are open is given those of ``input_shape``. Raises ``UserError``, for an unknown name with
+    whose height and width are open is given those of ``input_shape``; one that is quantized is folded back to float by
+    ``dequantize``. Raises ``UserError``, for an unknown name with
     the nearest one.
     """
     from edgekron import graph, models
@@ -43,7 +46,7 @@ def open_model(text: str, *, weights: str | None = None, input_shape: tuple[int,
         return Source(path.name, artifact.read_hub(path))
     if path.suffix in (".onnx", ".pt2"):
         # The path, so that a file called like a bundled network is not taken for it later.
-        return Source(text, graph.load(path, input_shape=input_shape))
+        return Source(text, graph.load(path, input_shape=input_shape, dequantize=dequantize))
     if ":" in text:
         module = _from_factory(text, weights)
         if input_shape is None:

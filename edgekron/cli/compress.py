@@ -177,11 +177,14 @@ def print_layers(report: CompressionReport) -> None:
             kept = f"{row.channels.outputs[0]} channels, " if row.channels else ""
             detail = f"{kept}{row.shape}, rank {plain(row.rank)}"
         error = "" if row.error is None else f"{100 * row.error:.2f}"
-        rows.append([name, row.method, detail, count(row.now.macs), saved, f"{row.now.parameters:,}", error])
+        macs = "?" if name in report.uncounted else count(row.now.macs)
+        rows.append([name, row.method, detail, macs, saved, f"{row.now.parameters:,}", error])
+    fewer = f"{report.macs.ratio:.2f}x fewer MACs"
+    if report.uncounted:
+        fewer = f"MACs not known, as those of {', '.join(report.uncounted)} are not"
     print_table(
         "Compressed layers",
         ["<layer", "<method", "<structure", "MACs", "x fewer", "parameters", "error %"],
         rows,
-        caption=f"{report.macs.ratio:.2f}x fewer MACs, {report.parameters.ratio:.2f}x fewer parameters; "
-        f"error: {DEFINITIONS['error']}",
+        caption=f"{fewer}, {report.parameters.ratio:.2f}x fewer parameters; error: {DEFINITIONS['error']}",
     )

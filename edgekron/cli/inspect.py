@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints one row for each layer."""
     from edgekron.graph.activations import peak_activations
+    from edgekron.graph.passes.dequantize import quantized_operators
 
     hub = open_source(arguments.model, arguments).hub
     rows = [_row(layer) for layer in hub.layers()]
@@ -40,14 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
                 "x".join(map(str, row["stride"])),
                 "x".join(map(str, row["output"])),
                 f"{row['parameters']:,}",
-                count(row["macs"]),
+                count(row["macs"]) if row["macs_known"] else "?",
                 _state(row),
             ]
             for row in rows
         ],
-        caption=f"{totals['parameters']:,} weights, {count(totals['macs'])} MACs for one image; MACs and weights of "
-        "convolutions and fully connected layers, without bias",
+        caption=f"{totals['parameters']:,} weights, {count(totals['macs'])} MACs for one image{_without(rows)}; "
+        "MACs and weights of convolutions and fully connected layers, without bias",
     )
+    if found := quantized_operators(hub.model):
+        say(f"quantized already ({', '.join(found)}); --dequantize folds the network back to float")
     say(f"peak activation memory: {peak / 1024:.0f} KiB (float32, one image) at {where}")
     return 0
 
@@ -66,8 +69,14 @@ def _row(layer: Layer) -> dict[str, Any]:
         **asdict(cost(layer)),
         "factors": network.factors if network else None,
         "ranks": {axis: size for axis, size in network.sizes.items() if axis[0] == "r"} if network else None,
+        "macs_known": layer.macs_known,
         "frozen": layer.frozen_reason,
     }
+
+
+def _without(rows: list[dict[str, Any]]) -> str:
+    unknown = [row["layer"] for row in rows if not row["macs_known"]]
+    return f" without those of {', '.join(unknown)}, whose size is not known" if unknown else ""
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -22,9 +22,12 @@ import numpy as np
 from edgekron.errors import UserError
 from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import Fit, Fitter, as_factorized, kernel_of
+from edgekron.fitting.units import units_of_kernel
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import Cost, is_whole
+from edgekron.graph.passes.dequantize import check_float
 from edgekron.memory import give_back
+from edgekron.planning.allocation import check_sizes
 from edgekron.planning.candidates import METHODS, ErrorBound
 from edgekron.planning.lines import check_kernels, check_lowering, ranks_of, template_of
 from edgekron.planning.plan import CompressionPlan, LayerPlan
@@ -112,6 +115,7 @@ def draft(
     """The plan for ``compress``, with the same arguments, and what pruning left. Raises ``UserError``."""
     criterion, family = split_method(method)
     _check_request(criterion, family, ratios, options)
+    check_float(hub.model, model, "give --dequantize to fold it back to float, or compress the float model.")
     _check_data(hub, data, processes)
     if criterion is None:
         plan = make_plan(
@@ -126,7 +130,7 @@ def draft(
         )
         return Draft(plan)
     _check_alone(processes)
-    original_layers(hub)
+    check_sizes(original_layers(hub), ratios)
     first = {unit: math.sqrt(ratio) if family else ratio for unit, ratio in ratios.items()}
     pruned = prune(hub, criterion, options.pruning or PruningSettings(), ratios=first, data=data, progress=progress)
     factorized = None
@@ -251,7 +255,10 @@ def apply_plan(
         for index, layer in enumerate(todo):
             progress("fit", index, len(todo))
             line = plan.layers[layer.name]
-            fit = Fitter(template_of(layer, line), kernel_of(layer), None).closed_form(*ranks_of(layer, line))
+            kernel = kernel_of(layer)
+            units = units_of_kernel(kernel)
+            fitter = Fitter(template_of(layer, line), units.kernel(kernel), None)
+            fit = units.fit(fitter.closed_form(*ranks_of(layer, line)))
             result.factorize(layer.name, as_factorized(layer, fit, line.order, line.forms, layer.bias))
             row = _fitted(rows[layer.name], layer, line, fit)
             rows[layer.name] = replace(row, error=fit.error, fit="weights", tried={})

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from edgekron.fitting.calibration import Walk, sample
+from edgekron.fitting.calibration import Walk
 from edgekron.fitting.fit import LARGE, Fit, Fitter, kernel_of, least_squares_kernel
 from edgekron.fitting.moments import Moments
+from edgekron.fitting.units import sample_in_units
 from edgekron.graph import Layer
 from edgekron.memory import give_back
 from edgekron.planning.lines import ranks_of, template_of
@@ -54,12 +55,13 @@ def refit(layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first:
 
     ``first`` says that both networks give the layer the same inputs; ``seed`` draws the patches.
     """
-    kernel, template, ranks = kernel_of(layer), template_of(layer, line), ranks_of(layer, line)
-    taken = sample(layer, kernel, reference, reference, seed)
+    plain, template, ranks = kernel_of(layer), template_of(layer, line), ranks_of(layer, line)
+    taken, units = sample_in_units(layer, plain, reference, reference, seed)
+    kernel = units.kernel(plain)
     tries = [("original inputs", _fit(template, kernel, taken.moments, ranks))]
     if not first:
         del taken
-        taken = sample(layer, kernel, reference, other, seed)
+        taken, _ = sample_in_units(layer, plain, reference, other, seed, units)
         for lean in LEANS:
             moments = taken.moments.lean(kernel, lean) if lean else taken.moments
             fitted = _fit(template, least_squares_kernel(moments, kernel), moments, ranks)
@@ -69,7 +71,8 @@ def refit(layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first:
     best = min(range(len(tries)), key=errors.__getitem__)
     tried = {name: error for (name, _), error in zip(tries, errors, strict=True)}
     log.debug("%s: %s of %s", layer.name, tries[best][0], tried)
-    return Refit(tries[best][1], biases[best].float().numpy(), tries[best][0], tried)
+    bias = units.bias(biases[best]).float().numpy()
+    return Refit(units.fit(tries[best][1]), bias, tries[best][0], tried)
 
 
 def iterations(template: Structure) -> int:

@@ -135,6 +135,11 @@ class CompressionReport:
         """Stored weights of the network's layers."""
         return Total(*(sum(cost.parameters for cost in side) for side in self._sides()))
 
+    @property
+    def uncounted(self) -> list[str]:
+        """The layers whose multiply-accumulates are not known, as a size in the graph is not."""
+        return [name for name, row in self.layers.items() if row.dense.parameters and not row.dense.macs]
+
     def _sides(self) -> tuple[list[Cost], list[Cost]]:
         return [row.dense for row in self.layers.values()], [row.now for row in self.layers.values()]
 

@@ -1,4 +1,4 @@
-"""Reads ONNX files: any opset from 11 on, turned into the hub's, checked; weights in other files included."""
+"""Reads ONNX files: any opset from 7 on, turned into the hub's, checked; weights in other files included."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from edgekron.errors import UserError
 
 from .axes import remember_axes
 from .factorized import DOMAIN
+from .mending import mend, without_outside_weights
 from .nodes import OPSET
 from .opsets import convert_opset, first_line, opset_of
+from .passes.as_float32 import as_float32
+from .passes.dequantize import dequantize
+from .passes.split_fused import split_fused
 from .respell import every_node, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-OLDEST_OPSET = 11
+#: The oldest version that ONNX Runtime runs too, and from which ONNX's converter knows the way.
+OLDEST_OPSET = 7
 #: The metadata by which a hub file is known, and the format it is in.
 MARK, FORMAT = "edgekron.hub", "1"
 #: What one ONNX file can hold, and so what can be written again.
@@ -33,7 +38,7 @@ _LARGEST = 2**31 - 2**20
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The file's model, checked by the ONNX checker; weights in other files are read by ``deserialize``.
+    """The file's model, mended and checked by the ONNX checker; weights in other files are read by ``deserialize``.
 
     Raises ``UserError`` for a file that is missing, damaged or invalid, or whose operators nobody defines.
     """
@@ -45,7 +50,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         _check_weights(proto, path)
         _check_operators(proto, path)
         _check_ends(proto, path)
-        onnx.checker.check_model(str(path))
+        # The checker looks for weights in other files beside a path, so it is given the path where it can be.
+        onnx.checker.check_model(without_outside_weights(proto) if mend(proto) else str(path))
     except DecodeError as error:
         line = first_line(error)
         raise UserError(f"{path} is truncated or no ONNX file ({line}); copy or export it again") from error
@@ -78,8 +84,10 @@ def deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
     return model
 
 
-def import_onnx(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """The model in the hub's opset, with the axes of the file in its metadata.
+def import_onnx(proto: onnx.ModelProto, path: Path, *, dequantized: bool = False) -> ir.Model:
+    """The model in the hub's opset and in float32, with the axes of the file in its metadata.
+
+    ``dequantized`` folds a quantized graph back to the float one.
 
     Raises ``UserError`` for an opset or an operator that cannot be converted.
     """
@@ -99,7 +107,12 @@ def import_onnx(proto: onnx.ModelProto, path: Path) -> ir.Model:
     for node in model.graph:
         # Layers are known by the names of their nodes; a node without one is known by its result.
         node.name = node.name or node.outputs[0].name
-    return convert_opset(model, OPSET, str(path), f"export it with opset {OPSET}")
+    model = convert_opset(model, OPSET, str(path), f"export it with opset {OPSET}")
+    as_float32(model)
+    split_fused(model, str(path))
+    if dequantized:
+        dequantize(model, str(path))
+    return model
 
 
 def _check_text(message: Message, path: Path) -> None:

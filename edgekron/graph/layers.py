@@ -28,7 +28,8 @@ class Layer:
     one; None for a weight that is not constant float32, or not that of an image layer. For a transposed convolution,
     the kernel and ``geometry`` are those of the equivalent ordinary one (see ``edgekron.algebra``). ``input`` and
     ``output`` are value names; the sizes are (h, w), (1, 1) for a fully connected layer. ``frozen_reason`` says why the
-    layer cannot be factorized, and is None for a layer that can.
+    layer cannot be factorized, as a verb phrase behind "it", and is None for a layer that can. ``macs_known`` is false
+    where a size is not known, and ``dense_macs`` then 0.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Layer:
     frozen_reason: str | None
     dense_macs: int
     dense_parameters: int
+    macs_known: bool
 
     @property
     def factorized(self) -> Factorized | None:
@@ -130,6 +132,7 @@ def _factorized_layer(node: ir.Node, name: str) -> Layer:
         frozen_reason=None,
         dense_macs=dense_macs(factorized.network.kernel_shape, _size(node.inputs[0]) or (0, 0), factorized.geometry),
         dense_parameters=math.prod(factorized.network.kernel_shape),
+        macs_known=_size(node.inputs[0]) is not None,
     )
 
 
@@ -147,7 +150,7 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
     if reason is None and kind == "conv" and shape is not None and groups > 1 and shape[1] == 1:
         reason = "is depthwise: one input channel for each filter leaves nothing to factorize"
     if reason is None and None in sizes:
-        reason = "the size of its input is not known; load the model with its input shape"
+        reason = "has an input of unknown size; load the model with its input shape"
     return Layer(
         name=names[node],
         kind=kind,
@@ -163,6 +166,7 @@ def _dense_layer(node: ir.Node, names: Mapping[ir.Node, str]) -> Layer:
         frozen_reason=reason,
         dense_macs=_dense_macs(node),
         dense_parameters=math.prod(_dims(weight)),
+        macs_known=_dense_macs(node) > 0,
     )
 
 
@@ -209,17 +213,20 @@ def _bias(node: ir.Node, outputs: int | None) -> tuple[np.ndarray | None, str | 
         return None, None
     array = float_constant(node.inputs[2])
     if array is None or outputs is None:
-        return None, "its bias is not a constant of type float32"
+        return None, "has a bias that is not a constant of type float32"
     if array.size not in (1, outputs) or array.shape[-1:] not in ((), (1,), (outputs,)):
-        return None, f"its bias has the shape {list(array.shape)}, not [{outputs}]"
+        return None, f"has a bias of another shape: {list(array.shape)}, not [{outputs}]"
     return np.array(np.broadcast_to(array.reshape(-1), (outputs,))), None
 
 
 def _weight_reason(node: ir.Node, weight: ir.Value | None, names: Mapping[ir.Node, str]) -> str | None:
+    maker = None if weight is None else weight.producer()
+    if maker is not None and maker.op_type == "DequantizeLinear":
+        return "is quantized already; open the file with --dequantize"
     if weight is None or weight.const_value is None:
-        return "its weights are computed in the graph, not constant"
+        return "has weights that the graph computes, not constant ones"
     if weight.dtype != ir.DataType.FLOAT:
-        return f"its weights are {weight.const_value.dtype}, not float32"
+        return f"has {weight.const_value.dtype.numpy()} weights, not float32"
     others = [names.get(user, user.name or user.op_type) for user, _ in weight.uses() if user is not node]
     return f"shares its weights with {', '.join(sorted(set(others)))}" if others else None
 
@@ -230,7 +237,7 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
         if rank != 4:
             return f"is a {rank - 2}-dimensional convolution; only those of images are factorized"
         if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-            return "its padding depends on the size of its input, which is not known"
+            return "pads by the size of its input, which is not known"
         return _crop_reason(node) if node.op_type == "ConvTranspose" else None
     x = node.inputs[0]
     if x is None or x.shape is None or len(x.shape) != 2:
@@ -238,14 +245,14 @@ def _attribute_reason(node: ir.Node, kind: Kind) -> str | None:
     attributes = node.attributes
     scaled = attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0
     if scaled or attributes.get_int("transA", 0) != 0:
-        return "is a Gemm with alpha, beta or transA other than the ordinary ones"
+        return "has a scaled or transposed operand: a Gemm's alpha, beta or transA is not the ordinary one"
     return None
 
 
 def _crop_reason(node: ir.Node) -> str | None:
     """Why a transposed convolution has no equivalent ordinary one on a spread image; None where it has one."""
     if "output_shape" in node.attributes:
-        return "states its output's shape; export it with pads and output_padding"
+        return "states the shape of its output; export it with pads and output_padding"
     dilations, window = node.attributes.get_ints("dilations", (1, 1)), _dims(node.inputs[1])[2:]
     spans = [dilation * (k - 1) for dilation, k in zip(dilations, window, strict=True)]
     top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))

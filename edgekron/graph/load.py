@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None = None) -> Hub:
+def load(
+    source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None = None, dequantize: bool = False
+) -> Hub:
     """The hub of ``source``: an ``nn.Module``, or the path of a ``.pt2`` or ``.onnx`` file (or one of ``Hub.save``).
 
     ``input_shape`` is [C, H, W] without the batch: required for a module, and for a file that leaves sizes of its
-    input open. Batch normalisation and constants are folded, the batch is dynamic. Raises ``UserError`` for a source
-    that cannot be read or imported, and for weights that are not finite.
+    input open. ``dequantize`` turns an ONNX file that is quantized into the float network that it stands for. Batch
+    normalisation and constants are folded, the batch is dynamic. Raises ``UserError`` for a source that cannot be read
+    or imported, and for weights that are not finite.
     """
     if not isinstance(source, str | Path):
         from .from_torch import import_module
@@ -42,7 +45,7 @@ def load(source: nn.Module | str | Path, *, input_shape: tuple[int, ...] | None 
         if is_hub(proto):
             return Hub.read(proto, path)
         try:
-            return _finish(import_onnx(proto, path), str(path), shape)
+            return _finish(import_onnx(proto, path, dequantized=dequantize), str(path), shape)
         except UserError:
             raise
         except Exception as error:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import onnx
 
-#: The version of the format that files of older versions are read as.
-_FORMAT = 8
+#: The first version of the format in which an initializer need not be listed, and the one that older files become.
+_FIRST, _FORMAT = 4, 8
 
 
 def mend(proto: onnx.ModelProto) -> bool:
@@ -29,20 +29,35 @@ def mend(proto: onnx.ModelProto) -> bool:
             del graph.node[:]
             graph.node.extend(nodes)
             changed = True
-    if proto.ir_version < _FORMAT:
+    if 0 < proto.ir_version < _FIRST:
         _drop_listed_initializers(proto.graph)
         proto.ir_version = _FORMAT
         changed = True
     return changed
 
 
+def without_outside_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for the checker, in which initializers that lie in other files are inputs of their type and shape."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    inside = [tensor for tensor in copy.graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
+    listed = {value.name for value in copy.graph.input}
+    copy.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in copy.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and tensor.name not in listed
+    )
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in inside]
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(kept)
+    return copy
+
+
 def _drop_listed_initializers(graph: onnx.GraphProto) -> None:
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if inputs:
-        kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
-        del graph.input[:]
-        graph.input.extend(kept)
+    inputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

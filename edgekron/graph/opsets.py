@@ -6,6 +6,7 @@ costs next to nothing. The converter lacks some steps, which are taken here:
 - Operators that the older version lacks, and that the standard defines by older ones (Gelu, Mish, Swish, ...), are
   replaced by their definitions.
 - ``Split``, ``Pad`` and other operators that the older version spells differently are respelled, see ``respell``.
+- Nodes of old versions that the converter carries over with another meaning keep theirs, see ``older``.
 - Operators whose newer version only allows more types are hidden from the converter, which knows no way down for them.
 """
 
@@ -20,6 +21,7 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from edgekron.errors import UserError
 
+from .older import keep_meaning, set_resizes
 from .outline import fill_in, outline
 from .respell import RespellError, every_node, name_of, respell
 
@@ -44,11 +46,15 @@ def convert_opset(model: ir.Model, target: int, source: str, remedy: str) -> ir.
     try:
         if opset > target:
             proto = _downwards(proto, opset, target, source, remedy)
+        meanings = keep_meaning(proto, opset) if opset < target else {}
         if any(node.domain == _ASIDE for node in every_node(proto.graph)):
             proto.opset_import.append(onnx.helper.make_opsetid(_ASIDE, 1))
         proto = version_converter.convert_version(proto, target)
+        set_resizes(proto, meanings)
     except UserError:
         raise
+    except RespellError as error:
+        raise UserError(f"{source}: {error} in opset {target}; {remedy}") from None
     except (RuntimeError, ValueError) as error:
         line = first_line(error).rpartition("failed: ")[2]
         raise UserError(f"{source}: opset {opset} cannot be written as {target} ({line}); {remedy}") from error
@@ -84,10 +90,7 @@ def _downwards(proto: onnx.ModelProto, opset: int, target: int, source: str, rem
             raise UserError(
                 f"{source}: node {name_of(node)} is {node.op_type}, which opset {target} does not have; {remedy}"
             )
-    try:
-        respell(proto, opset, target)
-    except RespellError as error:
-        raise UserError(f"{source}: {error} in opset {target}; {remedy}") from None
+    respell(proto, opset, target)
     for node in every_node(proto.graph):
         if not node.domain and target < _ONLY_TYPES.get(node.op_type, 0) <= opset:
             node.domain = _ASIDE

@@ -8,14 +8,19 @@ A multiple-choice knapsack, solved to optimality (within ``GAP``) by the HiGHS m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from edgekron.errors import UserError
+from edgekron.graph.reasons import kinds_of
 
 from .candidates import Candidate
+
+if TYPE_CHECKING:
+    from edgekron.graph import Layer
 
 GAP = 1e-3
 #: The costs that a budget can be set on, with the name that messages use.
@@ -27,12 +32,13 @@ def allocate(
     weights: Mapping[str, float],
     fixed: Mapping[str, int],
     ratios: Mapping[str, float],
+    frozen: Sequence[str] = (),
 ) -> dict[str, Candidate]:
     """The chosen candidate of each layer.
 
     ``ratios`` maps "macs" or "parameters" to how many times fewer the whole network is to have; ``fixed`` is what the
-    rest of the network costs. The first candidate of each layer is the dense one. Raises ``UserError`` naming the
-    best ratio that can be reached.
+    rest of the network costs, and ``frozen`` the reasons why each of its layers stays dense. The first candidate of
+    each layer is the dense one. Raises ``UserError`` naming the best ratio that can be reached, and why.
     """
     names = list(choices)
     flat = [(name, candidate) for name in names for candidate in choices[name]]
@@ -43,7 +49,7 @@ def allocate(
         if least * ratio > dense:
             raise UserError(
                 f"{ratio:g} times fewer {COSTS[cost]} cannot be reached; "
-                f"the best that this network can is {dense / least:.2f}."
+                f"the best that this network can is {dense / least:.2f}: {_why(choices, frozen)}."
             )
         rows.append([getattr(candidate, cost) / dense for _, candidate in flat])
         bounds.append((dense / ratio - fixed[cost]) / dense)
@@ -70,3 +76,22 @@ def allocate(
         wanted = " and ".join(f"{ratio:g} times fewer {COSTS[cost]}" for cost, ratio in ratios.items())
         raise UserError(f"{wanted} cannot be reached together; ask for less of one of them.")
     return {name: candidate for (name, candidate), taken in zip(flat, solution.x, strict=True) if taken > 0.5}
+
+
+def check_sizes(layers: Iterable[Layer], ratios: Mapping[str, float]) -> None:
+    """Raises ``UserError`` for a ratio of MACs in a network with layers whose MACs are not known."""
+    unknown = [layer.name for layer in layers if not layer.macs_known]
+    if "macs" in ratios and unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UserError(
+            f"the MACs of {', '.join(unknown[:3])}{more} are not known, as a size in the graph is not, so no ratio of "
+            "MACs can be promised; export the model with fixed sizes, or ask for parameters (--params)."
+        )
+
+
+def _why(choices: Mapping[str, Sequence[Candidate]], frozen: Sequence[str]) -> str:
+    """How many layers can be factorized, and how many stay dense for which kind of reason."""
+    able = [
+        "can be factorized" if len(found) > 1 else "has no structure that saves anything" for found in choices.values()
+    ]
+    return kinds_of([*able, *frozen]) or "it has no layers"

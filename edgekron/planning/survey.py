@@ -17,16 +17,18 @@ from torch import Tensor
 
 from edgekron.algebra.lowering import default_forms
 from edgekron.errors import UserError
-from edgekron.fitting.calibration import Sample, Walk, sample
+from edgekron.fitting.calibration import Sample, Walk
 from edgekron.fitting.fit import Fitter, as_factorized, kernel_of
 from edgekron.fitting.output_error import OutputError
+from edgekron.fitting.units import Units, sample_in_units, units_of_kernel
 from edgekron.graph import Factorized, Hub, Layer
 from edgekron.graph.cost import cost
 from edgekron.graph.factorized import TARGETS
+from edgekron.graph.reasons import kinds_of
 from edgekron.memory import give_back
 from edgekron.processes import ALONE, Processes, Progress, silent
 
-from .allocation import allocate
+from .allocation import allocate, check_sizes
 from .candidates import Candidate, ErrorBound, by_rule, candidates, dense_candidate, structures
 from .plan import CompressionPlan, LayerPlan
 from .ranks import RankRule
@@ -63,11 +65,16 @@ def make_plan(
     """Chooses a structure of the family ``method`` and its ranks for each layer, so that the network named ``model``
     has at least ``ratios`` fewer MACs or parameters, or the ranks of ``options.rule``.
 
-    Raises ``UserError`` when the ratios cannot be reached, or the hub is compressed already.
+    Raises ``UserError`` when the ratios cannot be reached, there is nothing to factorize, or the hub is compressed
+    already.
     """
     layers = original_layers(hub)
     free = [layer for layer in layers if layer.frozen_reason is None]
+    reasons = [layer.frozen_reason for layer in layers if layer.frozen_reason is not None]
     wanted = max(ratios.values(), default=1.0)
+    check_sizes(layers, ratios)
+    if not free and (wanted > 1 or options.rule is not None):
+        raise UserError(f"{model} has nothing to factorize: {kinds_of(reasons) or 'no convolution or matrix product'}.")
     choices: dict[str, list[Candidate]] = {}
     weights: dict[str, float] = {}
     if data:
@@ -77,11 +84,12 @@ def make_plan(
                 progress("survey", index, len(free))
                 walk.advance(layer)
                 kernel = kernel_of(layer)
-                taken = sample(layer, kernel, walk, walk, seed=index)
+                taken, units = sample_in_units(layer, kernel, walk, walk, index)
+                kernel = units.kernel(kernel)
                 choices[layer.name] = _choices(layer, kernel, taken, method, options)
                 if at_output is not None:
                     weights[layer.name] = _sensitivity(
-                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted
+                        hub, layer, kernel, taken, choices[layer.name], at_output, wanted, units
                     )
                 # One layer's moments at a time: they can be larger than the network.
                 del taken
@@ -89,13 +97,14 @@ def make_plan(
     else:
         for index, layer in enumerate(free):
             progress("survey", index, len(free))
-            choices[layer.name] = _choices(layer, kernel_of(layer), None, method, options)
+            kernel = kernel_of(layer)
+            choices[layer.name] = _choices(layer, units_of_kernel(kernel).kernel(kernel), None, method, options)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
     frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
     fixed = {"macs": sum(one.macs for one in frozen), "parameters": sum(one.parameters for one in frozen)}
     if options.rule is None:
-        chosen = allocate(choices, weights, fixed, ratios)
+        chosen = allocate(choices, weights, fixed, ratios, reasons)
     else:
         chosen = {name: candidates[-1] for name, candidates in choices.items()}
     lines = {layer.name: _line(layer, chosen, choices, method, options.rule) for layer in layers}
@@ -124,9 +133,10 @@ def _sensitivity(
     options: Sequence[Candidate],
     at_output: OutputError,
     wanted: float,
+    units: Units,
 ) -> float:
     """Relative squared error at the network's output for each unit of relative squared error in this layer."""
-    found, error = _probe(layer, kernel, taken, options, wanted)
+    found, error = _probe(layer, kernel, taken, options, wanted, units)
     probe = at_output.processes.agreed(
         found,
         lambda ours: b"" if ours is None else ours.to_bytes(),
@@ -140,7 +150,7 @@ def _sensitivity(
 
 
 def _probe(
-    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float
+    layer: Layer, kernel: Tensor, taken: Sample, options: Sequence[Candidate], wanted: float, units: Units
 ) -> tuple[Factorized | None, float]:
     """The layer as the candidate nearest to the ratio ``wanted``, with its error; None where none makes an error."""
     dense = options[0]
@@ -152,9 +162,9 @@ def _probe(
     if template is None:
         raise AssertionError("filtered above")
     fit = Fitter(template, kernel, taken.moments).closed_form(*probe.ranks)
-    bias = taken.moments.bias(fit.kernel()).float().numpy()
+    bias = units.bias(taken.moments.bias(fit.kernel())).float().numpy()
     forms = {"onnx": ("expand",)} if probe.expanded else {}
-    return as_factorized(layer, fit, probe.order, forms, bias), fit.error
+    return as_factorized(layer, units.fit(fit), probe.order, forms, bias), fit.error
 
 
 def _line(

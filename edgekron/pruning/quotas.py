@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
 from edgekron.errors import UserError
+from edgekron.graph.reasons import kinds_of
 from edgekron.planning.allocation import COSTS
 from edgekron.planning.ranks import raised
 
@@ -53,7 +54,8 @@ def to_ratios(
     if not prices or not reaches(prices[-1]):
         least = structure.costs(removed_units(orders, counts(prices[-1] if prices else nothing)))
         best = ", ".join(f"{dense[cost] / least[cost]:.2f} times fewer {COSTS[cost]}" for cost in ratios)
-        raise UserError(f"pruning cannot reach that; the best that this network can is {best}.")
+        why = kinds_of(group.reason or "can be pruned" for group in structure.groups)
+        raise UserError(f"pruning cannot reach that; the best that this network can is {best}: {why}.")
     return counts(_first(prices, reaches))
 
 

@@ -27,16 +27,24 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
 
 
 def add_factory(parser: argparse.ArgumentParser) -> None:
-    """The options that package.module:factory needs."""
+    """The options that package.module:factory and quantized files need."""
     parser.add_argument("--weights", metavar="FILE", help="safetensors weights for package.module:factory")
     parser.add_argument("--input-shape", metavar="C,H,W", help="input of package.module:factory, such as 3,224,224")
+    parser.add_argument(
+        "--dequantize", action="store_true", help="fold an ONNX file that is quantized already back to float"
+    )
 
 
 def open_source(text: str, arguments: argparse.Namespace) -> Source:
     """Opens MODEL with the options of ``add_model``. Raises ``UserError``."""
     from edgekron.models.sources import open_model
 
-    return open_model(text, weights=arguments.weights, input_shape=input_shape(arguments.input_shape))
+    return open_model(
+        text,
+        weights=arguments.weights,
+        input_shape=input_shape(arguments.input_shape),
+        dequantize=arguments.dequantize,
+    )
 
 
 def input_shape(text: str | None) -> tuple[int, ...] | None:

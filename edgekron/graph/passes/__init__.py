@@ -68,6 +68,7 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     common.InlinePass()(model)
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.RemoveUnusedNodesPass()(model)
     check_finite(model, source)
     sizes = make_batch_dynamic(model, source, input_shape)
     common.IdentityEliminationPass()(model)

@@ -7,7 +7,7 @@
     Gelu, QuickGelu, FastGelu   as ONNX defines them, or by their formulas
 
 All are of the domain ``com.microsoft``. Nodes of its other domain for blocked layouts (``com.microsoft.nchwc``) hold
-weights in an order of their own, and stay what they are: they are refused where the file is used.
+weights in an order of their own, and are refused. Other nodes of these domains stay what they are.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgekron.errors import UserError
 from edgekron.graph.nodes import replace_node
 
-DOMAIN = "com.microsoft"
+from .infer_shapes import infer_shapes
+
+DOMAIN, BLOCKED = "com.microsoft", "com.microsoft.nchwc"
 
 #: For each activation of a fused node, the standard attributes that its parameters are, in their order.
 _ACTIVATIONS = {
@@ -32,13 +35,25 @@ _ACTIVATIONS = {
 }
 
 
-def split_fused(model: ir.Model) -> None:
-    """Replaces every node that has a rule; see above."""
-    for node in list(model.graph):
-        if node.domain == DOMAIN and node.op_type in _RULES:
-            made = _RULES[node.op_type](node)
-            if made is not None:
-                replace_node(node, made)
+def split_fused(model: ir.Model, source: str) -> None:
+    """Replaces every node that has a rule, in a model of opset 20 and float32.
+
+    Raises ``UserError`` that names ``source`` for nodes of a blocked layout.
+    """
+    for node in model.graph:
+        if node.domain == BLOCKED:
+            raise UserError(
+                f"{source}: node {node.name} ({node.op_type}) holds its weights in a layout of ONNX Runtime for one "
+                "machine; save the model with graph_optimization_level ORT_ENABLE_EXTENDED, or use the file before that"
+            )
+    while fused := [n for n in model.graph if n.domain == DOMAIN and n.op_type in _RULES]:
+        # A rule may need the shape of what another one has yet to make.
+        infer_shapes(model)
+        made = [(node, nodes) for node in fused if (nodes := _RULES[node.op_type](node)) is not None]
+        for node, nodes in made:
+            replace_node(node, nodes)
+        if not made:
+            return
 
 
 def _attributes(node: ir.Node, names: tuple[str, ...]) -> list[ir.Attr]:
