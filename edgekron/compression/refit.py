@@ -16,8 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from edgekron.fitting.calibration import Walk
-from edgekron.fitting.fit import LARGE, Fit, Fitter, kernel_of, least_squares_kernel
-from edgekron.fitting.moments import Moments
+from edgekron.fitting.fit import Fit, Fitter, kernel_of
+from edgekron.fitting.roots import LARGE
+from edgekron.fitting.sampled import AnyMoments
 from edgekron.fitting.units import sample_in_units
 from edgekron.graph import Layer
 from edgekron.memory import give_back
@@ -64,7 +65,7 @@ def refit(layer: Layer, line: LayerPlan, reference: Walk, other: Walk, *, first:
         taken, _ = sample_in_units(layer, plain, reference, other, seed, units)
         for lean in LEANS:
             moments = taken.moments.lean(kernel, lean) if lean else taken.moments
-            fitted = _fit(template, least_squares_kernel(moments, kernel), moments, ranks)
+            fitted = _fit(template, moments.least_squares(kernel), moments, ranks)
             tries.append((f"compressed inputs, lean {lean:g}", fitted))
     biases = [taken.moments.bias(fit.kernel()) for _, fit in tries]
     errors = [taken.error(fit.kernel(), bias) for (_, fit), bias in zip(tries, biases, strict=True)]
@@ -83,7 +84,7 @@ def iterations(template: Structure) -> int:
     return (WIDE_ITERATIONS if wide else ITERATIONS) * (1 if template.optimal else FARTHER)
 
 
-def _fit(template: Structure, kernel: Tensor, moments: Moments, ranks: Ranks) -> Fit:
+def _fit(template: Structure, kernel: Tensor, moments: AnyMoments, ranks: Ranks) -> Fit:
     fitter = Fitter(template, kernel, moments)
     del kernel
     closed = fitter.closed_form(*ranks)

@@ -6,7 +6,7 @@ tells how much an error in one layer changes the outputs of the whole network.
 """
 
 from .calibration import Sample, Walk, apply_kernel, patches_of, sample
-from .fit import Fit, Fitter, as_factorized, kernel_of, least_squares_kernel
+from .fit import Fit, Fitter, as_factorized, kernel_of
 from .moments import Moments, MomentSums, sample_patches
 from .output_error import OutputError
 
@@ -21,7 +21,6 @@ __all__ = [
     "apply_kernel",
     "as_factorized",
     "kernel_of",
-    "least_squares_kernel",
     "patches_of",
     "sample",
     "sample_patches",

@@ -27,7 +27,8 @@ from edgekron.graph.control_flow import reads
 from edgekron.memory import give_back
 from edgekron.processes import ALONE, Processes
 
-from .moments import Moments, MomentSums, sample_patches
+from .moments import sample_patches
+from .sampled import AnyMoments, rows_of, sums_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 AT_ONCE = 4
 #: Patches for each input dimension of a layer.
 PATCHES_PER_DIMENSION = 24
-#: Patches held out to judge a fit, at most and at least, and their elements between these.
-MOST_HELD_OUT, LEAST_HELD_OUT, HELD_OUT_SIZE = 2048, 256, 2**20
+#: Patches held out to judge a fit, at most and at least, and their elements between these; those of a wide layer.
+MOST_HELD_OUT, LEAST_HELD_OUT, HELD_OUT_SIZE, WIDE_HELD_OUT_SIZE = 2048, 256, 2**20, 2**22
+#: How far the moments of a wide layer lean to its kernel: fewer patches than inputs say nothing of most directions.
+WIDE_LEAN = 0.03
 
 
 class HasOutput(Protocol):
@@ -197,7 +200,7 @@ def _session(hub: Hub, inputs: Sequence[str], outputs: Sequence[str]) -> onnxrun
 class Sample:
     """A layer's calibration data: moments to fit on, and held-out patches x [m, g, d] with outputs y [m, F]."""
 
-    moments: Moments
+    moments: AnyMoments
     x: Tensor
     y: Tensor
 
@@ -215,16 +218,17 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
 
     ``outputs`` walks the original network, ``inputs`` the compressed one, and both must stand at the layer. All their
     processes get the same sample, but for rounding. Every eighth image is held out; fewer than eight images serve both
-    ends.
+    ends. The moments of a wide layer are those of rows (``edgekron.fitting.sampled``), and lean to ``kernel``.
     """
     processes = outputs.processes
     d = math.prod(layer.kernel_shape[1:])
-    total = MomentSums(layer.groups, d, layer.kernel_shape[0])
+    total = sums_of(layer.groups, d, layer.kernel_shape[0])
     # A process may have none of the images that are held out.
     held = [(torch.empty(0, layer.groups, d), torch.empty(0, layer.kernel_shape[0]))]
     images = int(processes.sum(torch.tensor(sum(len(piece) for piece in outputs.values(layer.input)))))
-    per_image = -(-PATCHES_PER_DIMENSION * d // images)
-    most_held = -(-_held_out(d * layer.groups) // max(1, images // 8))
+    per_image = patches_of_each(layer, images)
+    wide = rows_of(layer.groups, d, layer.kernel_shape[0]) is not None
+    most_held = -(-_held_out(d * layer.groups, wide=wide) // max(1, images // 8))
     bias = torch.zeros(layer.kernel_shape[0]) if layer.bias is None else torch.from_numpy(layer.bias)
     for (index, value), (_, other) in zip(outputs.images(layer.input), inputs.images(layer.input), strict=True):
         # The same generator state for both walks: the same positions of the same images.
@@ -235,17 +239,26 @@ def sample(layer: Layer, kernel: Tensor, outputs: Walk, inputs: Walk, seed: int)
             step = -(-len(x) // most_held)
             held.append((x[::step].clone(), y[::step].clone()))
         if index % 8 != 7 or images < 8:
-            total.add(x, y)
+            total.add(x, y, index)
     xs, ys = (processes.gather(torch.cat([pair[i] for pair in held])) for i in (0, 1))
     held.clear()
     moments = total.finish(processes)
     del total
     give_back()
-    return Sample(moments, xs, ys)
+    return Sample(moments.lean(kernel, WIDE_LEAN) if wide else moments, xs, ys)
 
 
-def _held_out(size: int) -> int:
+def patches_of_each(layer: Layer, images: int) -> int:
+    """How many patches of each image tell a layer's second moments: as many in all as a wide layer has rows."""
+    d = math.prod(layer.kernel_shape[1:])
+    rows = rows_of(layer.groups, d, layer.kernel_shape[0])
+    return -(-PATCHES_PER_DIMENSION * d // images) if rows is None else max(1, rows // images)
+
+
+def _held_out(size: int, *, wide: bool) -> int:
     """How many patches of ``size`` elements to hold out."""
+    if wide:
+        return max(LEAST_HELD_OUT // 4, min(LEAST_HELD_OUT, WIDE_HELD_OUT_SIZE // size))
     return max(LEAST_HELD_OUT, min(MOST_HELD_OUT, HELD_OUT_SIZE // size))
 
 

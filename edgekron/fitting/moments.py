@@ -28,6 +28,8 @@ from torch import Tensor
 from edgekron.algebra import Geometry, Pair
 from edgekron.processes import ALONE, Processes
 
+from .roots import RIDGE, cholesky
+
 #: Share of the uncentred second moments below which float32 patches are only rounding.
 ROUNDING = 1e-7
 #: Patches that are summed at once, and elements of xx that are updated at once.
@@ -73,6 +75,36 @@ class Moments:
         yy = self.yy + level * float((k * k).sum())
         return replace(self, yx=self.yx.add_(k, alpha=level), yy=yy)
 
+    def gradient(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """<K xx, K> / 2 - <K, yx> for a ``kernel`` K, and its derivative K xx - yx in the shape of ``kernel``."""
+        k = kernel.detach().reshape(self.yx.shape)
+        product = k @ self.xx
+        value = torch.dot(k.flatten(), product.flatten()) / 2 - torch.dot(k.flatten(), self.yx.flatten())
+        return value, product.sub_(self.yx).reshape(kernel.shape)
+
+    def output_products(self, m: Tensor) -> Tensor:
+        """M (I (x) xx) M^T [g, f1, f1] in float64, with the ridge of a whitening, for M [g, f1, f2 d]."""
+        groups, f1, _ = m.shape
+        d = self.xx.shape[-1]
+        precise = m.double().reshape(groups, -1, d)
+        ridge = RIDGE * self.xx.diagonal(dim1=-2, dim2=-1).double().mean(-1).clamp_min(1e-30)[:, None, None]
+        products = torch.zeros(groups, f1, f1, dtype=torch.float64)
+        step = max(1, PIECE // (groups * d))
+        for start in range(0, d, step):
+            part = slice(start, start + step)
+            columns = precise[..., part]
+            images = precise @ self.xx[..., part].double() + ridge * columns
+            products += images.reshape(groups, f1, -1) @ columns.reshape(groups, f1, -1).mT
+        return (products + products.mT) / 2
+
+    def least_squares(self, kernel: Tensor) -> Tensor:
+        """K* = yx xx^-1, leaning to the original ``kernel`` where xx has no variance. Shape and type of ``kernel``."""
+        lower, ridge = cholesky(self.xx)
+        right = self.yx.to(lower.dtype) + ridge[..., None] * kernel.to(lower.dtype).reshape(self.yx.shape)
+        half = torch.linalg.solve_triangular(lower.mT, right, upper=True, left=False)
+        solved: Tensor = torch.linalg.solve_triangular(lower, half, upper=False, left=False)
+        return solved.reshape(kernel.shape).to(kernel.dtype)
+
 
 class MomentSums:
     """Accumulates moments batch by batch."""
@@ -86,8 +118,11 @@ class MomentSums:
         self._count = 0
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Patches x [m, g, d] and the outputs y [m, F] they should give, float32."""
+    def add(self, x: Tensor, y: Tensor, number: int = 0) -> None:  # noqa: ARG002
+        """Patches x [m, g, d] and the outputs y [m, F] they should give, float32.
+
+        The ``number`` of the image that the patches are of makes no difference to sums.
+        """
         self._waiting.append((x, y))
         self._count += len(x)
         if sum(len(x) for x, _ in self._waiting) >= ROWS:

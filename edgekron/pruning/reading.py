@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekron.fitting.calibration import PATCHES_PER_DIMENSION, Walk, apply_kernel, patches_of
+from edgekron.fitting.calibration import Walk, apply_kernel, patches_of, patches_of_each
 
 if TYPE_CHECKING:
     from edgekron.graph import Layer
@@ -26,8 +25,7 @@ def images_of(walk: Walk, name: str) -> Iterator[np.ndarray]:
 
 def patches_per_image(layer: Layer, walk: Walk) -> int:
     """How many patches of each image it takes to know a layer's second moments."""
-    images = sum(len(piece) for piece in walk.values(layer.input))
-    return -(-PATCHES_PER_DIMENSION * math.prod(layer.kernel_shape[1:]) // max(images, 1))
+    return patches_of_each(layer, max(1, sum(len(piece) for piece in walk.values(layer.input))))
 
 
 def outputs_of(layer: Layer, patches: Tensor) -> Tensor:

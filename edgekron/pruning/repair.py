@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from edgekron.fitting.calibration import Walk
-from edgekron.fitting.fit import least_squares_kernel
 from edgekron.memory import give_back
 from edgekron.processes import Progress
 
@@ -117,7 +116,7 @@ def _repair_layer(pruned: Hub, old: Layer, new: Layer, kept: Kept, standing: Sta
         # In place, so by what it leans more than before.
         moments = taken.moments.lean(prior, lean - done) if lean > done else taken.moments
         done = max(done, lean)
-        kernel = least_squares_kernel(moments, prior)
+        kernel = moments.least_squares(prior)
         tried.append((f"least squares, lean {lean:g}", kernel, taken.moments.bias(kernel)))
     errors = [taken.error(kernel, bias) for _, kernel, bias in tried]
     # Of those that are exact but for rounding the first: it is exact for other images, too.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekron.fitting.calibration import Sample, Walk, patches_of
-from edgekron.fitting.moments import MomentSums
+from edgekron.fitting.sampled import WIDE, sums_of
 
 from .channels import constant
 from .groups import ChannelStructure
@@ -109,12 +109,13 @@ class MapMoments:
 def take_sample(old: Layer, new: Layer, kept: Kept, standing: Standing, seed: int) -> tuple[Sample, Tensor | None]:
     """Moments and held-out patches of the pruned layer's inputs with its wanted outputs, and moments of its channels.
 
-    The latter are the centred moments [n, n] of all channels that the original layer reads; None if none is removed.
+    The latter are the centred moments [n, n] of all channels that the original layer reads; None if none is removed, or
+    if the channels are too many.
     """
     f, c, _, _ = new.kernel_shape
-    total = MomentSums(new.groups, int(np.prod(new.kernel_shape[1:])), f)
+    total = sums_of(new.groups, int(np.prod(new.kernel_shape[1:])), f)
     absorbing = old.groups == 1 and c < old.kernel_shape[1]
-    maps = MapMoments(len(kept.places)) if absorbing else None
+    maps = MapMoments(len(kept.places)) if absorbing and len(kept.places) <= WIDE else None
     count = patches_per_image(new, standing.other)
     added = standing.shortcut(old, new)
     images = sum(len(piece) for piece in standing.reference.values(old.input))
@@ -143,7 +144,7 @@ def take_sample(old: Layer, new: Layer, kept: Kept, standing: Standing, seed: in
             step = -(-len(inputs) // most)
             held.append((inputs[::step].clone(), y[::step].clone()))
         if index % _HELD_OUT != _HELD_OUT - 1 or images < _HELD_OUT:
-            total.add(inputs, y)
+            total.add(inputs, y, index)
     xs, ys = (torch.cat([pair[i] for pair in held]) for i in (0, 1))
     return Sample(total.finish(), xs, ys), maps.centred() if maps is not None else None
 

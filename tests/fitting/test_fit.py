@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from edgekron.algebra import Geometry
-from edgekron.fitting.fit import Fitter, balanced, least_squares_kernel
+from edgekron.fitting.fit import Fitter, balanced
 from edgekron.fitting.moments import Moments, MomentSums, sample_patches
 from edgekron.structures import KroneckerShape
 
@@ -99,7 +99,7 @@ def test_least_squares_kernel_undoes_a_change_of_the_inputs() -> None:
     sums = MomentSums(1, d, 16)
     sums.add(x @ change.T, (x[:, 0] @ kernel.reshape(16, d).T))
     moments = sums.finish()
-    solved = least_squares_kernel(moments, kernel)
+    solved = moments.least_squares(kernel)
     assert moments.error(solved) < 1e-6
     assert moments.error(solved) < 0.01 * moments.error(kernel)
 
@@ -112,7 +112,7 @@ def test_moments_lean_to_the_original_kernel() -> None:
         sums = MomentSums(1, x.shape[2], 16)
         sums.add(noisy, x[:, 0] @ kernel.reshape(16, -1).T)
         moments = sums.finish().lean(kernel, lean)
-        gaps.append(float((least_squares_kernel(moments, kernel) - kernel).norm()))
+        gaps.append(float((moments.least_squares(kernel) - kernel).norm()))
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.02 * gaps[0]
 
