@@ -67,6 +67,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
             raise UserError(
                 f"the calibration images are {list(images.shape[1:])}; the network takes {list(hub.input_shape)}."
             )
+        hub.inputs[0].check_type(images)
     # Rebalanced factors are other numbers of the same network.
     identity = hub.identity
     if how.rebalanced and computes_in_integers(how.dtype, target):

@@ -54,7 +54,7 @@ class TorchVersion:
     kind, precision = "torch", "float32"
 
     def __init__(self, module: nn.Module, hub: Hub) -> None:
-        self.identity, self.input_shape = hub.identity, hub.input_shape
+        self.identity, self.inputs, self.input_shape = hub.identity, hub.inputs, hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
         self._module = module.eval()
         self._places = list(_places(module, hub))
