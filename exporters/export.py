@@ -69,6 +69,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
             raise UserError(
                 f"the calibration images are {list(images.shape[1:])}; the network takes {list(hub.input_shape)}."
             )
+        hub.inputs[0].check_type(images)
     check_float(hub.model, "the network", "give --dequantize to fold it back to float, or export the float model.")
     # Rebalanced factors are other numbers of the same network.
     identity = hub.identity

@@ -14,7 +14,8 @@ A data set is named on the command line by one word:
 ``FILE-{000..011}.tar``, ``FILE.tar``  WebDataset shards (see ``edgekron.models.shards``)
 ====================================  ==================================================================
 
-Images stay uint8; ``ImageSet.batches`` gives the float32 NCHW arrays that a network takes.
+Images stay uint8; ``ImageSet.batches`` gives the arrays that a network takes: float32 [N, C, H, W], or the axes and the
+type of the network's own input (``ImageSet.fed_to``).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -37,6 +38,11 @@ from .images import image_files, read_images, resized
 from .pixels import CIFAR10, FASHION_MNIST, IMAGENET, Normalisation, normalisation
 from .shards import Member, shard_members
 
+if TYPE_CHECKING:
+    from edgekron.graph import NetworkInput
+
+#: Types of an input that images can have: integers take the bytes as they are.
+FED = ("float32", "float64", "float16", "uint8", "int16", "uint16", "int32", "int64")
 BUNDLED = Path(__file__).parent / "data"
 
 #: Folders in which the training split is looked for, in this order.
@@ -48,7 +54,9 @@ class ImageSet:
     """Images with labels and the normalisation that networks trained on them expect.
 
     ``images`` is uint8 [N, H, W, C]; ``labels`` is int64 [N], all -1 where unknown; ``mean`` and ``std`` have one entry
-    a channel, in units of full scale. With ``reverse`` the network takes the channels backwards: blue, green, red.
+    a channel, in units of full scale. With ``reverse`` the network takes the channels backwards: blue, green, red; with
+    ``channels_last`` the network takes [N, H, W, C]. A network whose input type ``dtype`` is an integer takes the bytes
+    as they are, without ``mean`` and ``std``.
     """
 
     name: str
@@ -57,6 +65,8 @@ class ImageSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     reverse: bool = False
+    channels_last: bool = False
+    dtype: str = "float32"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,24 +79,47 @@ class ImageSet:
         return replace(self, images=self.images[keep], labels=self.labels[keep])
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, C] to float32 [n, C, H, W]."""
-        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
-        x: np.ndarray = (images.astype(np.float32) / np.float32(255.0) - mean) / std
-        return np.ascontiguousarray((x[..., ::-1] if self.reverse else x).transpose(0, 3, 1, 2))
+        """uint8 [n, H, W, C] to what the network takes: float32 [n, C, H, W] unless the set says otherwise."""
+        x: np.ndarray = images
+        if np.dtype(self.dtype).kind == "f":
+            mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+            x = (images.astype(np.float32) / np.float32(255.0) - mean) / std
+        x = x[..., ::-1] if self.reverse else x
+        return np.ascontiguousarray(x if self.channels_last else x.transpose(0, 3, 1, 2), self.dtype)
+
+    def fed_to(self, entry: NetworkInput) -> ImageSet:
+        """The same images as inputs of a network: in the order of its axes and of its type.
+
+        Raises ``DataError`` for a type that images cannot have.
+        """
+        if entry.dtype not in FED:
+            raise DataError(
+                f"the input {entry.name} is {entry.dtype}, which images cannot become; give an .npz with an array "
+                f"named inputs, {entry.dtype} {['N', *entry.shape]}."
+            )
+        return replace(self, channels_last=entry.channels_last, dtype=entry.dtype)
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(float32 [n, C, H, W], int64 [n]) in order; the last batch may be smaller."""
+        """(inputs as ``normalise`` gives them, int64 [n]) in order; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.normalise(self.images[start : start + size]), self.labels[start : start + size]
 
 
 @dataclass(frozen=True)
 class InputSet(ImageSet):
-    """Inputs that are ready for a network: ``images`` is float32 [N, ...], and taken unchanged."""
+    """Inputs that are ready for a network: ``images`` is [N, ...] of the network's type, and taken unchanged."""
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """The same array."""
         return np.ascontiguousarray(images)
+
+    def fed_to(self, entry: NetworkInput) -> ImageSet:
+        """The same inputs. Raises ``DataError`` for inputs of another type than the network's."""
+        if self.images.dtype.name != entry.dtype:
+            raise DataError(
+                f"{self.name} holds inputs of type {self.images.dtype}; the input {entry.name} is {entry.dtype}."
+            )
+        return self
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -118,13 +151,15 @@ def load(
     fit: str | None = None,
     pixels: str | None = None,
     order: str | None = None,
+    dtype: str = "float32",
 ) -> ImageSet:
     """Opens a data set by the word described at the top of this module.
 
-    ``shape`` [C, H, W] is that of the network's input; images of another shape are made to fit by the rule ``fit``
-    (see ``edgekron.models.images``). ``pixels`` and ``order`` are the numbers and the order of colours that the network
-    was trained on (see ``edgekron.models.pixels``); without them, those of the kind of file. At most ``limit`` images
-    are drawn. Raises ``DataError`` when the set is unknown, unreadable or empty, or cannot be made to fit.
+    ``shape`` [C, H, W] is that of the network's image, whatever the order of its axes; images of another shape are made
+    to fit by the rule ``fit`` (see ``edgekron.models.images``). ``pixels`` and ``order`` are the numbers and the order
+    of colours that the network was trained on (see ``edgekron.models.pixels``); without them, those of the kind of
+    file. Inputs that are ready for the network must be ``dtype``. At most ``limit`` images are drawn. Raises
+    ``DataError`` when the set is unknown, unreadable or empty, or cannot be made to fit.
     """
     image = (shape[0], shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     if name.split(":", maxsplit=1)[0] == "fashion-mnist":
@@ -132,7 +167,7 @@ def load(
     elif Path(name).is_dir() or name.endswith(".tar"):
         data = _image_files(name, image, limit, fit or "crop")
     else:
-        data = _from_path(name)
+        data = _from_path(name, dtype)
     if not len(data):
         raise DataError(f"data set {name} holds no image; give one with at least one.")
     if limit is not None:
@@ -168,7 +203,7 @@ def _fashion_mnist(name: str) -> ImageSet:
     )
 
 
-def _from_path(name: str) -> ImageSet:
+def _from_path(name: str, dtype: str) -> ImageSet:
     path = Path(name)
     if not path.exists():
         raise DataError(
@@ -176,8 +211,8 @@ def _from_path(name: str) -> ImageSet:
             "an image folder, .tar shards, or an .npz, IDX or CIFAR .bin file."
         )
     if path.suffix == ".npz":
-        images, labels = _npz(path)
-        if images.dtype == np.float32:
+        images, labels, ready = _npz(path, dtype)
+        if ready:
             return InputSet(name, images, labels.astype(np.int64), (), ())
     elif path.suffix == ".bin":
         images, labels = _cifar(path)
@@ -203,8 +238,8 @@ def _known(channels: int) -> Normalisation:
     return IMAGENET if channels == 3 else FASHION_MNIST
 
 
-def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(images, labels) or (inputs, labels); inputs are float32."""
+def _npz(path: Path, dtype: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(images or inputs, labels, whether they are inputs); inputs are ``dtype``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             what = "inputs" if "inputs" in file else "images"
@@ -214,15 +249,15 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{path} cannot be read ({error}); it needs an array named images, uint8, or inputs, float32."
         ) from None
-    if what == "inputs" and (images.dtype != np.float32 or images.ndim < 2 or len(labels) != len(images)):
+    if what == "inputs" and (images.dtype.name != dtype or images.ndim < 2 or len(labels) != len(images)):
         raise DataError(
-            f"{path} holds inputs of shape {list(images.shape)} and type {images.dtype}; float32 [N, ...] is needed."
+            f"{path} holds inputs of shape {list(images.shape)} and type {images.dtype}; {dtype} [N, ...] is needed."
         )
     if what == "inputs" and not np.isfinite(images).all():
         raise DataError(f"{path} holds inputs that are NaN or infinite; leave them out.")
     if what == "images" and images.dtype == np.float32:
         raise DataError(f"{path} holds images of type float32; name the array inputs if it is what the network takes.")
-    return images, labels
+    return images, labels, what == "inputs"
 
 
 def _cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .agent.messages import RuntimeFacts
 
-#: One batch: float32 images [N, C, H, W] and int64 labels [N].
+#: One batch: images as the network takes them, such as float32 [N, C, H, W], and int64 labels [N].
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -68,8 +68,9 @@ def top1(
         worker = stack.enter_context(stack.enter_context(closing(LocalDevice())).start(str(path), threads))
         loaded = worker.ask("load", file=str(path), threads=threads, cores=None)
         for images, labels in batches:
-            x = np.ascontiguousarray(images, np.float32)
-            answer = worker.ask("run", shape=x.shape, data=base64.b64encode(x.tobytes()).decode())
+            x = np.ascontiguousarray(images)
+            data = base64.b64encode(x.tobytes()).decode()
+            answer = worker.ask("run", shape=x.shape, data=data, dtype=x.dtype.name)
             predicted = _classes(path, answer["outputs"][0], total)
             if len(labels) != len(predicted) or np.any(np.asarray(labels) < 0):
                 raise RuntimeFailure(f"the data for {path} have images without a label; accuracy needs one for each.")

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "folder, without torchrun."
             )
         source = open_source(arguments.model, arguments)
-        data = calibration(arguments, source.hub.input_shape)
+        data = calibration(arguments, source.hub.inputs)
         with progress_bars(shown=processes.first) as progress:
             if plan is None:
                 options = CompressionOptions(rule, register_fill(arguments) if arguments.tune else 1, pruning)

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates every file on the same images and prints one row each."""
+    from edgekron.exporters.entries import entries_of
     from edgekron.models import datasets
     from edgekron.runtimes import agreement, top1
     from edgekron.runtimes.agent.environment import allowed_cores
@@ -40,14 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
     threads = arguments.threads if arguments.threads is not None else len(allowed_cores() or [0])
     if threads < 1 or (arguments.limit is not None and arguments.limit < 1):
         raise UserError("--threads and --limit must be at least 1.")
-    data = datasets.load(arguments.data)
+    entries = [entries_of(file)[0] for file in files]
+    data = datasets.load(arguments.data, shape=entries[0].image, dtype=entries[0].dtype)
     if arguments.limit is not None:
         data = data.subset(arguments.limit)
     results = []
     with progress_bars() as bars:
-        for file in files:
+        for file, entry in zip(files, entries, strict=True):
             show = partial(bars, str(file), total=len(data))
-            results.append(top1(file, data.batches(_BATCH), threads=threads, progress=show))
+            batches = data.fed_to(entry).batches(_BATCH)
+            results.append(top1(file, batches, threads=threads, progress=show))
     agreements = [agreement(results[0], result) for result in results]
     if arguments.json:
         rows = [{**r.to_json(), "agreement": a} for r, a in zip(results, agreements, strict=True)]

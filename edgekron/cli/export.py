@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout",
         choices=("nhwc", "nchw"),
         default="nhwc",
-        help="axes of a TFLite file's images, inputs and outputs (default: nhwc)",
+        help="axes of the images among a TFLite file's inputs and outputs: channels last (nhwc, default) or first "
+        "(nchw), whichever the source has",
     )
     parser.add_argument(
         "--dtype",
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data and not arguments.dtype.startswith("int8"):
         raise UserError(f"a {arguments.dtype} file needs no images; leave --data out, or give --dtype int8.")
     hub = open_source(arguments.model, arguments).hub
-    images = [] if arguments.dtype == "float32" else calibration(arguments, hub.input_shape)
+    images = [] if arguments.dtype == "float32" else calibration(arguments, hub.inputs)
     settings = ExportSettings(
         Quantization(arguments.dtype, images, arguments.integer_io),
         opset=arguments.opset,

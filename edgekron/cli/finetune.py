@@ -16,7 +16,10 @@ from .shared.options import add_data, add_factory, image_set, open_source
 from .shared.output import Steps, print_json, progress_bars, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgekron.compression.compressor import Compression
+    from edgekron.graph import NetworkInput
     from edgekron.processes import Processes
     from edgekron.training import Examples, Finetuned, SessionListener, TrainingPosition, TrainingRequest
 
@@ -126,7 +129,7 @@ def _run(arguments: argparse.Namespace, processes: Processes, bars: Steps) -> in
     from edgekron.training import Training
 
     compression = _compression(arguments)
-    examples = _examples(arguments, compression.hub.input_shape)
+    examples = _examples(arguments, compression.hub.inputs)
     teacher = open_source(arguments.teacher, arguments).hub if arguments.teacher else None
     request, state = _request(arguments), Path(f"{arguments.output}.training")
     training = Training(
@@ -171,14 +174,14 @@ def _compression(arguments: argparse.Namespace) -> Compression:
     return Compression(source.hub, CompressionPlan(source.name, {}), CompressionReport({}, 0))
 
 
-def _examples(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Examples:
-    """The images of ``--data``, made to fit an input [C, H, W]. Raises ``UserError`` where nothing could teach them."""
+def _examples(arguments: argparse.Namespace, inputs: Sequence[NetworkInput]) -> Examples:
+    """The images of ``--data``, made to fit the input. Raises ``UserError`` where nothing could teach them."""
     import numpy as np
 
     from edgekron.errors import UserError
     from edgekron.training import Examples
 
-    images = image_set(arguments, shape)
+    images = image_set(arguments, inputs)
     examples = Examples(
         arguments.data, lambda rows: images.normalise(images.images[rows]), images.labels, np.arange(len(images))
     )

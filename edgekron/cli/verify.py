@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     texts = [arguments.reference, *arguments.candidates]
     opening = verify.open_versions(texts, lambda text: open_source(text, arguments))
     verify.check_bounds(verify.links(opening.versions), bounds)
-    shape = verify.common_shape(opening.versions, input_shape(arguments.input_shape))
-    batches = calibration(arguments, shape)
+    inputs = verify.common_inputs(opening.versions, input_shape(arguments.input_shape))
+    batches = calibration(arguments, inputs)
     images = np.concatenate(list(batches)) if batches else None
     with progress_bars() as progress:
         chain = verify.walk(
             opening.versions,
-            list(verify.cases(shape, images)),
+            list(verify.cases(inputs[0].shape, images, dtype=inputs[0].dtype)),
             opening.names,
             images=images is not None,
             progress=lambda done, total: progress("images", done, total),

@@ -194,7 +194,7 @@ def _ratios_left(hub: Hub, pruned: Hub, ratios: Mapping[str, float]) -> dict[str
 
 
 def _check_data(hub: Hub, data: Sequence[np.ndarray], processes: Processes) -> None:
-    images = 0
+    images, entry = 0, hub.inputs[0]
     for batch in data:
         images += len(batch)
         if batch.shape[1:] != tuple(hub.input_shape) or not len(batch):
@@ -202,6 +202,7 @@ def _check_data(hub: Hub, data: Sequence[np.ndarray], processes: Processes) -> N
                 f"the calibration images have shape {list(batch.shape[1:])}; "
                 f"the model's input is {list(hub.input_shape)}."
             )
+        entry.check_type(batch)
     if processes.count > max(1, images):
         raise UserError(
             f"{processes.count} processes cannot share {images} calibration images; give more images, or start fewer."

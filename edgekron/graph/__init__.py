@@ -11,7 +11,8 @@ weights, ``passes`` is what happens to every imported graph.
 
 from .factorized import Factorized
 from .hub import Hub
+from .inputs import NetworkInput
 from .layers import Layer
 from .load import load
 
-__all__ = ["Factorized", "Hub", "Layer", "load"]
+__all__ = ["Factorized", "Hub", "Layer", "NetworkInput", "load"]

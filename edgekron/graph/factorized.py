@@ -140,6 +140,11 @@ def layer_of(node: ir.Node) -> str:
     return str(json.loads(node.metadata_props[METADATA_KEY])["layer"])
 
 
+def kind_of(node: ir.Node) -> str:
+    """Kind of the layer that a factorized node stands for, "conv" or "linear", without reading its tensors."""
+    return str(json.loads(node.metadata_props[METADATA_KEY])["kind"])
+
+
 def read_node(node: ir.Node) -> Factorized:
     """The factorized layer that a node of a hub stands for. Raises ``UserError`` when its metadata is damaged."""
     try:

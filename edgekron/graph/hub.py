@@ -16,6 +16,7 @@ from .extract import extract
 from .factorized import Factorized, is_factorized, read_node
 from .from_onnx import FORMAT, MARK, deserialize, is_hub, read_onnx
 from .identity import IDENTITY_KEY, KEPT_KEY, Identity, identity_of
+from .inputs import NetworkInput, network_inputs
 from .layers import Layer, describe, layer_names
 from .nodes import replace_by_dense, replace_by_factorized
 
@@ -70,6 +71,11 @@ class Hub:
     def identity(self) -> Identity:
         """What the network is now, computed from its structure and values; see ``edgekron.graph.identity``."""
         return identity_of(self.model)
+
+    @property
+    def inputs(self) -> tuple[NetworkInput, ...]:
+        """Name, type, shape and axes of every input."""
+        return network_inputs(self.model)
 
     @property
     def input_name(self) -> str:

@@ -162,7 +162,8 @@ def _verify(subject: ReportSubject, files: Files, data: ImageSet | None, progres
     """The largest relative error of each file against its hub."""
     from edgekron.exporters.verify import cases, compare, open_version
 
-    images = next(iter(data.subset(_VERIFIED_IMAGES).batches(_VERIFIED_IMAGES)))[0] if data else None
+    few = data.subset(_VERIFIED_IMAGES).fed_to(subject.dense.inputs[0]) if data else None
+    images = next(iter(few.batches(_VERIFIED_IMAGES)))[0] if few else None
     worst: dict[Path, float] = {}
     total = 2 * len(files)
     for index, hub in enumerate((subject.dense, subject.compressed)):
@@ -170,7 +171,8 @@ def _verify(subject: ReportSubject, files: Files, data: ImageSet | None, progres
         for pair in files.values():
             progress("verify", len(worst), total)
             candidate = open_version(pair[index])
-            ends, _ = compare(reference, candidate, cases(reference.input_shape, images), {})
+            entry = reference.inputs[0]
+            ends, _ = compare(reference, candidate, cases(entry.shape, images, dtype=entry.dtype), {})
             worst[pair[index]] = max(row.relative for row in ends)
     progress("verify", total, total)
     return worst
@@ -178,6 +180,7 @@ def _verify(subject: ReportSubject, files: Files, data: ImageSet | None, progres
 
 def _evaluate(subject: ReportSubject, files: Files, effort: ReportEffort, progress: Progress) -> dict[Path, float]:
     """Top-1 in percent by file; a dense network that is not the original has none of its own to show."""
+    from edgekron.exporters.entries import entries_of
     from edgekron.runtimes import top1
     from edgekron.runtimes.agent.environment import allowed_cores
 
@@ -189,7 +192,8 @@ def _evaluate(subject: ReportSubject, files: Files, effort: ReportEffort, progre
         for path in pair if subject.original else pair[1:]:
             what = f"evaluate {path.stem} in {RUNTIMES[key][1]}"
             show = partial(_show, progress, what, images)
-            result = top1(path, effort.data.batches(_BATCH), threads=threads, progress=show)
+            fed = effort.data.fed_to(entries_of(path)[0])
+            result = top1(path, fed.batches(_BATCH), threads=threads, progress=show)
             found[path] = 100 * result.top1
     return found
 

@@ -95,6 +95,8 @@ def _integer_ends(proto: onnx.ModelProto) -> dict[str, tuple[float, int]]:
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scales: dict[str, tuple[float, int]] = {}
     for value in graph.input:
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            continue
         readers = [node for node in graph.node if value.name in node.input]
         if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
             raise UserError(f"input {value.name} is not quantized by the network's first layer; leave it float.")

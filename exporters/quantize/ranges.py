@@ -23,7 +23,7 @@ AT_ONCE = 4
 
 
 def stage_ranges(hub: Hub, images: Iterable[np.ndarray]) -> dict[str, list[Ranges]]:
-    """By layer, the ranges after each stage but the last, over all ``images`` (float32 [n, C, H, W] each)."""
+    """By layer, the ranges after each stage but the last, over all ``images``, which are as the network takes them."""
     layers: dict[str, list[Factorized]] = {}
     for layer in hub.layers():
         if layer.factorized is not None:

@@ -20,6 +20,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.errors import UserError
+from edgekron.exporters.tflite.layout import End
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
 
@@ -82,21 +83,22 @@ def _ranges(data: bytes, recipe: object, images: Sequence[np.ndarray], input_nam
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe)
     work = calibrator.Calibrator(bytearray(data), num_threads=1, qsv_update_func=min_max_update)
-    graph = read(data).graph
-    batch = int(graph.tensors[graph.inputs[0]].shape[0])
-    work.calibrate({SIGNATURE: _Images(input_name, images, batch)}, manager)
+    contents = read(data)
+    batch = int(contents.graph.tensors[contents.graph.inputs[0]].shape[0])
+    (end,) = contents.inputs.values()
+    work.calibrate({SIGNATURE: _Images(input_name, images, batch, end)}, manager)
     return work.get_model_qsvs()
 
 
 class _Images:
     """Calibration images in the file's layout and batch."""
 
-    def __init__(self, name: str, images: Sequence[np.ndarray], batch: int) -> None:
-        self._name, self._images, self._batch = name, images, batch
+    def __init__(self, name: str, images: Sequence[np.ndarray], batch: int, end: End) -> None:
+        self._name, self._images, self._batch, self._end = name, images, batch, end
 
     def __len__(self) -> int:
         return sum(-(-len(images) // self._batch) for images in self._images)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for x in pieces(self._images, self._batch, exactly=True):
-            yield {self._name: np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x}
+            yield {self._name: np.ascontiguousarray(x.transpose(self._end.order(x.ndim)))}

@@ -26,7 +26,7 @@ LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 class Quantization:
     """The type of a file: ``dtype`` is one of ``DTYPES``.
 
-    "int8" needs calibration ``images``, float32 [n, C, H, W] each. With ``integer_io`` the inputs and outputs of an
+    "int8" needs calibration ``images``, as the network takes them. With ``integer_io`` the inputs and outputs of an
     int8 file are integers too. ``rebalanced`` says whether the factors of layers that compute in integers are rescaled
     first (``rebalance``). Raises ``UserError`` for values that do not go together.
     """
@@ -53,12 +53,13 @@ def computes_in_integers(dtype: str, target: str) -> bool:
 
 
 def pieces(images: Sequence[np.ndarray], at_once: int, *, exactly: bool) -> Iterator[np.ndarray]:
-    """The images as float32, at most ``at_once`` at a time.
+    """The images, at most ``at_once`` at a time: as float32, or integers as they are.
 
     With ``exactly``, for a network of a fixed batch, a piece that is too short is filled up with its own images: other
     images, such as black ones, would widen the ranges.
     """
     for batch in images:
         for start in range(0, len(batch), at_once):
-            piece = np.ascontiguousarray(batch[start : start + at_once], np.float32)
+            piece = np.ascontiguousarray(batch[start : start + at_once])
+            piece = piece.astype(np.float32, copy=False) if piece.dtype.kind == "f" else piece
             yield np.resize(piece, (at_once, *piece.shape[1:])) if exactly else piece

@@ -2,9 +2,10 @@
 
     data = export_tflite(hub, "network.tflite")
 
-Inputs and outputs with four axes are [N, H, W, C] in the file, unless ``layout`` says otherwise; all others have the
-axes of ONNX. The batch is fixed. Each ONNX operator has one translator in ``operators``; factorized layers are written
-by ``factorized``.
+Images among the inputs and outputs are [N, H, W, C] in the file, unless ``layout`` says otherwise; all other inputs and
+outputs have the axes of ONNX. What is an image, and where its channels are, is followed through the graph
+(``edgekron.graph.channels``), and the file says so where a reader of TFLite files would not assume it. The batch is
+fixed. Each ONNX operator has one translator in ``operators``; factorized layers are written by ``factorized``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from edgekron.files import write_file
 
-from .convert import DEFAULT_LAYOUT, LAYOUTS, convert
+from .convert import convert
+from .layout import DEFAULT_LAYOUT, LAYOUTS
 from .translation import UnsupportedError
 from .writer import pack
 
@@ -39,10 +41,10 @@ def export_tflite(
     """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
 
     ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for the
-    whole layer), ahead of the forms in the hub. ``layout`` is that of inputs and outputs with four axes, "nhwc" or
-    "nchw". ``identity`` is that of the network if the hub holds it in other numbers. Raises ``UnsupportedError`` with
-    the name of every node that has no exact translation, and ``UserError`` when ``path`` exists and ``force`` is not
-    set; nothing is written then.
+    whole layer), ahead of the forms in the hub. ``layout`` is that of images among the inputs and outputs, "nhwc" or
+    "nchw", whichever of the two the source has. ``identity`` is that of the network if the hub holds it in other
+    numbers. Raises ``UnsupportedError`` with the name of every node that has no exact translation, and ``UserError``
+    when ``path`` exists and ``force`` is not set; nothing is written then.
     """
     program = convert(hub.model, batch=batch, forms=forms, layout=layout)
     data = pack(program, identity=identity or hub.identity)

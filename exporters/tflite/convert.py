@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from edgekron.errors import UserError
+from edgekron.graph.channels import input_channels, output_channels
 from edgekron.graph.factorized import is_factorized, read_node
 
 from .factorized import factorized
@@ -17,9 +18,9 @@ from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .gelu import join_gelu
-from .layout import Value, standard
+from .layout import DEFAULT_LAYOUT, LAYOUTS, USUAL, End, Value
 from .operators import TRANSLATORS
-from .program import Program, Tensor
+from .program import BOOLEAN, BYTE, FLOAT, INTEGER, LONG, SHORT, SIGNED_BYTE, Program, Tensor, type_name
 from .translation import Call, Translation, UnsupportedError, describe, layer_name, used
 from .unstride import unstride
 
@@ -27,18 +28,26 @@ Forms = Mapping[str, Sequence[str]]
 
 #: The largest rank whose operators every runtime has.
 MAX_RANK = 5
+#: Types of inputs that a file takes. Integers other than bytes become int32, in which the file computes.
+INPUTS = {
+    ir.DataType.FLOAT: FLOAT,
+    ir.DataType.BOOL: BOOLEAN,
+    ir.DataType.UINT8: BYTE,
+    ir.DataType.INT8: SIGNED_BYTE,
+    ir.DataType.INT16: SHORT,
+    ir.DataType.INT32: INTEGER,
+    ir.DataType.INT64: LONG,
+}
 _MOVES = {"RESHAPE": 8, "TRANSPOSE": 6}
-#: Axes of feature maps in the inputs and outputs of a file: as runtimes compute, or as in ONNX.
-LAYOUTS = ("nhwc", "nchw")
-DEFAULT_LAYOUT = "nhwc"
 
 
 def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layout: str = DEFAULT_LAYOUT) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
     ``forms`` maps names of factorized layers to the forms of their stages; ``layout``, one of ``LAYOUTS``, is that of
-    feature maps among the inputs and outputs. Raises ``UnsupportedError`` with every node that has no exact
-    translation, and ``UserError`` for an input, a layout or a batch that does not fit.
+    images among the inputs and outputs, whatever it is in the model; other inputs and outputs keep their axes. Raises
+    ``UnsupportedError`` with every node that has no exact translation, and ``UserError`` for an input, a layout or a
+    batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
@@ -46,9 +55,10 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
         raise UserError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
     model = join_gelu(model)
     translation = Translation(Program(), model.opset_imports.get("", 1))
+    channels = input_channels(model.graph)
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:
-            _enter(translation, value, batch, layout)
+            _enter(translation, value, batch, End.of(channels.get(value), layout))
     _check_forms(model, forms or {})
     problems = []
     for node in model.graph:
@@ -58,8 +68,9 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
             problems.append(str(error))
     if problems:
         raise UnsupportedError(_sentence(problems))
+    channels = output_channels(model.graph, {value: known.shape for value, known in translation.values.items()})
     for value in model.graph.outputs:
-        _leave(translation, value, layout)
+        _leave(translation, value, End.of(channels.get(value), layout))
     translation.program.prune()
     fuse(translation.program)
     unstride(translation.program)
@@ -68,14 +79,15 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
     return translation.program
 
 
-def _enter(translation: Translation, value: ir.Value, batch: int, layout: str) -> None:
-    """Makes ``value`` an input of the file, with the batch in front; a feature map in ``layout``.
+def _enter(translation: Translation, value: ir.Value, batch: int, end: End) -> None:
+    """Makes ``value`` an input of the file with the axes of ``end``, with the batch in front.
 
     The first axis of the first input must be the batch. Another input may have a fixed first axis, which is kept.
     """
     name = value.name or "input"
-    if value.dtype not in (ir.DataType.FLOAT, None):
-        raise UserError(f"input {name!r} is {value.dtype}, but a TFLite export is float32; cast inside the network")
+    dtype = INPUTS.get(value.dtype or ir.DataType.FLOAT)
+    if dtype is None:
+        raise UserError(f"input {name!r} is {value.dtype}, which no TFLite file takes; feed int32 or float32 instead")
     dims = list(value.shape or ())
     if value.shape is None or any(not isinstance(d, int) for d in dims[1:]):
         raise UserError(
@@ -91,9 +103,13 @@ def _enter(translation: Translation, value: ir.Value, batch: int, layout: str) -
     shape = tuple(d if isinstance(d, int) else batch for d in dims)
     if 0 in shape:
         raise UserError(f"input {name!r} has shape {list(shape)}, which holds no values; give it at least one")
-    order = standard(len(shape)) if layout == DEFAULT_LAYOUT else tuple(range(len(shape)))
-    tensor = Tensor(name, tuple(shape[a] for a in order))
+    order = end.order(len(shape))
+    tensor = Tensor(name, tuple(shape[a] for a in order), dtype=dtype)
+    _note(translation.program, name, end, len(shape))
     translation.program.inputs[name] = tensor
+    if dtype in (LONG, SHORT, SIGNED_BYTE):
+        types = {"inDataType": type_name(dtype), "outDataType": type_name(INTEGER)}
+        tensor = translation.program.emit("CAST", [tensor], tensor.shape, f"{name}/int32", dtype=INTEGER, **types)
     translation.values[value] = Value(tensor, order)
 
 
@@ -131,15 +147,22 @@ def _may_be_translated(node: ir.Node, opset: int) -> bool:
     return node.op_type in SHAPES or translatable(node.op_type, node.domain, opset)
 
 
-def _leave(translation: Translation, value: ir.Value, layout: str) -> None:
-    """Makes ``value`` an output of the file, a tensor of its own in the order of ``layout``."""
+def _note(program: Program, name: str, end: End, rank: int) -> None:
+    """Has the file say what its readers would not assume of an input or output."""
+    if rank == len(USUAL.file) and end != USUAL:
+        program.axes[name] = [end.file, end.source]
+
+
+def _leave(translation: Translation, value: ir.Value, end: End) -> None:
+    """Makes ``value`` an output of the file, a tensor of its own with the axes of ``end``."""
     name, program = value.name or "output", translation.program
     array = translation.constant(value)
     if array is not None:
         raise UserError(f"output {name!r} does not depend on the input; remove it from the network's outputs")
     given = translation.values[value]
     rank = len(given.order)
-    tensor = translation.arranged(given, standard(rank) if layout == DEFAULT_LAYOUT else tuple(range(rank))).tensor
+    tensor = translation.arranged(given, end.order(rank)).tensor
+    _note(program, name, end, rank)
     if tensor in program.inputs.values() or tensor in program.outputs.values():
         shape = program.integers(f"{name}/shape", tensor.shape)
         tensor = program.emit("RESHAPE", [tensor, shape], tensor.shape, name, newShape=list(tensor.shape))

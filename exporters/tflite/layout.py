@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekron.graph.channels import segments
+
 from .program import Program, Shape, Tensor
 
 Order = tuple[int, ...]
@@ -20,8 +22,40 @@ NHWC: Order = (0, 2, 3, 1)
 
 
 def standard(rank: int) -> Order:
-    """The order at the file's inputs and outputs: NHWC for feature maps, as in ONNX for everything else."""
+    """The order that operators like: NHWC for feature maps, as in ONNX for everything else."""
     return NHWC if rank == 4 else tuple(range(rank))
+
+
+#: Layouts of images in a file: channels behind the pixels, as runtimes compute, or before them, as in ONNX.
+LAYOUTS = ("nhwc", "nchw")
+DEFAULT_LAYOUT = "nhwc"
+#: The word for axes that are no image's.
+PLAIN = "plain"
+_WORDS = {1: "NCHW", 3: "NHWC"}
+
+
+@dataclass(frozen=True)
+class End:
+    """The axes of an input or output: in the file and in the source, "NCHW", "NHWC" or, unless images, "plain"."""
+
+    file: str
+    source: str
+
+    @classmethod
+    def of(cls, channels: int | None, layout: str) -> End:
+        """An image goes to ``layout``; a value whose ``channels`` are no axis of an image stays as it is."""
+        source = _WORDS.get(channels or 0, PLAIN)
+        return cls(PLAIN if source == PLAIN else layout.upper(), source)
+
+    def order(self, rank: int) -> Order:
+        """The order of the axes in the file, for a value with so many axes."""
+        if self.source == PLAIN or rank != len(self.source):
+            return tuple(range(rank))
+        return tuple(map(self.source.index, self.file))
+
+
+#: What runtimes take an input or output with four axes for where the file says nothing.
+USUAL = End("NHWC", "NCHW")
 
 
 @dataclass(frozen=True)
@@ -70,7 +104,7 @@ def free(value: Value, order: Order) -> bool:
 def reshape(program: Program, value: Value, shape: Sequence[int], name: str) -> Value:
     """ONNX's reshape; data moves only to merge axes that are not neighbours in the file."""
     source, target = value.shape, tuple(int(n) for n in shape)
-    pairs = _segments(source, target)
+    pairs = segments(source, target)
 
     def place(pair: tuple[list[int], list[int]]) -> int:
         return min((value.order.index(a) for a in pair[0] if source[a] > 1), default=-1)
@@ -84,31 +118,3 @@ def reshape(program: Program, value: Value, shape: Sequence[int], name: str) -> 
     if free(reshaped, standard(len(target))):
         result = standard(len(target))
     return Value(program.reshape(value.tensor, [target[a] for a in result], name), result)
-
-
-def _segments(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
-    """The axes that a reshape merges and splits, as the finest pairs of runs of axes with equal products of sizes.
-
-    Axes of size one at the end belong to the last pair.
-    """
-    pairs: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(source) and j < len(target):
-        before, after = [i], [j]
-        left, right = source[i], target[j]
-        while left != right:
-            if left < right:
-                i += 1
-                before.append(i)
-                left *= source[i]
-            else:
-                j += 1
-                after.append(j)
-                right *= target[j]
-        i, j = i + 1, j + 1
-        pairs.append((before, after))
-    if not pairs:
-        pairs.append(([], []))
-    pairs[-1][0].extend(range(i, len(source)))
-    pairs[-1][1].extend(range(j, len(target)))
-    return pairs

@@ -21,7 +21,17 @@ DType = np.dtype[np.generic]
 Option = str | float | bool | Sequence[int]
 
 FLOAT, INTEGER, BOOLEAN = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
-_TYPE_NAMES: dict[DType, str] = {FLOAT: "FLOAT32", INTEGER: "INT32", BOOLEAN: "BOOL"}
+#: Types that inputs of a network may have besides: bytes of images and tokens.
+BYTE, SIGNED_BYTE, SHORT, LONG = np.dtype(np.uint8), np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int64)
+_TYPE_NAMES: dict[DType, str] = {
+    FLOAT: "FLOAT32",
+    INTEGER: "INT32",
+    BOOLEAN: "BOOL",
+    BYTE: "UINT8",
+    SIGNED_BYTE: "INT8",
+    SHORT: "INT16",
+    LONG: "INT64",
+}
 
 
 def type_name(dtype: DType) -> str:
@@ -57,11 +67,15 @@ class Operator:
 
 @dataclass(eq=False)
 class Program:
-    """Operators in running order, with named inputs and outputs."""
+    """Operators in running order, with named inputs and outputs.
+
+    ``axes`` has [axes in the file, axes in the source] of inputs and outputs whose axes the file has to state.
+    """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
+    axes: dict[str, list[str]] = field(default_factory=dict)
     _writers: dict[Tensor, Operator] = field(default_factory=dict)
 
     def emit(

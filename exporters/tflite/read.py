@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.graph.identity import Identity
+from edgekron.runtimes.agent.backends.stated_axes import axes_of
 
+from .layout import USUAL, End
 from .writer import IDENTITY_METADATA
 
 _CODE_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -21,6 +24,8 @@ _SIZES = {
     schema.TensorType.INT64: 8,
     schema.TensorType.INT32: 4,
     schema.TensorType.INT8: 1,
+    schema.TensorType.UINT8: 1,
+    schema.TensorType.INT16: 2,
     schema.TensorType.BOOL: 1,
 }
 
@@ -51,6 +56,21 @@ class Contents:
     def constant_bytes(self) -> int:
         """Bytes of all buffers."""
         return sum(len(b.data) for b in self.model.buffers if b.data is not None)
+
+    @property
+    def inputs(self) -> dict[str, End]:
+        """The axes of every input by its name."""
+        return self._ends("inputs", self.graph.inputs)
+
+    @property
+    def outputs(self) -> dict[str, End]:
+        """The axes of every output by its name."""
+        return self._ends("outputs", self.graph.outputs)
+
+    def _ends(self, which: str, indices: Sequence[int]) -> dict[str, End]:
+        stated = axes_of(self.data).get(which, [None] * len(indices))
+        names = (self.graph.tensors[index].name.decode() for index in indices)
+        return {name: End(*axes) if axes else USUAL for name, axes in zip(names, stated, strict=True)}
 
     def problems(self) -> list[str]:
         """The faults of the file, a sentence each; none for a file that is well formed."""

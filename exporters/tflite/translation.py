@@ -19,8 +19,8 @@ from edgekron.graph.factorized import is_factorized
 from .layout import Order, Value, arrange, standard
 from .program import Program, Tensor
 
-#: Kinds of values as numpy writes them: float32, integers (int32 in the file) and booleans.
-FLOATS, NUMBERS, ANY = "f", "fi", "fib"
+#: Kinds of values as numpy writes them: float32, integers (int32 in the file, and bytes of an input) and booleans.
+FLOATS, NUMBERS, ANY = "f", "fi", "fiub"
 _INT32 = np.iinfo(np.int32)
 
 

@@ -8,6 +8,7 @@ maps the names of the inputs and outputs. The same program always gives the same
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from importlib.metadata import version as package_version
 
@@ -16,6 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.graph.identity import Identity
+from edgekron.runtimes.agent.backends.stated_axes import AXES
 
 from .program import Operator, Program, Tensor, type_name
 from .versions import version
@@ -171,6 +173,9 @@ def pack(program: Program, description: str = "", identity: Identity | None = No
     graph.tensors = tables.tensors
 
     said = {METADATA: package_version("edgekron"), **({IDENTITY_METADATA: identity.to_text()} if identity else {})}
+    if program.axes:
+        ends = {"inputs": program.inputs, "outputs": program.outputs}
+        said[AXES] = json.dumps({end: [program.axes.get(name) for name in names] for end, names in ends.items()})
     model = schema.ModelT()
     model.version = _SCHEMA_VERSION
     model.description = description

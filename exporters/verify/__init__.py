@@ -18,7 +18,7 @@ of their use:
 from .compare import Difference, difference
 from .ends import compare
 from .gauge import Part
-from .inputs import cases, common_shape
+from .inputs import cases, common_inputs, common_shape
 from .links import KINDS, Link, Named, links
 from .names import Names, names_of
 from .opening import Opening, open_versions
@@ -44,6 +44,7 @@ __all__ = [
     "VersionChain",
     "cases",
     "check_bounds",
+    "common_inputs",
     "common_shape",
     "compare",
     "conclusion",

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from edgekron.errors import UserError
+from edgekron.graph import NetworkInput
 
 from .links import Named
 
 
-def cases(shape: Sequence[int], images: np.ndarray | None, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """Named inputs [N, *shape]: batches of 1, 2 and 3 random images, extreme ones, and real images where given."""
+def cases(
+    shape: Sequence[int], images: np.ndarray | None, seed: int = 0, dtype: str = "float32"
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Named inputs [N, *shape]: batches of 1, 2 and 3 random images, extreme ones, and real images where given.
+
+    Integers are drawn from the whole range of an image's bytes, and are never negative.
+    """
     rng = np.random.default_rng(seed)
+    real = np.dtype(dtype).kind == "f"
     for batch in (1, 2, 3):
-        yield f"random, batch {batch}", rng.standard_normal((batch, *shape)).astype(np.float32)
-    yield "zeros", np.zeros((1, *shape), np.float32)
-    yield "large (x100)", (100 * rng.standard_normal((1, *shape))).astype(np.float32)
-    impulse = np.zeros((1, *shape), np.float32)
-    impulse[(0, *(n // 2 for n in shape))] = 1.0
+        yield f"random, batch {batch}", _random(rng, (batch, *shape), dtype)
+    yield "zeros", np.zeros((1, *shape), dtype)
+    if real:
+        yield "large (x100)", (100 * rng.standard_normal((1, *shape))).astype(dtype)
+    else:
+        yield "largest", np.full((1, *shape), min(_BYTE, _largest(dtype)), dtype)
+    impulse = np.zeros((1, *shape), dtype)
+    impulse[(0, *(n // 2 for n in shape))] = 1
     yield "impulse", impulse
     if images is not None:
         yield f"{len(images)} images", images
+
+
+#: The largest value of an image's pixel.
+_BYTE = 255
+
+
+def _largest(dtype: str) -> int:
+    return 1 if dtype == "bool" else int(np.iinfo(dtype).max)
+
+
+def _random(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, min(_BYTE, _largest(dtype)), shape, endpoint=True).astype(dtype)
 
 
 def main_case(inputs: Sequence[tuple[str, np.ndarray]], *, images: bool) -> int:
@@ -74,3 +99,9 @@ def _agreed(versions: Sequence[Named]) -> tuple[int, ...]:
 def _fit(one: Sequence[int], two: Sequence[int]) -> bool:
     """Whether two shapes, in which 0 stands for an open size, can be of one input."""
     return len(one) == len(two) and all(a == b or not a or not b for a, b in zip(one, two, strict=True))
+
+
+def common_inputs(versions: Sequence[Named], wanted: Sequence[int] | None = None) -> tuple[NetworkInput, ...]:
+    """The inputs that all versions take, as the first one names them; see ``common_shape``."""
+    first = next((v.version.inputs for v in versions if v.version.kind != "tflite"), versions[0].version.inputs)
+    return (replace(first[0], shape=common_shape(versions, wanted)), *first[1:])

@@ -29,7 +29,7 @@ class TorchVersion:
 
     def __init__(self, module: nn.Module, hub: Hub) -> None:
         self.identity: Identity | None = hub.identity
-        self.input_shape = hub.input_shape
+        self.inputs, self.input_shape = hub.inputs, hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
         self._module = module.eval()
         self._places = list(places(module, hub, folded_norms(hub.model)))

@@ -1,6 +1,7 @@
 """The versions of a network that can be run and looked into: a hub, an ``.onnx`` file, a ``.tflite`` file.
 
-Whatever a file stores, its values come back as float32, images [N, C, H, W]: integers are converted by their own scale.
+Whatever a file stores, its values come back as float32 with the axes that they have in the network: integers are
+converted by their own scale.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import numpy as np
 import onnx
 
 from edgekron.errors import UserError
+from edgekron.exporters.entries import entries_of_proto, entries_of_session
 from edgekron.exporters.tflite.read import identity_of
-from edgekron.graph import Hub
+from edgekron.graph import Hub, NetworkInput
 from edgekron.graph.from_onnx import MARK
 from edgekron.graph.identity import IDENTITY_KEY, Identity
 from edgekron.runtimes.agent import backends
 from edgekron.runtimes.agent.backends import litert
 from edgekron.runtimes.agent.backends.onnxruntime import scales_of
-from edgekron.runtimes.agent.backends.session import to_integers, to_real
+from edgekron.runtimes.agent.backends.session import TensorInfo, to_integers, to_real
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,13 +33,14 @@ LARGEST = 4_000_000
 
 
 class Version(Protocol):
-    """A runnable version: its input [C, H, W], the values it can show, and a run for NCHW images.
+    """A runnable version: its inputs, the values it can show, and a run for inputs with the axes of the network.
 
     ``precision`` is that of its coarsest weights or activations: "float32", "float16" or "int8"; ``kind`` is "torch",
     "hub", "onnx" or "tflite"; ``identity`` is that of the network, None where the file states none.
     """
 
     input_shape: tuple[int, ...]
+    inputs: tuple[NetworkInput, ...]
     outputs: list[str]
     inner: list[str]
     precision: str
@@ -90,7 +93,8 @@ class OnnxVersion:
         self._scales = scales_of(title, props)
         self.precision = _precision(proto)
         shape = proto.graph.input[0].type.tensor_type.shape.dim
-        self.input_shape = tuple(d.dim_value for d in shape[1:])
+        self.inputs = entries_of_proto(proto, title)
+        self.input_shape = self.inputs[0].shape
         # 0 where any number of images will do.
         self.batch = shape[0].dim_value if shape else 0
         # The outputs themselves are compared as users run them.
@@ -181,7 +185,7 @@ def _elements(value: onnx.ValueInfoProto) -> int:
 class _TfliteVersion:
     """LiteRT: the outputs as users run them, inner values by the plain kernels, whose buffers stay readable.
 
-    Four-dimensional values come back as NCHW.
+    Inputs and outputs have the axes of the network, inner values with four axes come back as NCHW.
     """
 
     kind = "tflite"
@@ -199,9 +203,10 @@ class _TfliteVersion:
         (entry,) = self._inner.get_input_details()
         self._input, self._batch = entry["index"], int(entry["shape"][0])
         self._dtype, self._scale = np.dtype(entry["dtype"]), _scale(entry)
-        shape = [int(n) for n in entry["shape"][1:]]
-        self.input_shape = tuple(shape[-1:] + shape[:-1]) if len(shape) == 3 else tuple(shape)
+        self.inputs = entries_of_session([self._session.input])
+        self.input_shape = self.inputs[0].shape
         self.outputs = [d["name"] for d in self._inner.get_output_details()]
+        self._ends = dict(zip(self.outputs, self._session.outputs, strict=True))
         made = {int(i) for operator in self._inner._get_ops_details() for i in operator["outputs"]}  # noqa: SLF001
         details = self._inner.get_tensor_details()
         self.precision = _tflite_precision({np.dtype(d["dtype"]).name for d in details})
@@ -221,7 +226,7 @@ class _TfliteVersion:
             used = len(part)
             if used < self._batch:
                 part = np.concatenate([part, np.zeros((self._batch - used, *x.shape[1:]), x.dtype)])
-            entry = part.transpose(0, 2, 3, 1) if part.ndim == 4 else part
+            entry = self._session.input.to_file(part)
             if self._scale:
                 entry = to_integers(entry, self._dtype, self._scale)
             self._inner.set_tensor(self._input, np.ascontiguousarray(entry))
@@ -230,11 +235,16 @@ class _TfliteVersion:
                 value = self._inner.get_tensor(detail["index"])
                 if scale := _scale(detail):
                     value = to_real(value, scale)
-                value = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
+                end = self._ends.get(detail["name"], _INNER)
+                value = end.from_file(value) if value.ndim == 4 else value
                 # A width fold multiplies the images; such a value belongs to no layer.
                 if len(value) == self._batch:
                     found.setdefault(detail["name"], []).append(value[:used])
         return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+#: Values within a file with four axes.
+_INNER = TensorInfo("", (None,) * 4, "float32", "NHWC")
 
 
 def _scale(detail: Mapping[str, Any]) -> tuple[float, int] | None:

@@ -10,7 +10,7 @@ hello                                             protocol, python
 load     file, threads, cores (or null)           import_ns, load_ns, input, outputs, runtime, memory, cores
 time     count, seed, period_ns (optional)        nanoseconds of each of ``count`` inferences
 memory                                            the five numbers of ``edgekron.runtimes.agent.memory``
-run      shape, data (base64 of float32 NCHW)     the outputs, each with shape and data
+run      shape, data (base64), dtype (float32)    the outputs, each with shape and data
 profile  file, threads, cores, runs, seed         nodes: name, operator and seconds of each (``.onnx``)
 arena    file                                     the numbers of ``edgekron.runtimes.agent.arena`` (``.tflite``)
 quit                                              (the process ends)
@@ -148,12 +148,12 @@ class Worker:
         self._opened()
         return {"memory": {**self._memory, "peak": memory.peak(), "steady": memory.resident()}}
 
-    def _run(self, shape: list[int], data: str) -> Message:
+    def _run(self, shape: list[int], data: str, dtype: str = "float32") -> Message:
         import numpy as np
 
         from .backends import run_nchw
 
-        images = np.frombuffer(base64.b64decode(data), np.float32).reshape(shape)
+        images = np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
         outputs = run_nchw(self._opened(), images)
         return {"outputs": [{"shape": y.shape, "data": base64.b64encode(y.tobytes()).decode()} for y in outputs]}
 

@@ -11,6 +11,7 @@ from edgekron.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgekron.graph import NetworkInput
     from edgekron.models.datasets import ImageSet
     from edgekron.models.sources import Source
 
@@ -69,7 +70,7 @@ def add_data(parser: argparse.ArgumentParser, images: int | None = 2048, use: st
     group.add_argument(
         "--data",
         metavar="DATA",
-        help="a folder of images, an .npz with images (uint8, NHWC) or inputs (float32, as the network takes them), "
+        help="a folder of images, an .npz with images (uint8, NHWC) or inputs (of the network's type and axes), "
         "fashion-mnist:calibration, IDX or CIFAR .bin files",
     )
     group.add_argument(
@@ -88,15 +89,16 @@ def add_data(parser: argparse.ArgumentParser, images: int | None = 2048, use: st
         "--pixels",
         metavar="RANGE",
         help=f"what the network takes pixels for: {', '.join(RANGES)} (byte: 0 to 255, unit: 0 to 1, signed: -1 to 1), "
-        "or MEAN/STD by channel in units of full scale; default: imagenet for colour",
+        "or MEAN/STD by channel in units of full scale; default: imagenet for colour; a network whose input is uint8 "
+        "takes the bytes",
     )
     group.add_argument("--channels", choices=ORDERS, help="order of the colours that the network takes (default: rgb)")
 
 
-def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequence[np.ndarray]:
-    """The batches that the options of ``add_data`` ask for, for an input [C, H, W]; none without ``--data``.
+def calibration(arguments: argparse.Namespace, inputs: Sequence[NetworkInput]) -> Sequence[np.ndarray]:
+    """The batches that the options of ``add_data`` ask for, for a network with these inputs; none without ``--data``.
 
-    Images become float32 when a batch is taken, and not before. Raises ``UserError`` and ``DataError``.
+    Images become what the network takes when a batch is taken, and not before. Raises ``UserError`` and ``DataError``.
     """
     _check_images(arguments)
     if arguments.data is None:
@@ -105,35 +107,41 @@ def calibration(arguments: argparse.Namespace, shape: tuple[int, ...]) -> Sequen
         return []
     from edgekron.models.datasets import Batches
 
-    return Batches(image_set(arguments, shape))
+    return Batches(image_set(arguments, inputs))
 
 
-def image_set(arguments: argparse.Namespace, shape: tuple[int, ...]) -> ImageSet:
-    """The images that the options of ``add_data`` ask for, made to fit an input [C, H, W].
+def image_set(arguments: argparse.Namespace, inputs: Sequence[NetworkInput]) -> ImageSet:
+    """The images that the options of ``add_data`` ask for, made to fit the one input of a network.
 
     Raises ``UserError`` and ``DataError``.
     """
     from edgekron.models import datasets
 
     _check_images(arguments)
+    entry = inputs[0]
+    if arguments.pixels is not None and entry.dtype.startswith(("int", "uint")):
+        raise UserError(f"the input {entry.name} takes bytes as they are ({entry.dtype}); leave --pixels out.")
     images = datasets.load(
         arguments.data,
-        shape=shape,
+        shape=entry.image or entry.shape,
         limit=arguments.images,
         fit=arguments.fit,
         pixels=arguments.pixels,
         order=arguments.channels,
-    )
+        dtype=entry.dtype,
+    ).fed_to(entry)
     found = tuple(images.normalise(images.images[:1]).shape[1:])
-    if found != tuple(shape):
+    if found != entry.shape:
+        channels = (entry.channels or 1) - 1
         remedy = (
             "give --fit crop, stretch or pad"
-            if len(found) == 3 == len(shape) and found[0] == shape[0]
-            else ("give an .npz with an array named inputs, float32, of that shape")
+            if len(found) == 3 == len(entry.shape) and found[channels] == entry.shape[channels]
+            else f"give an .npz with an array named inputs, {entry.dtype}, of that shape"
         )
+        order = "(H, W, C)" if entry.channels_last else "(C, H, W)"
         raise UserError(
-            f"the images of {arguments.data} have shape {list(found)} (C, H, W); the model's input is {list(shape)}; "
-            f"{remedy}."
+            f"the images of {arguments.data} have shape {list(found)} {order}; the model's input is "
+            f"{list(entry.shape)}; {remedy}."
         )
     return images
 

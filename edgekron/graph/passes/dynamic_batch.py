@@ -17,13 +17,18 @@ from .keep_batch import keep_batch
 from .pool_windows import count_pool_windows
 
 BATCH = "N"
+#: Types of inputs: numbers, the bytes of images, tokens and masks.
+TYPES = (
+    *(ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16),
+    *(ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL),
+)
 
 
 def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """Makes the first size of the one input, and so of the outputs, the symbol N; returns the input's other sizes.
 
     Sizes that the file leaves open stay open in the graph, so that no constant depends on ``input_shape``. Raises
-    ``UserError`` for several inputs, for an input that is not float32, whose size is open or contradicts
+    ``UserError`` for several inputs, for an input of another type than ``TYPES``, whose size is open or contradicts
     ``input_shape``, and for outputs that do not follow the batch.
     """
     value = _only_input(model, source)
@@ -65,9 +70,10 @@ def _only_input(model: ir.Model, source: str) -> ir.Value:
     if len(inputs) != 1:
         names = ", ".join(str(v.name) for v in inputs)
         raise UserError(f"{source}: the model has {len(inputs)} inputs ({names}); a network with one image is needed")
-    if inputs[0].dtype != ir.DataType.FLOAT:
+    if inputs[0].dtype not in TYPES:
         raise UserError(
-            f"{source}: the input {inputs[0].name} is {inputs[0].dtype}, not float32; export the float32 model"
+            f"{source}: the input {inputs[0].name} is {inputs[0].dtype}, and inputs are float32, integers or booleans; "
+            "export the model with such an input"
         )
     return inputs[0]
 

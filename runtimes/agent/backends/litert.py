@@ -1,8 +1,8 @@
 """TFLite files in LiteRT (``ai_edge_litert``), or in its older name ``tflite_runtime``.
 
-Images are NHWC. Most files are written for a fixed batch. The interpreter would accept another one, but a RESHAPE with
-constant sizes inside the file would then be wrong; so only a file that declares its batch free (-1 in the shape
-signature) is run with other batches.
+Images are NHWC unless the file states other axes (``stated_axes``). Most files are written for a fixed batch. The
+interpreter would accept another one, but a RESHAPE with constant sizes inside the file would then be wrong; so only a
+file that declares its batch free (-1 in the shape signature) is run with other batches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from edgekron.runtimes.agent.errors import RuntimeFailure
 
 from .session import TensorInfo, only_input
+from .stated_axes import stated_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,8 +79,9 @@ class LitertSession:
             raise RuntimeFailure(f"{path} cannot be opened by LiteRT ({reason}); export it again.") from None
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
-        self.input = only_input(path, [_tensor(detail) for detail in inputs])
-        self.outputs = [_tensor(detail) for detail in outputs]
+        stated = stated_axes(Path(path))
+        self.input = only_input(path, _tensors(inputs, stated.get("inputs", [])))
+        self.outputs = _tensors(outputs, stated.get("outputs", []))
         self._input_index = inputs[0]["index"]
         self._output_indices = [detail["index"] for detail in outputs]
         self._batch = int(inputs[0]["shape"][0]) if len(inputs[0]["shape"]) else 1
@@ -195,10 +197,17 @@ class _Detail(_OldDetail, total=False):
     shape_signature: np.ndarray
 
 
-def _tensor(detail: _Detail) -> TensorInfo:
+def _tensors(details: Sequence[_Detail], stated: Sequence[list[str] | None]) -> list[TensorInfo]:
+    """Inputs or outputs with the axes that the file states, in the same order."""
+    given = [*stated, *[None] * (len(details) - len(stated))]
+    return [_tensor(detail, axes) for detail, axes in zip(details, given)]
+
+
+def _tensor(detail: _Detail, axes: list[str] | None) -> TensorInfo:
     signature = detail.get("shape_signature", detail["shape"])
     shape = tuple(None if size < 0 else int(size) for size in signature)
     dtype = np.dtype(detail["dtype"])
     scale, zero = detail["quantization"]
     quantization = (float(scale), int(zero)) if dtype.kind in "iu" and scale else None
-    return TensorInfo(detail["name"], shape, dtype.name, "NHWC" if len(shape) == 4 else "plain", quantization)
+    file, network = axes or (("NHWC", "NCHW") if len(shape) == 4 else ("plain", "plain"))
+    return TensorInfo(detail["name"], shape, dtype.name, file, quantization, network)

@@ -126,4 +126,4 @@ def _tensor(value: _NodeArg, scales: Mapping[str, tuple[float, int]]) -> TensorI
     name = value.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "plain"
-    return TensorInfo(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name))
+    return TensorInfo(value.name, shape, _TYPES.get(name, name), layout, scales.get(value.name), layout)

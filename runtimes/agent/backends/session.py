@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class TensorInfo:
     """An input or output of a file.
 
-    ``shape`` has None where any size is accepted; ``layout`` is "NCHW" or "NHWC" for images (rank 4), else "plain";
-    ``quantization`` is (scale, zero point) of an integer tensor that stands for real numbers.
+    ``shape`` has None where any size is accepted; ``layout`` is "NCHW" or "NHWC" for images, else "plain"; ``network``
+    is the layout that the network has, of which the file was made; ``quantization`` is (scale, zero point) of an
+    integer tensor that stands for real numbers.
     """
 
     name: str
@@ -37,6 +38,21 @@ class TensorInfo:
     dtype: str
     layout: str
     quantization: tuple[float, int] | None = None
+    network: str = "NCHW"
+
+    def to_file(self, x: np.ndarray) -> np.ndarray:
+        """An array with the axes of the network in the axes of the file."""
+        return _moved(x, self.network, self.layout)
+
+    def from_file(self, x: np.ndarray) -> np.ndarray:
+        """An array with the axes of the file in the axes of the network."""
+        return _moved(x, self.layout, self.network)
+
+
+def _moved(x: np.ndarray, before: str, after: str) -> np.ndarray:
+    if before == after or x.ndim != len(before) or x.ndim != len(after):
+        return x
+    return x.transpose([before.index(axis) for axis in after])
 
 
 class Session(Protocol):
@@ -95,7 +111,8 @@ def random_input(session: Session, seed: int) -> np.ndarray:
 
 
 def run_nchw(session: Session, images: np.ndarray) -> list[np.ndarray]:
-    """Runs float32 ``images`` [N, C, H, W]; gives the outputs as float32, images [N, C, H, W], anything else [N, ...].
+    """Runs ``images``, [N, C, H, W] or as the network takes them; gives the outputs as float32 with the axes that they
+    have in the network.
 
     Integer inputs and outputs are converted by their own quantization. Raises ``RuntimeFailure`` when the images do
     not fit the file's input.
@@ -125,19 +142,17 @@ def run_nchw(session: Session, images: np.ndarray) -> list[np.ndarray]:
 
 def _to_input(session: Session, images: np.ndarray) -> np.ndarray:
     tensor = session.input
-    x = np.asarray(images)
-    if tensor.layout == "NHWC" and x.ndim == 4:
-        x = x.transpose(0, 2, 3, 1)
+    x = tensor.to_file(np.asarray(images))
     fits = x.ndim == len(tensor.shape) and all(size in (None, got) for size, got in zip(tensor.shape[1:], x.shape[1:]))
     if not fits:
         raise RuntimeFailure(
             f"{session.file} takes {tensor.name} of shape {_show(tensor.shape)} ({tensor.layout}), and images of shape "
-            f"{_show(np.shape(images))} (NCHW) were given; use data of the file's size."
+            f"{_show(np.shape(images))} ({tensor.network}) were given; use data of the file's size."
         )
     dtype = np.dtype(tensor.dtype)
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and not (tensor.quantization is None and x.dtype == dtype):
         if tensor.quantization is None:
-            raise RuntimeFailure(f"{session.file}: input {tensor.name} is {dtype} without a scale; export it as float.")
+            raise RuntimeFailure(f"{session.file}: input {tensor.name} is {dtype} without a scale; give it {dtype}.")
         x = to_integers(x, dtype, tensor.quantization)
     return np.ascontiguousarray(x, dtype=dtype)
 
@@ -158,9 +173,7 @@ def to_real(y: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
 def _from_output(y: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     if tensor.quantization is not None:
         y = to_real(y, tensor.quantization)
-    if tensor.layout == "NHWC" and y.ndim == 4:
-        y = y.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(y, dtype=np.float32)
+    return np.ascontiguousarray(tensor.from_file(y), dtype=np.float32)
 
 
 def _show(shape: Sequence[int | None]) -> str:

@@ -34,12 +34,13 @@ def onnx_model(
 
 
 def run_tflite(data: bytes, x: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Outputs by name, feature maps transposed back to NCHW."""
+    """Outputs by name, images transposed back to the axes of the network."""
     interpreter = Interpreter(model_content=data, num_threads=1)
     runner = interpreter.get_signature_runner(SIGNATURE)
     (entry,) = runner.get_input_details()
-    results = runner(**{entry: np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x})
-    return {n: results[n].transpose(0, 3, 1, 2) if results[n].ndim == 4 else results[n] for n in names}
+    (given,), outputs = read(data).inputs.values(), read(data).outputs
+    results = runner(**{entry: np.ascontiguousarray(x.transpose(given.order(x.ndim)))})
+    return {name: results[name].transpose(np.argsort(outputs[name].order(results[name].ndim))) for name in names}
 
 
 def compare(model: onnx.ModelProto, x: np.ndarray, tolerance: float = 1e-5) -> Contents:

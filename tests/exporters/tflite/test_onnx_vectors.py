@@ -16,14 +16,6 @@ from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, pack
 
 
-def to_file(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
-
-
-def from_file(array: np.ndarray) -> np.ndarray:
-    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
-
-
 def judge(vector: Any) -> str:
     """ "right", "refused", or what is wrong."""
     first = next(iter(vector.inputs.values()))
@@ -31,11 +23,14 @@ def judge(vector: Any) -> str:
         file = pack(convert(ir.serde.deserialize_model(vector.model), batch=first.shape[0] if first.ndim else 1))
     except UserError as error:
         return "refused" if "\n" not in str(error) else f"refused in many lines: {error}"
-    if problems := read(file).problems():
+    contents = read(file)
+    if problems := contents.problems():
         return str(problems)
     runner = Interpreter(model_content=file, num_threads=1).get_signature_runner(SIGNATURE)
-    given = runner(**{name: to_file(array) for name, array in vector.inputs.items()})
-    found = (vector.difference(name, from_file(given[name])) for name in vector.outputs)
+    arrays = {n: x.transpose(contents.inputs[n].order(x.ndim)) for n, x in vector.inputs.items()}
+    given = runner(**{name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    back = {n: y.transpose(np.argsort(contents.outputs[n].order(y.ndim))) for n, y in given.items()}
+    found = (vector.difference(name, back[name]) for name in vector.outputs)
     return next((difference for difference in found if difference), "right")
 
 
