@@ -25,13 +25,14 @@ class Formula:
     def __call__(self, code: str, *operands: Tensor | float, dtype: DType | None = None, **options: Option) -> Tensor:
         """One operator on operands that broadcast; the result is named after the node and the operator."""
         name = f"{self._call.name}/{code.lower()}"
-        tensors = [x if isinstance(x, Tensor) else self.number(x) for x in operands]
+        rank = max(1, *(len(x.shape) for x in operands if isinstance(x, Tensor)))
+        tensors = [x if isinstance(x, Tensor) else self.number(x, rank) for x in operands]
         shape = np.broadcast_shapes(*(t.shape for t in tensors))
         return self._call.program.emit(code, tensors, shape, name, dtype=dtype, **options)
 
-    def number(self, value: float) -> Tensor:
-        """A float32 constant that broadcasts with everything."""
-        return self._call.program.constant(f"{self._call.name}/number", np.array([value], np.float32))
+    def number(self, value: float, rank: int = 1) -> Tensor:
+        """A float32 constant of ``rank`` axes that broadcasts with everything of as many axes or more."""
+        return self._call.program.constant(f"{self._call.name}/number", np.full((1,) * rank, value, np.float32))
 
     def view(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same values in another shape."""
