@@ -21,11 +21,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.errors import UserError
+from edgekron.exporters.tflite.formula import FLOATS
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
 
 from .biases import fit_biases
 from .types import LARGEST_FLOAT16, Quantization, pieces
+
+#: Operators that stay in float32, with conversions at both ends: the integer kernels of the first two are wrong or stop
+#: at a divisor that is rounded to zero, and those of the others are slower than XNNPACK's in float32.
+_FLOAT = ("BATCH_MATMUL", "DIV", "GELU", "SQRT")
 
 
 def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
@@ -56,8 +61,10 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         if not how.integer_io:
             for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
                 work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        # The integer kernels of this operator are wrong.
-        work.update_quantization_recipe(".*", TFLOperationName.BATCH_MATMUL, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for operator in _FLOAT:
+            work.update_quantization_recipe(".*", TFLOperationName(operator), algorithm_key=AlgorithmName.NO_QUANTIZE)
+        everything = TFLOperationName.ALL_SUPPORTED
+        work.update_quantization_recipe(FLOATS, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
         ranges = _ranges(data, work.get_quantization_recipe(), how.images, input_name)
     result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     model = read_model(result.quantized_model)

@@ -17,6 +17,8 @@ from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .gelu import join_gelu
+from .hard_swish import join_hard_swish
+from .integers import for_integers
 from .layout import Value, standard
 from .operators import TRANSLATORS
 from .program import Program, Tensor
@@ -33,18 +35,25 @@ LAYOUTS = ("nhwc", "nchw")
 DEFAULT_LAYOUT = "nhwc"
 
 
-def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layout: str = DEFAULT_LAYOUT) -> Program:
+def convert(
+    model: ir.Model,
+    *,
+    batch: int = 1,
+    forms: Forms | None = None,
+    layout: str = DEFAULT_LAYOUT,
+    integers: bool = False,
+) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
     ``forms`` maps names of factorized layers to the forms of their stages; ``layout``, one of ``LAYOUTS``, is that of
-    feature maps among the inputs and outputs. Raises ``UnsupportedError`` with every node that has no exact
+    feature maps among the inputs and outputs; ``integers`` says that the file is to become int8 (``for_integers``). Raises ``UnsupportedError`` with every node that has no exact
     translation, and ``UserError`` for an input, a layout or a batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
-    model = join_gelu(model)
+    model = join_hard_swish(join_gelu(model))
     translation = Translation(Program(), model.opset_imports.get("", 1))
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:
@@ -62,6 +71,8 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
         _leave(translation, value, layout)
     translation.program.prune()
     fuse(translation.program)
+    if integers:
+        for_integers(translation.program)
     unstride(translation.program)
     translation.program.prune()
     _check_ranks(translation.program)
