@@ -98,7 +98,7 @@ def rebalanced(hub: Hub, images: Sequence[np.ndarray] = ()) -> Hub:
 def _onnx(
     hub: Hub, settings: ExportSettings, forms: Mapping[str, Sequence[str]], identity: Identity
 ) -> tuple[bytes, list[str]]:
-    """The bytes of an ONNX file, and a notice if its size is fixed."""
+    """The bytes of an ONNX file, and notices of a size that is fixed and of int8 that is slower."""
     import onnx
 
     from .onnx import export_onnx, size_notice
@@ -107,6 +107,7 @@ def _onnx(
     if settings.quantization.dtype == "float32":
         return plain.SerializeToString(), [] if settings.fixed_size else size_notice(hub, forms)
     from .quantize.onnx import convert
+    from .quantize.speed import speed_notice, with_size
 
     proto, metadata = convert(plain, settings.quantization)
     # The quantizer signs with its own name.
@@ -114,18 +115,26 @@ def _onnx(
     onnx.helper.set_model_props(proto, {entry.key: entry.value for entry in plain.metadata_props} | metadata)
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
     onnx.checker.check_model(proto, full_check=True)
-    return proto.SerializeToString(), []
+    data = proto.SerializeToString()
+    if settings.quantization.dtype != "int8":
+        return data, []
+    return data, speed_notice(with_size(plain, hub.input_shape), with_size(proto, hub.input_shape), "onnx")
 
 
 def _tflite(
     hub: Hub, settings: ExportSettings, forms: Mapping[str, Sequence[str]], identity: Identity
 ) -> tuple[bytes, list[str]]:
-    """The bytes of a TFLite file, and no notices."""
+    """The bytes of a TFLite file, and a notice of int8 that is slower."""
     from .tflite import export_tflite
 
-    plain = export_tflite(hub, forms=forms, batch=settings.batch, layout=settings.layout, identity=identity)
+    integers = settings.quantization.dtype == "int8"
+    plain = export_tflite(
+        hub, forms=forms, batch=settings.batch, layout=settings.layout, integers=integers, identity=identity
+    )
     if settings.quantization.dtype == "float32":
         return plain, []
+    from .quantize.speed import speed_notice
     from .quantize.tflite import convert
 
-    return convert(plain, settings.quantization, hub.input_name), []
+    data = convert(plain, settings.quantization, hub.input_name)
+    return data, speed_notice(plain, data, "tflite") if integers else []

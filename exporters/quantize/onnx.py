@@ -24,6 +24,7 @@ from onnx import numpy_helper
 from edgekron.errors import UserError
 from edgekron.runtimes.agent.backends.onnxruntime import QUANTIZATION
 
+from .activations import kept_clips, lower_activations
 from .types import Quantization, pieces
 from .weights import with_small_weights
 
@@ -39,7 +40,9 @@ def convert(proto: onnx.ModelProto, how: Quantization) -> tuple[onnx.ModelProto,
     """
     if how.dtype != "int8":
         return with_small_weights(proto, "float16" if how.dtype == "float16" else "int8"), {}
-    quantized = _static(_with_stored_weights(proto), how)
+    prepared = _with_stored_weights(proto)
+    lower_activations(prepared)
+    quantized = _static(prepared, how)
     if not how.integer_io:
         return quantized, {}
     return quantized, {QUANTIZATION: json.dumps(_integer_ends(quantized))}
@@ -80,6 +83,7 @@ def _static(proto: onnx.ModelProto, how: Quantization) -> onnx.ModelProto:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=kept_clips(proto),
             # Else a reshape between the input and the first layer would stay float, and the input with it.
             extra_options={"ForceQuantizeNoInputCheck": how.integer_io},
         )

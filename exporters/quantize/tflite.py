@@ -3,7 +3,8 @@
     float16        weights as float16 behind a DEQUANTIZE, which XNNPACK takes as half-precision weights
     int8-dynamic   weights int8, one scale for each output channel, or for the whole matrix of a fully connected layer;
                    the runtime's kernels quantize activations while they run
-    int8           activations int8 too, one scale for each, from the smallest to the largest value on the images
+    int8           activations int8 too, one scale for each, from the smallest to the largest value on the images;
+                   every bias fits into int32 (``biases``)
 
 The quantizer's own file keeps large buffers behind the flatbuffer, out of sight of older runtimes, and does not align
 the other buffers. So the file is written again by ``exporters.tflite.writer``.
@@ -20,11 +21,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.errors import UserError
+from edgekron.exporters.tflite.formula import FLOATS
 from edgekron.exporters.tflite.layout import End
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
 
+from .biases import fit_biases
 from .types import LARGEST_FLOAT16, Quantization, pieces
+
+#: Operators that stay in float32, with conversions at both ends: the integer kernels of the first two are wrong or stop
+#: at a divisor that is rounded to zero, and those of the others are slower than XNNPACK's in float32.
+_FLOAT = ("BATCH_MATMUL", "DIV", "GELU", "SQRT")
 
 
 def convert(data: bytes, how: Quantization, input_name: str) -> bytes:
@@ -55,11 +62,16 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         if not how.integer_io:
             for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
                 work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        # The integer kernels of this operator are wrong.
-        work.update_quantization_recipe(".*", TFLOperationName.BATCH_MATMUL, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for operator in _FLOAT:
+            work.update_quantization_recipe(".*", TFLOperationName(operator), algorithm_key=AlgorithmName.NO_QUANTIZE)
+        everything = TFLOperationName.ALL_SUPPORTED
+        work.update_quantization_recipe(FLOATS, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
         ranges = _ranges(data, work.get_quantization_recipe(), how.images, input_name)
     result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    return repack(read_model(result.quantized_model))
+    model = read_model(result.quantized_model)
+    if how.dtype == "int8":
+        fit_biases(model, read(data).model)
+    return repack(model)
 
 
 def _refuse_beyond_float16(data: bytes) -> None:

@@ -36,17 +36,19 @@ def export_tflite(
     forms: Mapping[str, Sequence[str]] | None = None,
     batch: int = 1,
     layout: str = DEFAULT_LAYOUT,
+    integers: bool = False,
     identity: Identity | None = None,
 ) -> bytes:
     """The bytes of the TFLite file of ``hub``, written to ``path`` if one is given.
 
     ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for the
     whole layer), ahead of the forms in the hub. ``layout`` is that of images among the inputs and outputs, "nhwc" or
-    "nchw", whichever of the two the source has. ``identity`` is that of the network if the hub holds it in other
-    numbers. Raises ``UnsupportedError`` with the name of every node that has no exact translation, and ``UserError``
-    when ``path`` exists and ``force`` is not set; nothing is written then.
+    "nchw", whichever of the two the source has. With ``integers`` the float32 file is one to be quantized to int8, see
+    ``integers``. ``identity`` is that of the network if the hub holds it in other numbers. Raises ``UnsupportedError``
+    with the name of every node that has no exact translation, and ``UserError`` when ``path`` exists and ``force`` is
+    not set; nothing is written then.
     """
-    program = convert(hub.model, batch=batch, forms=forms, layout=layout)
+    program = convert(hub.model, batch=batch, forms=forms, layout=layout, integers=integers)
     data = pack(program, identity=identity or hub.identity)
     if path is not None:
         write_file(path, data, force)

@@ -18,6 +18,8 @@ from .folding import SHAPES, fold
 from .functions import expand, has_body, translatable
 from .fusion import fuse
 from .gelu import join_gelu
+from .hard_swish import join_hard_swish
+from .integers import for_integers
 from .layout import DEFAULT_LAYOUT, LAYOUTS, USUAL, End, Value
 from .operators import TRANSLATORS
 from .program import BOOLEAN, BYTE, FLOAT, INTEGER, LONG, SHORT, SIGNED_BYTE, Program, Tensor, type_name
@@ -41,19 +43,26 @@ INPUTS = {
 _MOVES = {"RESHAPE": 8, "TRANSPOSE": 6}
 
 
-def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layout: str = DEFAULT_LAYOUT) -> Program:
+def convert(
+    model: ir.Model,
+    *,
+    batch: int = 1,
+    forms: Forms | None = None,
+    layout: str = DEFAULT_LAYOUT,
+    integers: bool = False,
+) -> Program:
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
     ``forms`` maps names of factorized layers to the forms of their stages; ``layout``, one of ``LAYOUTS``, is that of
-    images among the inputs and outputs, whatever it is in the model; other inputs and outputs keep their axes. Raises
-    ``UnsupportedError`` with every node that has no exact translation, and ``UserError`` for an input, a layout or a
-    batch that does not fit.
+    images among the inputs and outputs, whatever it is in the model; other inputs and outputs keep their axes.
+    ``integers`` says that the file is to become int8 (``for_integers``). Raises ``UnsupportedError`` with every node
+    that has no exact translation, and ``UserError`` for an input, a layout or a batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
-    model = join_gelu(model)
+    model = join_hard_swish(join_gelu(model))
     translation = Translation(Program(), model.opset_imports.get("", 1))
     channels = input_channels(model.graph)
     for value in model.graph.inputs:
@@ -73,6 +82,8 @@ def convert(model: ir.Model, *, batch: int = 1, forms: Forms | None = None, layo
         _leave(translation, value, End.of(channels.get(value), layout))
     translation.program.prune()
     fuse(translation.program)
+    if integers:
+        for_integers(translation.program)
     unstride(translation.program)
     translation.program.prune()
     _check_ranks(translation.program)

@@ -15,8 +15,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-#: The largest relative distance of a network's constant from the number meant: float32's own rounding.
-_ROUNDING = 1e-6
+from .spellings import joined, number
 
 _Builder = pattern.OpsetPatternBuilder
 #: From x to its quotient by the root of two; from x and one more than the error function to their product.
@@ -26,33 +25,23 @@ _Product = Callable[[_Builder, pattern.Var, object], object]
 
 def join_gelu(model: ir.Model) -> ir.Model:
     """A copy of the model with every spelling replaced; the ``model`` itself if it has no Erf, and so no spelling."""
-    if not any(node.op_type == "Erf" for node in model.graph):
-        return model
-    joined = model.clone()
-    _RULES.apply_to_model(joined)
-    # The rewriter may state the operator set that introduced Gelu; the other nodes keep the meaning of theirs.
-    joined.opset_imports.update(model.opset_imports)
-    return joined
-
-
-def _number(value: float) -> pattern.Constant:
-    return pattern.Constant(value, rel_tol=_ROUNDING)
+    return joined(model, _RULES, ("Erf",))
 
 
 _ARGUMENTS: tuple[_Argument, ...] = (
-    lambda op, x: op.Div(x, _number(math.sqrt(2))),
-    lambda op, x: op.Mul(x, _number(math.sqrt(0.5))),
+    lambda op, x: op.Div(x, number(math.sqrt(2))),
+    lambda op, x: op.Mul(x, number(math.sqrt(0.5))),
 )
 _PRODUCTS: tuple[_Product, ...] = (
-    lambda op, x, e: op.Mul(op.Mul(x, e), _number(0.5)),
-    lambda op, x, e: op.Mul(x, op.Mul(e, _number(0.5))),
-    lambda op, x, e: op.Mul(op.Mul(x, _number(0.5)), e),
+    lambda op, x, e: op.Mul(op.Mul(x, e), number(0.5)),
+    lambda op, x, e: op.Mul(x, op.Mul(e, number(0.5))),
+    lambda op, x, e: op.Mul(op.Mul(x, number(0.5)), e),
 )
 
 
 def _rule(argument: _Argument, product: _Product) -> pattern.RewriteRule:
     def spelling(op: _Builder, x: pattern.Var) -> object:
-        return product(op, x, op.Add(op.Erf(argument(op, x)), _number(1.0)))
+        return product(op, x, op.Add(op.Erf(argument(op, x)), number(1.0)))
 
     def gelu(op: Any, x: ir.Value) -> ir.Value:
         return op.Gelu(x)

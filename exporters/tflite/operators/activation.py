@@ -79,7 +79,9 @@ def clip(call: Call) -> None:
     y = x.tensor
     for code, bound, name in (("MAXIMUM", lowest, "lowest"), ("MINIMUM", highest, "highest")):
         if np.isfinite(bound):
-            constant = call.program.constant(f"{call.name}/{name}", np.array([bound], np.float32))
+            # The quantizer gives the bound the scale of the value, and expects the value's axes as well.
+            number = np.full((1,) * len(y.shape), bound, np.float32)
+            constant = call.program.constant(f"{call.name}/{name}", number)
             y = call.program.emit(code, [y, constant], y.shape, call.name)
     call.finish(y, x.order)
 

@@ -12,14 +12,14 @@ from edgekron.exporters.tflite.translation import Call
 def elu(call: Call) -> None:
     """The input, or alpha (exp(x) - 1) below zero."""
     x, alpha = call.value(), float(call.attribute("alpha", 1.0))
-    f = Formula(call)
+    f = Formula(call, floats=True)
     call.finish(f("ELU", x.tensor) if alpha == 1.0 else _joined(f, x.tensor, alpha), x.order)
 
 
 @translates("Selu")
 def selu(call: Call) -> None:
     """Gamma times the input, or gamma alpha (exp(x) - 1) below zero."""
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     alpha = float(call.attribute("alpha", 1.6732632423543772))
     gamma = float(call.attribute("gamma", 1.0507009873554805))
     call.finish(f("MUL", _joined(f, x.tensor, alpha), gamma), x.order)
@@ -28,7 +28,7 @@ def selu(call: Call) -> None:
 @translates("Celu")
 def celu(call: Call) -> None:
     """The input, or alpha (exp(x / alpha) - 1) below zero."""
-    x, f, alpha = call.value(), Formula(call), float(call.attribute("alpha", 1.0))
+    x, f, alpha = call.value(), Formula(call, floats=True), float(call.attribute("alpha", 1.0))
     if alpha <= 0:
         call.refuse(f"alpha is {alpha}", "use an alpha above zero")
     call.finish(_joined(f, x.tensor, alpha, alpha), x.order)
@@ -48,7 +48,7 @@ def softplus(call: Call) -> None:
 
     The sum w = 1 + u is rounded. The rounding error, u - (w - 1), is added: log(1 + u) = log(w) + (u - (w - 1)) / w.
     """
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     u = f("EXP", f("NEG", f("ABS", x.tensor)))
     w = f("ADD", u, 1.0)
     lost = f("DIV", f("SUB", u, f("SUB", w, 1.0)), w)
@@ -61,7 +61,7 @@ def mish(call: Call) -> None:
 
     Above 20 the ratio is 1 in float32, so that exp is never taken of more.
     """
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     e = f("EXP", f("MINIMUM", x.tensor, 20.0))
     n = f("MUL", e, f("ADD", e, 2.0))
     call.finish(f("MUL", x.tensor, f("DIV", n, f("ADD", n, 2.0))), x.order)
@@ -70,14 +70,14 @@ def mish(call: Call) -> None:
 @translates("Softsign")
 def softsign(call: Call) -> None:
     """The input over 1 + |x|."""
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     call.finish(f("DIV", x.tensor, f("ADD", f("ABS", x.tensor), 1.0)), x.order)
 
 
 @translates("ThresholdedRelu")
 def thresholded_relu(call: Call) -> None:
     """Each value if above alpha, else zero."""
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     above = f("GREATER", x.tensor, float(call.attribute("alpha", 1.0)), dtype=BOOLEAN)
     call.finish(f("SELECT_V2", above, x.tensor, 0.0, dtype=x.tensor.dtype), x.order)
 
@@ -88,7 +88,7 @@ def erf(call: Call) -> None:
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
     """
-    x, f = call.value(), Formula(call)
+    x, f = call.value(), Formula(call, floats=True)
     size = f("ABS", x.tensor)
     t = f("DIV", 1.0, f("ADD", f("MUL", size, 0.3275911), 1.0))
     series = f("MUL", t, 1.061405429)

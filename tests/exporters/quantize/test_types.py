@@ -138,7 +138,8 @@ def test_integer_onnx_files_compute_in_integers(hub: Hub, images: list[np.ndarra
             assert {made[name].op_type for name in node.input[:2]} == {"DequantizeLinear"}, node.name
     counts = Counter(node.op_type for node in proto.graph.node)
     assert counts["Conv"] == 6
-    assert {entry.key for entry in proto.metadata_props} == {"edgekron.version", "edgekron.opset", "edgekron.identity"}
+    said = {f"edgekron.{key}" for key in ("version", "opset", "identity")}
+    assert {entry.key for entry in proto.metadata_props} == said
     assert proto.producer_name == "edgekron"
 
 
