@@ -53,6 +53,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
     the format's exporter refuses.
     """
     from .quantize.forms import forms_of
+    from .quantize.joins import refuse_integer_joins
 
     settings = settings or ExportSettings()
     how = settings.quantization
@@ -67,6 +68,8 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
             raise UserError(
                 f"the calibration images are {list(images.shape[1:])}; the network takes {list(hub.input_shape)}."
             )
+    if how.integer_io:
+        refuse_integer_joins(hub, how.images)
     # Rebalanced factors are other numbers of the same network.
     identity = hub.identity
     if how.rebalanced and computes_in_integers(how.dtype, target):

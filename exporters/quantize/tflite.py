@@ -5,6 +5,8 @@
                    the runtime's kernels quantize activations while they run
     int8           activations int8 too, one scale for each, from the smallest to the largest value on the images
 
+An output that joins several values joins them in float, so that each keeps its own range (``joins``).
+
 The quantizer's own file keeps large buffers behind the flatbuffer, out of sight of older runtimes, and does not align
 the other buffers. So the file is written again by ``exporters.tflite.writer``.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -20,8 +23,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekron.errors import UserError
+from edgekron.exporters.tflite.outline import outline
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
+from edgekron.graph.joins import joins
 
 from .types import LARGEST_FLOAT16, Quantization, pieces
 
@@ -54,11 +59,20 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         if not how.integer_io:
             for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
                 work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+            for name in _joining(data):
+                work.update_quantization_recipe(
+                    f"^{re.escape(name)};", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
+                )
         # The integer kernels of this operator are wrong.
         work.update_quantization_recipe(".*", TFLOperationName.BATCH_MATMUL, algorithm_key=AlgorithmName.NO_QUANTIZE)
         ranges = _ranges(data, work.get_quantization_recipe(), how.images, input_name)
     result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return repack(read_model(result.quantized_model))
+
+
+def _joining(data: bytes) -> list[str]:
+    """The tensor that each operator makes, the first of several, of those which join outputs."""
+    return [str(move.outputs[0].name) for join in joins(outline(read(data))) for move in join.moves]
 
 
 def _refuse_beyond_float16(data: bytes) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgekron.errors import UserError
+from edgekron.graph.parts import joined_outputs
 from edgekron.graph.passes.fold_batch_norm import folded_norms
 from edgekron.modules.layers import FactorizedConv1d, FactorizedConvTranspose1d
 
@@ -56,6 +57,7 @@ class TorchVersion:
     def __init__(self, module: nn.Module, hub: Hub) -> None:
         self.identity, self.input_shape = hub.identity, hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
+        self.joined = joined_outputs(hub.model.graph)
         self._module = module.eval()
         self._places = list(_places(module, hub))
         self.inner = list(dict.fromkeys(name for place in self._places for name in (place.input, place.output)))
