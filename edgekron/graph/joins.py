@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 _MOVES = {
     "Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
+#: Operators that keep each value in its place.
+ELEMENTWISE = {
+    "Abs", "Add", "Ceil", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
+    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh",
+    "Where",
+}  # fmt: skip
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
 
@@ -39,6 +46,30 @@ def joins(graph: ir.Graph) -> list[Join]:
     return [join for join in found if len(join.sources) > 1]
 
 
+def joining_moves(graph: ir.Graph) -> list[ir.Node]:
+    """The moves behind which the parts of joined outputs lie, each of them a value of its own range.
+
+    These are the moves of the outputs' joins, and of joins before: a detector may join boxes and scores, part them
+    again, decode each value on its own, and join them a second time. Layers end the search.
+    """
+    moves: dict[ir.Node, None] = {}
+    seen: set[ir.Value] = set()
+    pending = [join.output for join in joins(graph)]
+    while pending:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        join = _walk(value)
+        if len(join.sources) > 1:
+            moves |= dict.fromkeys(join.moves)
+        for source in join.sources:
+            node = source.producer()
+            if node is not None and node.op_type in ELEMENTWISE:
+                pending += [given for given in node.inputs if given is not None and given.const_value is None]
+    return list(moves)
+
+
 def is_move(node: ir.Node) -> bool:
     """Whether a node only moves values."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in _MOVES:
@@ -55,8 +86,8 @@ def moved_by(node: ir.Node) -> Sequence[ir.Value]:
 
 
 def readable(value: ir.Value) -> str:
-    """A value's name without what torch's exporter puts around it: "/head/Mul_output_0" is "head/Mul"."""
-    return str(value.name).removeprefix("/").removesuffix("_output_0")
+    """A value's name without what exporters and quantizers put around it: "/head/Mul_output_0" is "head/Mul"."""
+    return str(value.name).removesuffix("_DequantizeLinear_Output").removeprefix("/").removesuffix("_output_0")
 
 
 def _walk(output: ir.Value) -> Join:

@@ -19,22 +19,16 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from .factorized import is_factorized, read_node
-from .joins import Join, is_move, joins, moved_by, readable
+from .joins import ELEMENTWISE, Join, is_move, joins, moved_by, readable
 from .layers import layer_names
 from .moving import UnknownPlacesError, move, sent, sizes_of_one
+from .passes.known_sizes import know_sizes
 from .values import constant
 
 #: Operators whose output has its channels on axis 1.
 _CHANNELS_FIRST = {
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalMaxPool",
     "InstanceNormalization", "LpPool", "MaxPool", "Resize", "SpaceToDepth",
-}  # fmt: skip
-#: Operators that keep each value in its place.
-_ELEMENTWISE = {
-    "Abs", "Add", "Ceil", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
-    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
-    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh",
-    "Where",
 }  # fmt: skip
 _PROBABILITIES = {"HardSigmoid", "Sigmoid", "Softmax"}
 #: Operators that make probabilities of probabilities alone.
@@ -94,11 +88,17 @@ def joined_outputs(graph: ir.Graph) -> dict[str, JoinedOutput]:
     return found
 
 
-def read_graph(proto: onnx.ModelProto) -> ir.Graph:
-    """The graph of an ONNX file with its constants and shapes at hand, as ``joins`` and ``joined_outputs`` want it."""
-    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+def joined_in_file(proto: onnx.ModelProto) -> dict[str, JoinedOutput]:
+    """The same of an ONNX file, as far as the sizes of its input are known; open batches are those of one image."""
+    model = ir.serde.deserialize_model(proto)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    return model.graph
+    if not joins(model.graph):
+        return {}
+    for value in model.graph.inputs:
+        first, *rest = value.shape or (1,)
+        value.shape = ir.Shape([first if isinstance(first, int) else 1, *rest])
+    know_sizes(model, model.graph.inputs[0].shape or ())
+    return joined_outputs(model.graph)
 
 
 class _Parts:
@@ -175,11 +175,14 @@ class _Channels:
             return self._numbered(value, axis)
         if is_move(node):
             return move(node, value, [self.of(given) for given in moved_by(node)])
-        if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in ELEMENTWISE or node.domain not in ("", "ai.onnx"):
             return None
         sizes = sizes_of_one(value)
-        given = [x for x in node.inputs if x is not None and x.const_value is None and sizes_of_one(x) == sizes]
-        return next((found for x in given if (found := self._find(x)) is not None), None)
+        for given in node.inputs:
+            found = None if given is None or given.const_value is not None else self._find(given)
+            if found is not None and found.shape == sizes:
+                return found
+        return None
 
     def _numbered(self, value: ir.Value, axis: int | None) -> np.ndarray:
         sizes = sizes_of_one(value)

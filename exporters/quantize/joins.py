@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from edgekron.errors import UserError
-from edgekron.graph.joins import joins
-from edgekron.graph.parts import joined_outputs, read_graph
+from edgekron.graph.joins import joining_moves
+from edgekron.graph.parts import joined_outputs
 
 from .ranges import AT_ONCE, plain_session
 from .types import pieces
@@ -32,7 +34,8 @@ LEAST_STEPS = 16
 
 def name_joining_nodes(proto: onnx.ModelProto) -> list[str]:
     """The names of the nodes that join outputs; a node without a name gets one, in place."""
-    made = {str(value.name) for join in joins(read_graph(proto)) for move in join.moves for value in move.outputs}
+    graph = ir.serde.deserialize_model(proto).graph
+    made = {str(value.name) for move in joining_moves(graph) for value in move.outputs}
     found = [node for node in proto.graph.node if not made.isdisjoint(node.output)]
     for node in found:
         node.name = node.name or f"{node.output[0]}/{node.op_type}"

@@ -26,7 +26,7 @@ from edgekron.errors import UserError
 from edgekron.exporters.tflite.outline import outline
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
-from edgekron.graph.joins import joins
+from edgekron.graph.joins import joining_moves
 
 from .types import LARGEST_FLOAT16, Quantization, pieces
 
@@ -72,7 +72,7 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
 
 def _joining(data: bytes) -> list[str]:
     """The tensor that each operator makes, the first of several, of those which join outputs."""
-    return [str(move.outputs[0].name) for join in joins(outline(read(data))) for move in join.moves]
+    return [str(move.outputs[0].name) for move in joining_moves(outline(read(data)))]
 
 
 def _refuse_beyond_float16(data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The graph of a TFLite file as ``edgekron.graph.joins`` and ``edgekron.graph.parts`` read it.
 
-Operators that move values, and those by which probabilities are known, stand as their ONNX counterparts; every other
+Operators that move values, and those that act on each value alone, stand as their ONNX counterparts; every other
 operator stands for itself, in a domain of its own. The outline shows where values come from; it is not to be run.
 """
 
@@ -13,9 +13,11 @@ from ai_edge_litert import schema_py_generated as schema
 from .read import Contents
 
 _DOMAIN = "tflite"
-_SAME = {"DEQUANTIZE": "Identity", "EXPAND_DIMS": "Reshape", "QUANTIZE": "Identity", "RESHAPE": "Reshape"}
-_SAME |= {"LOGISTIC": "Sigmoid", "MAXIMUM": "Max", "MINIMUM": "Min", "MUL": "Mul", "SOFTMAX": "Softmax"}
-_SAME |= {"SQUEEZE": "Reshape"}
+_SAME = {
+    "ADD": "Add", "DEQUANTIZE": "Identity", "DIV": "Div", "EXP": "Exp", "EXPAND_DIMS": "Reshape", "LOGISTIC": "Sigmoid",
+    "MAXIMUM": "Max", "MINIMUM": "Min", "MUL": "Mul", "POW": "Pow", "QUANTIZE": "Identity", "RESHAPE": "Reshape",
+    "SOFTMAX": "Softmax", "SQRT": "Sqrt", "SQUEEZE": "Reshape", "SUB": "Sub", "TANH": "Tanh",
+}  # fmt: skip
 
 #: ONNX operator, inputs and attributes of a node.
 _Node = tuple[str, list[ir.Value], list[ir.Attr]]

@@ -20,7 +20,7 @@ from edgekron.exporters.tflite.read import identity_of, read
 from edgekron.graph import Hub
 from edgekron.graph.from_onnx import MARK
 from edgekron.graph.identity import IDENTITY_KEY, Identity
-from edgekron.graph.parts import JoinedOutput, joined_outputs, read_graph
+from edgekron.graph.parts import JoinedOutput, joined_in_file, joined_outputs
 from edgekron.runtimes.agent import backends
 from edgekron.runtimes.agent.backends import litert
 from edgekron.runtimes.agent.backends.onnxruntime import scales_of
@@ -122,7 +122,7 @@ class OnnxVersion:
     @cached_property
     def joined(self) -> Mapping[str, JoinedOutput]:
         """The joined outputs of the graph."""
-        return joined_outputs(read_graph(self.proto))
+        return joined_in_file(self.proto)
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
         """The outputs, by a session with all optimisations."""
