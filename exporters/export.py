@@ -55,6 +55,7 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
     from edgekron.graph.passes.dequantize import check_float
 
     from .quantize.forms import forms_of
+    from .quantize.joins import refuse_integer_joins
 
     settings = settings or ExportSettings()
     how = settings.quantization
@@ -71,6 +72,8 @@ def export(hub: Hub, path: str | Path, settings: ExportSettings | None = None, *
             )
         hub.inputs[0].check_type(images)
     check_float(hub.model, "the network", "give --dequantize to fold it back to float, or export the float model.")
+    if how.integer_io:
+        refuse_integer_joins(hub, how.images)
     # Rebalanced factors are other numbers of the same network.
     identity = hub.identity
     if how.rebalanced and computes_in_integers(how.dtype, target):

@@ -5,6 +5,8 @@ quantizer: pairs of QuantizeLinear and DequantizeLinear, one scale for each outp
 activation. Activations are uint8 and weights int8, as ONNX Runtime's documentation advises for x86 with VNNI and allows
 for ARM; on x86 without VNNI its kernels add pairs of products in 16 bits, which can saturate: evaluate the file there.
 
+An output that joins several values joins them in float, so that each keeps its own range (``joins``).
+
 ONNX has no scale for an input or output of a graph. A file whose inputs and outputs are integers has their scales in
 its metadata, from which ``runtimes.agent.backends.onnxruntime`` reads them.
 """
@@ -25,6 +27,7 @@ from edgekron.errors import UserError
 from edgekron.runtimes.agent.backends.onnxruntime import QUANTIZATION
 
 from .activations import kept_clips, lower_activations
+from .joins import name_joining_nodes
 from .types import Quantization, pieces
 from .weights import with_small_weights
 
@@ -83,7 +86,7 @@ def _static(proto: onnx.ModelProto, how: Quantization) -> onnx.ModelProto:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=kept_clips(proto),
+            nodes_to_exclude=[*kept_clips(proto), *([] if how.integer_io else name_joining_nodes(proto))],
             # Else a reshape between the input and the first layer would stay float, and the input with it.
             extra_options={"ForceQuantizeNoInputCheck": how.integer_io},
         )

@@ -32,7 +32,7 @@ def stage_ranges(hub: Hub, images: Iterable[np.ndarray]) -> dict[str, list[Range
     if not layers:
         return found
     inner = [name for name in layers if name != hub.input_name]
-    session = _session(hub, inner) if inner else None
+    session = plain_session(hub, inner) if inner else None
     for batch in images:
         for start in range(0, len(batch), AT_ONCE):
             x = batch[start : start + AT_ONCE]
@@ -93,7 +93,8 @@ def _run(stage: Stage, axes: tuple[str, ...], tensor: np.ndarray, x: torch.Tenso
     return y.reshape(images, *(stage.sizes[a] for a in kept), *y.shape[2:])
 
 
-def _session(hub: Hub, outputs: list[str]) -> onnxruntime.InferenceSession:
+def plain_session(hub: Hub, outputs: list[str]) -> onnxruntime.InferenceSession:
+    """The hub from its input to the values ``outputs`` in ONNX Runtime, silent and without threads that spin."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -6,6 +6,8 @@
     int8           activations int8 too, one scale for each, from the smallest to the largest value on the images;
                    every bias fits into int32 (``biases``)
 
+An output that joins several values joins them in float, so that each keeps its own range (``joins``).
+
 The quantizer's own file keeps large buffers behind the flatbuffer, out of sight of older runtimes, and does not align
 the other buffers. So the file is written again by ``exporters.tflite.writer``.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -23,8 +26,10 @@ from ai_edge_litert import schema_py_generated as schema
 from edgekron.errors import UserError
 from edgekron.exporters.tflite.formula import FLOATS
 from edgekron.exporters.tflite.layout import End
+from edgekron.exporters.tflite.outline import outline
 from edgekron.exporters.tflite.read import read
 from edgekron.exporters.tflite.writer import SIGNATURE, repack
+from edgekron.graph.joins import joining_moves
 
 from .biases import fit_biases
 from .types import LARGEST_FLOAT16, Quantization, pieces
@@ -62,6 +67,10 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
         if not how.integer_io:
             for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
                 work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+            for name in _joining(data):
+                work.update_quantization_recipe(
+                    f"^{re.escape(name)};", TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
+                )
         for operator in _FLOAT:
             work.update_quantization_recipe(".*", TFLOperationName(operator), algorithm_key=AlgorithmName.NO_QUANTIZE)
         everything = TFLOperationName.ALL_SUPPORTED
@@ -72,6 +81,11 @@ def _quantized(data: bytes, how: Quantization, input_name: str) -> bytes:
     if how.dtype == "int8":
         fit_biases(model, read(data).model)
     return repack(model)
+
+
+def _joining(data: bytes) -> list[str]:
+    """The tensor that each operator makes, the first of several, of those which join outputs."""
+    return [str(move.outputs[0].name) for move in joining_moves(outline(read(data)))]
 
 
 def _refuse_beyond_float16(data: bytes) -> None:

@@ -6,6 +6,9 @@ For a reference r and a candidate c,
     cosine = <r, c> / (|r| |c|)     agreement = the fraction of images whose highest score is of the same class
     error = |r - c| / |r|, the relative error in the mean square
 
+A value is *lost* where the reference varies and the candidate is one number, as scores are that share a range with
+hundreds of pixels. A part of a joined output is lost at an SQNR below ``LOST`` too.
+
 All come from sums in float64 that are added up over pieces, so that no value of a network need be in memory whole.
 
 A file with integer activations is exact to a 256th of the ranges that it was calibrated on, and saturates beyond
@@ -22,12 +25,19 @@ import numpy as np
 
 from edgekron.errors import UserError
 
+#: Values that differ by no more than this, relative to the largest, are one number but for rounding.
+_ROUNDING = 1e-6
+#: The SQNR in dB below which a part of an output is lost: the error has half the energy of the part.
+LOST = 3.0
+
 
 @dataclass(frozen=True)
 class Difference:
     """How far the candidate's value ``name`` is from the reference's, over all inputs of one ``case``.
 
-    ``agreement`` is None for a value that is no list of scores [N, classes].
+    ``agreement`` is None for a value that is no list of scores [N, classes]. ``part`` is the title of a part of a
+    joined output, None for a value as a whole. ``varies`` says whether the reference has more than one number,
+    ``one_number`` whether the candidate has only one.
     """
 
     name: str
@@ -37,10 +47,17 @@ class Difference:
     sqnr_db: float
     cosine: float
     agreement: float | None = None
+    part: str | None = None
+    varies: bool = True
+    one_number: bool = False
+
+    def lost(self, least: float = LOST) -> bool:
+        """Whether nothing useful is left of the value; ``least`` is the least SQNR of a part."""
+        return self.varies and (self.one_number or (self.part is not None and self.sqnr_db < least))
 
     def to_json(self) -> dict[str, object]:
         """Plain data; an infinite SQNR (no difference at all) is None."""
-        return asdict(self) | {"sqnr_db": finite(self.sqnr_db)}
+        return asdict(self) | {"sqnr_db": finite(self.sqnr_db), "lost": self.lost()}
 
 
 def finite(number: float | None) -> float | None:
@@ -68,12 +85,17 @@ class Sums:
         self._worst = self._top = self._energy = self._other = self._noise = self._shared = 0.0
         self._same = self._images = 0
         self._scores = True
+        self._spans = [(math.inf, -math.inf)] * 2
 
     def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Takes in one piece; both arrays have one shape."""
         r, c = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
         gap = r - c
         self.pieces += 1
+        self._spans = [
+            (float(x.min(initial=low)), float(x.max(initial=high)))
+            for (low, high), x in zip(self._spans, (r, c), strict=True)
+        ]
         # Unlike Python's, numpy's maximum keeps a NaN.
         self._worst = float(np.maximum(self._worst, np.abs(gap).max(initial=0.0)))
         self._top = float(np.maximum(self._top, np.abs(r).max(initial=0.0)))
@@ -95,11 +117,12 @@ class Sums:
             return math.inf
         return math.sqrt(self._noise / self._energy) if self._energy else (math.inf if self._noise else 0.0)
 
-    def difference(self, name: str, case: str) -> Difference:
+    def difference(self, name: str, case: str, part: str | None = None) -> Difference:
         """The measures over all pieces, of the value ``name`` on ``case``."""
         worst, top, energy, noise = self._worst, self._top, self._energy, self._noise
         norms = math.sqrt(energy) * math.sqrt(self._other)
         ratio = energy / noise if noise else math.inf
+        spread, other = (high - low for low, high in self._spans)
         return Difference(
             name,
             case,
@@ -109,4 +132,7 @@ class Sums:
             sqnr_db=10 * math.log10(ratio) if ratio > 0 else -math.inf,
             cosine=self._shared / norms if norms else float(energy == self._other),
             agreement=self._same / self._images if self._scores and self._images else None,
+            part=part,
+            varies=bool(spread > _ROUNDING * top),
+            one_number=bool(other == 0),
         )

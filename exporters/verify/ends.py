@@ -1,5 +1,6 @@
 """The outputs of every version against those of the version that it came from, and against the first of the chain.
 
+Of an output that is joined from parts (``edgekron.graph.parts``), such as boxes and scores, each part is compared too.
 A version is run as users run it, in pieces that fit in memory. Of a chain of two, the values within are compared on
 every case too: exporters keep the names of layers' outputs, so that most values are known to both by name.
 """
@@ -7,12 +8,13 @@ every case too: exporters keep the names of layers' outputs, so that most values
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgekron.errors import UserError
+from edgekron.graph.parts import JoinedOutput
 
 from .compare import Difference, Sums
 from .inputs import check_cases
@@ -29,8 +31,9 @@ _STAGE = re.compile(r"\.\d+\.[A-Z][A-Za-z]*$")
 
 @dataclass(frozen=True)
 class Ends:
-    """One version against its parent: ``rows`` for every case and output, and in a chain of two ``within``, for every
-    value that both know by name, on the case on which the value differs most.
+    """One version against its parent: ``rows`` for every case, output and part of a joined output.
+
+    In a chain of two ``within`` is for every value that both know by name, on the case on which it differs most.
 
     ``since`` compares the outputs with the first version of the chain, on the main case.
     """
@@ -43,10 +46,11 @@ class Ends:
 def compare(
     reference: Version, candidate: Version, inputs: Iterable[tuple[str, np.ndarray]], titles: Mapping[str, str]
 ) -> tuple[list[Difference], list[Difference]]:
-    """(end to end: one row a case and output, by layer: one row a value, on the case on which it differs most).
+    """(end to end: one row a case and output, or part of a joined output, by layer: one row a value).
 
-    ``titles`` maps values to the names that they have in the rows, such as a layer's output to the layer. Raises
-    ``UserError`` when the inputs or outputs of the versions do not match, or an input does not fit them.
+    A value's row is of the case on which it differs most. ``titles`` maps values to the names that they have in the
+    rows, such as a layer's output to the layer. Raises ``UserError`` when the inputs or outputs of the versions do not
+    match, or an input does not fit them.
     """
     versions = [Named("the reference", reference), Named("the candidate", candidate)]
     (ends,) = compare_ends(versions, [Link(0, 1, ())], list(inputs), main=0, images=False)
@@ -132,7 +136,8 @@ def _compare_case(
     Rows of outputs have the names of the first version. ``shared`` is for a chain of two.
     """
     outputs = versions[0].version.outputs
-    ends = {pair: [Sums() for _ in outputs] for pair in pairs}
+    joined = _joined(versions)
+    ends = {pair: [_OutputSums(name, joined[i]) for i, name in enumerate(outputs)] for pair in pairs}
     within: dict[str, Sums] = {}
     used = {index for pair in pairs for index in pair}
     for start in range(0, len(x), _AT_ONCE):
@@ -144,11 +149,43 @@ def _compare_case(
             old, new = values[0].get(name), values[1].get(name)
             if old is not None and new is not None and old.shape == new.shape:
                 within.setdefault(name, Sums()).add(old, new)
-    rows = {
-        pair: [total.difference(name, case) for total, name in zip(sums, outputs, strict=True)]
-        for pair, sums in ends.items()
-    }
+    rows = {pair: [row for total in sums for row in total.rows(case)] for pair, sums in ends.items()}
     return rows, {name: sums.difference(name, case) for name, sums in within.items()}
+
+
+class _OutputSums:
+    """The sums of one output as a whole, and of its parts where the output is joined."""
+
+    def __init__(self, name: str, joined: JoinedOutput | None) -> None:
+        self._name, self._joined, self._whole = name, joined, Sums()
+        self._parts = [Sums() for _ in joined.parts] if joined else []
+
+    def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        """Takes in one piece; both arrays have one shape."""
+        self._whole.add(reference, candidate)
+        if self._joined is None:
+            return
+        old, new = self._joined.images(reference), self._joined.images(candidate)
+        if old is None or new is None:
+            return
+        for part, sums in zip(self._joined.parts, self._parts, strict=True):
+            # As vectors: a part is no list of scores, whatever its shape.
+            sums.add(old[:, part.places].ravel(), new[:, part.places].ravel())
+
+    def rows(self, case: str) -> Iterator[Difference]:
+        """The output, and each part that was found in it."""
+        yield self._whole.difference(self._name, case)
+        for part, sums in zip(self._joined.parts if self._joined else (), self._parts, strict=True):
+            if sums.pieces:
+                yield sums.difference(f"{self._name}: {part.title}", case, part.title)
+
+
+def _joined(versions: Sequence[Named]) -> list[JoinedOutput | None]:
+    """What each output is joined from, None for one that is not, as the first version tells that knows of any."""
+    for entry in versions:
+        if entry.version.joined:
+            return [entry.version.joined.get(name) for name in entry.version.outputs]
+    return [None] * len(versions[0].version.outputs)
 
 
 def _run(version: Version, x: np.ndarray, look: bool) -> Values:
@@ -157,7 +194,7 @@ def _run(version: Version, x: np.ndarray, look: bool) -> Values:
 
 
 def _add_outputs(
-    sums: Sequence[Sums], versions: Sequence[Named], pair: tuple[int, int], values: tuple[Values, Values]
+    sums: Sequence[_OutputSums], versions: Sequence[Named], pair: tuple[int, int], values: tuple[Values, Values]
 ) -> None:
     parent, child = (versions[index] for index in pair)
     for total, name, old, new in zip(

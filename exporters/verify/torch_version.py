@@ -11,6 +11,7 @@ from torch import nn
 
 from edgekron.errors import UserError
 from edgekron.graph.identity import Identity
+from edgekron.graph.parts import joined_outputs
 from edgekron.graph.passes.fold_batch_norm import folded_norms
 from edgekron.modules.layers import FactorizedConv1d, FactorizedConvTranspose1d
 from edgekron.modules.places import like, places, tensors_of, values_at
@@ -31,6 +32,7 @@ class TorchVersion:
         self.identity: Identity | None = hub.identity
         self.inputs, self.input_shape = hub.inputs, hub.input_shape
         self.input, self.outputs = hub.input_name, list(hub.output_names)
+        self.joined = joined_outputs(hub.model.graph)
         self._module = module.eval()
         self._places = list(places(module, hub, folded_norms(hub.model)))
         self.inner = list(dict.fromkeys(name for place in self._places for name in (place.input, place.output)))

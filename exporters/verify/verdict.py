@@ -1,13 +1,19 @@
-"""The verdict on a chain: whether the bounds that a user gave are kept, each on the steps that it is meant for."""
+"""The verdict on a chain: whether the bounds that a user gave are kept, each on the steps that it is meant for.
+
+Each part of a joined output must keep the bounds. An output or part that is lost (see ``compare``) is said by name,
+whatever the bounds; it fails the verdict where any bound is given, and in an int8 file that is compared on real images:
+such a file is made to be used as it is, while a network that was just compressed may be about to be trained. A bound on
+the SQNR that is lower than ``LOST`` stands in for ``LOST``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgekron.errors import UserError
 
-from .compare import Difference, finite
+from .compare import LOST, Difference, finite
 from .links import CONVERSION, QUANTIZATION, Link
 from .walk import Step, VersionChain
 
@@ -68,22 +74,29 @@ class Measure:
 
 @dataclass(frozen=True)
 class ComparisonVerdict:
-    """The measures of a chain that are bounded; of a pair, of which all are of one comparison, the others too."""
+    """The measures of a chain that are bounded; of a pair, of which all are of one comparison, the others too.
+
+    ``lost`` has a sentence for each output, or part of an output, that is lost; ``failing`` says whether one of them
+    fails the verdict.
+    """
 
     measures: Sequence[Measure]
+    lost: Sequence[str] = ()
+    failing: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether every bound is kept."""
-        return all(measure.kept for measure in self.measures)
+        """Whether every bound is kept, and nothing is lost that must not be."""
+        return not self.failing and all(measure.kept for measure in self.measures)
 
     def lines(self) -> list[str]:
-        """A line for each measure that readers want to see."""
-        return [str(measure) for measure in self.measures if measure.told]
+        """A line for each measure that readers want to see, and for all that is lost."""
+        return [*(str(measure) for measure in self.measures if measure.told), *self.lost]
 
     def to_json(self) -> dict[str, object]:
         """Plain data."""
-        return {"bounds": [measure.to_json() for measure in self.measures], "passed": self.passed}
+        bounds = [measure.to_json() for measure in self.measures]
+        return {"bounds": bounds, "lost": list(self.lost), "passed": self.passed}
 
 
 def check_bounds(found: Sequence[Link], bounds: Bounds) -> None:
@@ -99,7 +112,22 @@ def judge(chain: VersionChain, bounds: Bounds) -> ComparisonVerdict:
     does nothing else; SQNR and agreement are for every step that quantizes and does nothing else, and for the last
     version against the first. Raises ``UserError`` for a bound on agreement where no output is a list of scores.
     """
-    return ComparisonVerdict(_of_pair(chain, bounds) if chain.pair else _of_chain(chain, bounds))
+    measures = _of_pair(chain, bounds) if chain.pair else _of_chain(chain, bounds)
+    lost = dict(_lost(chain, bounds))
+    return ComparisonVerdict(measures, list(lost), any(lost.values()))
+
+
+def _lost(chain: VersionChain, bounds: Bounds) -> Iterator[tuple[str, bool]]:
+    """(a sentence for each output or part that a step of the chain loses, whether the loss fails the verdict)."""
+    bounded = (bounds.tolerance, bounds.sqnr, bounds.agreement) != (None, None, None)
+    least = LOST if bounds.sqnr is None else min(LOST, bounds.sqnr)
+    for step in chain.steps:
+        int8 = chain.images and chain.versions[step.link.child].version.precision == "int8"
+        # The last version is judged against the first too: a part can go bit by bit.
+        for row in (*step.real, *(step.since if step is chain.steps[-1] else ())):
+            if row.lost(least):
+                how = "all its values are one number" if row.one_number else f"its SQNR is {row.sqnr_db:.1f} dB"
+                yield f"{row.name} is LOST in {step.title}: {how} on {row.case}.", bounded or int8
 
 
 def _of_pair(chain: VersionChain, bounds: Bounds) -> list[Measure]:

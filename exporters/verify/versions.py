@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,10 +17,12 @@ import onnx
 
 from edgekron.errors import UserError
 from edgekron.exporters.entries import entries_of_proto, entries_of_session
-from edgekron.exporters.tflite.read import identity_of
+from edgekron.exporters.tflite.outline import outline
+from edgekron.exporters.tflite.read import identity_of, read
 from edgekron.graph import Hub, NetworkInput
 from edgekron.graph.from_onnx import MARK
 from edgekron.graph.identity import IDENTITY_KEY, Identity
+from edgekron.graph.parts import JoinedOutput, joined_in_file, joined_outputs
 from edgekron.runtimes.agent import backends
 from edgekron.runtimes.agent.backends import litert
 from edgekron.runtimes.agent.backends.onnxruntime import scales_of
@@ -36,7 +39,8 @@ class Version(Protocol):
     """A runnable version: its inputs, the values it can show, and a run for inputs with the axes of the network.
 
     ``precision`` is that of its coarsest weights or activations: "float32", "float16" or "int8"; ``kind`` is "torch",
-    "hub", "onnx" or "tflite"; ``identity`` is that of the network, None where the file states none.
+    "hub", "onnx" or "tflite"; ``identity`` is that of the network, None where the file states none. ``joined`` has the
+    outputs that are joined from parts, by name.
     """
 
     input_shape: tuple[int, ...]
@@ -46,6 +50,9 @@ class Version(Protocol):
     precision: str
     kind: str
     identity: Identity | None
+
+    @property
+    def joined(self) -> Mapping[str, JoinedOutput]: ...
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
         """The outputs, computed as users compute them."""
@@ -115,6 +122,11 @@ class OnnxVersion:
         self._probed += [o.name for o in proto.graph.output if _is_float(o) or o.name in self._scales]
         self.inner = list(dict.fromkeys(map(_plain_name, self._probed)))
         self._probe = plain_session(probe)
+
+    @cached_property
+    def joined(self) -> Mapping[str, JoinedOutput]:
+        """The joined outputs of the graph."""
+        return joined_in_file(self.proto)
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
         """The outputs, by a session with all optimisations."""
@@ -191,6 +203,7 @@ class _TfliteVersion:
     kind = "tflite"
 
     def __init__(self, path: Path, inner: bool) -> None:
+        self._path = path
         self._session = backends.load(path)
         self.identity = identity_of(path.read_bytes())
         module = litert.import_runtime()
@@ -213,6 +226,11 @@ class _TfliteVersion:
         kept = made if inner else set()
         self._details = [d for d in details if d["index"] in kept and (d["dtype"] == np.float32 or _scale(d))]
         self.inner = [d["name"] for d in self._details]
+
+    @cached_property
+    def joined(self) -> Mapping[str, JoinedOutput]:
+        """The joined outputs of the file, as NCHW."""
+        return joined_outputs(outline(read(self._path.read_bytes()), channels_first=True))
 
     def run(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
         """The outputs, by the delegate that users get."""

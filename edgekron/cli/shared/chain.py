@@ -16,7 +16,10 @@ def show_chain(chain: VersionChain) -> None:
     """Prints the table of steps, and the table of layers by steps; of a pair every comparison of its one step too."""
     _print_steps(chain)
     if chain.pair:
-        _print_differences("Outputs", [(row.case, row) for row in chain.steps[0].outputs])
+        rows = chain.steps[0].outputs
+        _print_differences("Outputs", [(row.case if row.part is None else f"  {row.name}", row) for row in rows])
+    else:
+        _print_parts(chain)
     _print_layers(chain)
     if chain.pair and chain.steps[0].within:
         rows = [(row.name, row) for row in chain.steps[0].within]
@@ -59,6 +62,21 @@ def _print_steps(chain: VersionChain) -> None:
         f"alone); SQNR of the outputs{' and same class' if chain.images else ''}: on {chain.case}"
         + ("" if chain.pair else f"; in all: against {chain.versions[0].title}"),
     )
+
+
+def _print_parts(chain: VersionChain) -> None:
+    """The parts of joined outputs by steps."""
+    columns = [{row.name: row for row in step.real if row.part is not None} for step in chain.steps]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    if names:
+        print_table(
+            f"Parts of outputs, on {chain.case}: SQNR in dB",
+            ["<part", *(step.title for step in chain.steps)],
+            [
+                [name, *(f"{column[name].sqnr_db:.1f}" if name in column else "-" for column in columns)]
+                for name in names
+            ],
+        )
 
 
 def _on_main_case(rows: Sequence[Difference], chain: VersionChain) -> list[str]:

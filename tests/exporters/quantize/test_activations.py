@@ -154,9 +154,11 @@ def test_an_int8_file_that_is_slower_is_said(tmp_path: Path, target: str, monkey
     runtime, operator = ("onnxruntime", "Clip") if target == "onnx" else ("litert", "MAXIMUM")
     assert said[1.0] == []
     assert said[1.62] == [
-        f"the int8 file takes 1.62 times as long as float32 in {runtime}, which has no fast integer kernel for "
-        f"{operator} (2); where time matters more than bytes, export float32 or compare both with `edgekron bench` "
-        "on the device."
+        (
+            f"the int8 file takes 1.62 times as long as float32 in {runtime}, which has no fast integer kernel for "
+            f"{operator} (2); where time matters more than bytes, export float32 or compare both with `edgekron bench` "
+            "on the device."
+        )
     ]
 
 
