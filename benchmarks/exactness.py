@@ -148,7 +148,7 @@ def mixed_plan(hub: Hub, model: str) -> CompressionPlan:
             KroneckerShape((f, 1), (1, c), (h, 1), (w, 1), layer.groups),
             KroneckerShape((f // two, two), (two, c // two), (h, 1), (1, w), layer.groups),
         )[index % 4]
-        lines[layer.name] = LayerPlan("kronecker", str(shape), max(1, shape.max_rank // 2))
+        lines[layer.name] = LayerPlan("kronecker", str(shape), (max(1, shape.max_rank // 2),))
     return CompressionPlan(model, lines)
 
 
