@@ -75,6 +75,32 @@ def make_plan(
     check_sizes(layers, ratios)
     if not free and (wanted > 1 or options.rule is not None):
         raise UserError(f"{model} has nothing to factorize: {kinds_of(reasons) or 'no convolution or matrix product'}.")
+    choices, weights = _surveyed(hub, free, data, method, options, wanted, processes, progress)
+    frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
+    fixed = {"macs": sum(one.macs for one in frozen), "parameters": sum(one.parameters for one in frozen)}
+    if options.rule is None:
+        chosen = allocate(choices, weights, fixed, ratios, reasons)
+    else:
+        chosen = {name: candidates[-1] for name, candidates in choices.items()}
+    lines = {layer.name: _line(layer, chosen, choices, method, options.rule) for layer in layers}
+    return processes.agreed(
+        CompressionPlan(model, lines),
+        lambda ours: ours.to_toml().encode(),
+        lambda told: CompressionPlan.from_toml(told.decode()),
+    )
+
+
+def _surveyed(
+    hub: Hub,
+    free: Sequence[Layer],
+    data: Sequence[np.ndarray],
+    method: str,
+    options: PlanOptions,
+    wanted: float,
+    processes: Processes,
+    progress: Progress,
+) -> tuple[dict[str, list[Candidate]], dict[str, float]]:
+    """The candidates of each layer, and the weight of an error in the layer for the error of the output."""
     choices: dict[str, list[Candidate]] = {}
     weights: dict[str, float] = {}
     if data:
@@ -101,18 +127,7 @@ def make_plan(
             choices[layer.name] = _choices(layer, units_of_kernel(kernel).kernel(kernel), None, method, options)
             weights[layer.name] = 1.0
     progress("survey", len(free), len(free))
-    frozen = [cost(layer) for layer in layers if layer.frozen_reason is not None]
-    fixed = {"macs": sum(one.macs for one in frozen), "parameters": sum(one.parameters for one in frozen)}
-    if options.rule is None:
-        chosen = allocate(choices, weights, fixed, ratios, reasons)
-    else:
-        chosen = {name: candidates[-1] for name, candidates in choices.items()}
-    lines = {layer.name: _line(layer, chosen, choices, method, options.rule) for layer in layers}
-    return processes.agreed(
-        CompressionPlan(model, lines),
-        lambda ours: ours.to_toml().encode(),
-        lambda told: CompressionPlan.from_toml(told.decode()),
-    )
+    return choices, weights
 
 
 def _choices(layer: Layer, kernel: Tensor, taken: Sample | None, method: str, options: PlanOptions) -> list[Candidate]:
