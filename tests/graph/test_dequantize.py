@@ -161,9 +161,12 @@ def test_integers_that_were_never_float_are_refused(tmp_path: Path) -> None:
         helper.make_node("DequantizeLinear", ["i", "s"], ["y"], name="bytes"),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", 1, ["n", 4])], [helper.make_tensor_value_info("y", 1, ["n", 4])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 4])],
+        [helper.make_tensor_value_info("y", 1, ["n", 4])],
         [numpy_helper.from_array(np.float32(0.1), "s")],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "b.onnx")
     with pytest.raises(UserError, match=r"node bytes is DequantizeLinear and takes integers i that were never float"):
         load(tmp_path / "b.onnx", dequantize=True)
