@@ -253,7 +253,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     x, y, w = value("x", ["N", 3, 8, 8]), value("y", ["N", 4, 8, 8]), weight("w", 4, 3, 1, 1)
     unknown = helper.make_node("Sweep", ["y"], ["z"], name="broom")
     cases = [
-        (save(tmp_path / "old.onnx", [conv], [x], [y], [w], opset=10), "opset 10; export it with opset 11"),
+        (save(tmp_path / "old.onnx", [conv], [x], [y], [w], opset=6), "opset 6; export it with opset 7"),
         (save(tmp_path / "two.onnx", [conv, helper.make_node("Add", ["y", "e"], ["z"])],
               [x, value("e", ["N", 4, 8, 8])], [value("z", ["N", 4, 8, 8])], [w]), r"2 inputs \(x, e\)"),
         (save(tmp_path / "unknown.onnx", [conv, unknown], [x], [value("z", ["N", 4, 8, 8])], [w]), "broom is Sweep"),

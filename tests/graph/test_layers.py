@@ -147,5 +147,5 @@ def test_a_computed_kernel_is_none():
     (layer,) = load(Computed(), input_shape=(2, 6, 6)).layers()
     assert not layer.has_kernel
     assert layer.kernel is None
-    with pytest.raises(ValueError, match="has no constant kernel: it its weights are computed"):
+    with pytest.raises(ValueError, match="has no constant kernel: it has weights that the graph computes"):
         _ = layer.kernel_shape

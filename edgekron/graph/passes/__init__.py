@@ -22,6 +22,7 @@ from .gemm_from_matmul import gemm_from_matmul
 from .infer_shapes import infer_shapes
 from .keep_batch import keep_batch
 from .known_sizes import know_sizes
+from .own_outputs import own_outputs
 from .pixels_from_pools import pixels_from_pools
 from .pool_windows import count_pool_windows
 from .remove_dropout import remove_dropout
@@ -48,6 +49,7 @@ __all__ = [
     "make_batch_dynamic",
     "make_nearest_exact",
     "make_padding_explicit",
+    "own_outputs",
     "pixels_from_pools",
     "remove_dropout",
     "rows_as_images",
@@ -90,5 +92,6 @@ def run_import_passes(model: ir.Model, source: str, input_shape: tuple[int, ...]
     common.RemoveUnusedNodesPass()(model)
     know_sizes(model, [BATCH, *sizes])
     make_nearest_exact(model)
+    own_outputs(model)
     check_shapes(model, source)
     check_finite(model, source)
