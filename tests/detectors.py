@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import nn
+
+from edgekron.graph import Hub, load
 
 SHAPE = (3, 32, 32)
 CLASSES = 5
@@ -111,3 +116,14 @@ def network(kind: type[nn.Module]) -> nn.Module:
         if ("classes" in name or "heads" in name) and parameter.ndim == 4:
             nn.init.normal_(parameter, std=0.7)
     return module
+
+
+@cache
+def hub(kind: type[nn.Module]) -> Hub:
+    """The network's hub, made once: not to be changed."""
+    return load(network(kind), input_shape=SHAPE)
+
+
+def images(count: int) -> np.ndarray:
+    """Noise."""
+    return np.random.default_rng(0).standard_normal((count, *SHAPE)).astype(np.float32)

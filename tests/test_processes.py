@@ -20,6 +20,7 @@ from edgekron.fitting.output_error import OutputError
 from edgekron.graph import Factorized, Hub, load
 from edgekron.planning.plan import CompressionPlan, LayerPlan
 from edgekron.processes import ALONE, Processes
+from tests import detectors
 from tests.networks import chain, smooth
 
 T = TypeVar("T")
@@ -158,6 +159,21 @@ def test_the_error_at_the_output_is_that_of_one_process(hub, small, data, images
     def error(processes: Processes) -> float:
         with Walk(hub, data, processes) as walk:
             return OutputError(hub, walk, images)(small)
+
+    one = error(ALONE)
+    assert one > 1e-4
+    assert together(3, error) == pytest.approx([one] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 2, 21])
+def test_the_error_of_parts_is_that_of_one_process(images):
+    """Of one image, two of three processes have none."""
+    net, given = detectors.hub(detectors.Joined), detectors.images(21)
+    trial = compress(net, model="net", ratios={"macs": 3.0}, method="low-rank").hub
+
+    def error(processes: Processes) -> float:
+        with Walk(net, [given], processes) as walk:
+            return OutputError(net, walk, images)(trial)
 
     one = error(ALONE)
     assert one > 1e-4
