@@ -4,6 +4,10 @@ A multiple-choice knapsack, solved to optimality (within ``GAP``) by the HiGHS m
 
     minimise sum over layers of weight * error,  subject to  sum of cost <= budget for each cost,  one candidate a
     layer.
+
+Among choices that are equally good the solver takes any: where all errors are zero, or equal, layers may save far more
+than the budget asks for. So each layer then goes back to the candidate that saves least, as long as the total error
+does not rise and the budget is met.
 """
 
 from __future__ import annotations
@@ -75,7 +79,42 @@ def allocate(
     if solution.x is None:
         wanted = " and ".join(f"{ratio:g} times fewer {COSTS[cost]}" for cost, ratio in ratios.items())
         raise UserError(f"{wanted} cannot be reached together; ask for less of one of them.")
-    return {name: candidate for (name, candidate), taken in zip(flat, solution.x, strict=True) if taken > 0.5}
+    chosen = {name: candidate for (name, candidate), taken in zip(flat, solution.x, strict=True) if taken > 0.5}
+    return _saving_least(chosen, choices, weights, fixed, ratios)
+
+
+def _saving_least(
+    chosen: dict[str, Candidate],
+    choices: Mapping[str, Sequence[Candidate]],
+    weights: Mapping[str, float],
+    fixed: Mapping[str, int],
+    ratios: Mapping[str, float],
+) -> dict[str, Candidate]:
+    """``chosen`` with every layer at the candidate of no larger error that saves least within the budget.
+
+    The step that gives back most of the budget goes first, so what is left over is less than any step.
+    """
+    dense = {cost: fixed[cost] + sum(getattr(choices[name][0], cost) for name in choices) for cost in ratios}
+
+    def loss(name: str, one: Candidate) -> float:
+        return weights[name] * min(one.error, 1.0)
+
+    while True:
+        room = {
+            cost: dense[cost] / ratio - fixed[cost] - sum(getattr(one, cost) for one in chosen.values())
+            for cost, ratio in ratios.items()
+        }
+        steps = []
+        for name, now in chosen.items():
+            for one in choices[name]:
+                more = {cost: getattr(one, cost) - getattr(now, cost) for cost in ratios}
+                given = sum(more[cost] / dense[cost] for cost in ratios)
+                if given > 0 and loss(name, one) <= loss(name, now) and all(more[c] <= room[c] for c in ratios):
+                    steps.append((given, name, one))
+        if not steps:
+            return chosen
+        _, name, one = max(steps, key=lambda step: step[0])
+        chosen[name] = one
 
 
 def check_sizes(layers: Iterable[Layer], ratios: Mapping[str, float]) -> None:

@@ -35,8 +35,8 @@ def to_ratios(
 ) -> dict[str, int]:
     """How many channels of each group stay at the lowest price at which every cost falls by its ratio.
 
-    ``ratios`` maps "macs" or "parameters" to how many times fewer the network is to have. Raises ``UserError`` with
-    the best ratio that can be reached.
+    Of channels that all have this last price, no more go than it takes. ``ratios`` maps "macs" or "parameters" to how
+    many times fewer the network is to have. Raises ``UserError`` with the best ratio that can be reached.
     """
     dense = structure.costs(set())
     prices = sorted({price for order in orders.values() for price in order.price})
@@ -44,9 +44,12 @@ def to_ratios(
     def counts(price: float) -> dict[str, int]:
         return {name: _kept(order, bisect_right(order.price, price), any_width) for name, order in orders.items()}
 
-    def reaches(price: float) -> bool:
-        now = structure.costs(removed_units(orders, counts(price)))
+    def enough(kept: Mapping[str, int]) -> bool:
+        now = structure.costs(removed_units(orders, kept))
         return all(now[cost] * ratio <= dense[cost] for cost, ratio in ratios.items())
+
+    def reaches(price: float) -> bool:
+        return enough(counts(price))
 
     nothing = -math.inf
     if reaches(nothing):
@@ -56,7 +59,27 @@ def to_ratios(
         best = ", ".join(f"{dense[cost] / least[cost]:.2f} times fewer {COSTS[cost]}" for cost in ratios)
         why = kinds_of(group.reason or "can be pruned" for group in structure.groups)
         raise UserError(f"pruning cannot reach that; the best that this network can is {best}: {why}.")
-    return counts(_first(prices, reaches))
+    last = _first(prices, reaches)
+    place = prices.index(last)
+    before = counts(prices[place - 1] if place else nothing)
+    return _given_back(orders, before, counts(last), any_width, enough)
+
+
+def _given_back(
+    orders: Mapping[str, Order],
+    before: Mapping[str, int],
+    after: dict[str, int],
+    any_width: bool,
+    enough: Callable[[Mapping[str, int]], bool],
+) -> dict[str, int]:
+    """``after`` with as many channels given back as the budget allows, in each group up to its number ``before``."""
+    kept = dict(after)
+    for name, order in orders.items():
+        count = len(order.group.units)
+        widths = {_kept(order, count - width, any_width) for width in range(kept[name], before[name] + 1)}
+        within = (width for width in sorted(widths, reverse=True) if kept[name] < width <= before[name])
+        kept[name] = next((width for width in within if enough({**kept, name: width})), kept[name])
+    return kept
 
 
 def removed_units(orders: Mapping[str, Order], counts: Mapping[str, int]) -> set[int]:

@@ -161,3 +161,47 @@ def test_elimination_by_rows_is_that_of_the_matrix(block: int, count: int) -> No
     found = SampledElimination(rows, level, weights, blocks, np.arange(count), 0.5)
     np.testing.assert_allclose(elimination_order([found], count, count - 1)[1], added, rtol=1e-5)
     np.testing.assert_allclose(found.weights, wanted.weights, rtol=0, atol=1e-6)
+
+
+MEMORY = """
+import math, resource
+import torch
+from edgekron.fitting.fit import Fitter
+from edgekron.fitting.sampled import WIDE, sums_of
+from edgekron.memory import give_back, give_back_large_blocks
+from edgekron.structures import FAMILIES
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+give_back_large_blocks()
+torch.set_num_threads(1)
+shape = (64, 512, 64, 1)
+torch.linalg.eigh(torch.eye(64, dtype=torch.float64))
+before = peak()
+kernel = torch.randn(shape) / 181
+d = math.prod(shape[1:])
+assert d > WIDE
+sums = sums_of(1, d, 64)
+for image in range(8):
+    x = torch.rand(32, 1, d)
+    sums.add(x, x[:, 0] @ kernel.reshape(64, -1).T, image)
+moments = sums.finish().lean(kernel, 0.03)
+del sums, x
+better = moments.least_squares(kernel)
+for name, rank in (("channel-svd", (16,)), ("low-rank", (16,)), ("tucker", (16, 64))):
+    template = next(iter(FAMILIES[name].templates(shape, 1)))
+    fitter = Fitter(template, better, moments)
+    fit = fitter.closed_form(*rank)
+    assert fitter.refined(fit, 3).error <= fit.error < 1
+    del fitter
+    give_back()
+print(peak() - before)
+"""
+
+
+def test_a_wide_layer_is_fitted_in_memory_that_is_linear_in_its_inputs() -> None:
+    """32,768 inputs: their matrix of moments would be 8.6 GB, and 4.3 GB in float32."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 4 * 4 * 64 * 32768 + 200e6

@@ -72,3 +72,20 @@ def test_undominated_keeps_a_match_for_everything(raw: list[tuple[int, int, floa
         assert any(k.macs <= one.macs and k.parameters <= one.parameters and k.error <= one.error for k in kept)
     for a, b in itertools.permutations(kept, 2):
         assert not (a.macs <= b.macs and a.parameters <= b.parameters and a.error <= b.error)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.4, 7.0], ids=["no error", "equal errors", "all lost"])
+@pytest.mark.parametrize("weight", [0.0, 1.0], ids=["no weight", "equal weights"])
+def test_of_equally_good_choices_the_one_that_saves_least_is_taken(error: float, weight: float) -> None:
+    """The budget is not passed by more than the step of one layer."""
+    savings = (100, 80, 60, 40, 20, 5)
+    choices = {
+        name: [
+            Candidate(macs, macs, 0.0 if macs == 100 else error, "dense" if macs == 100 else "kronecker")
+            for macs in savings
+        ]
+        for name in "abcdef"
+    }
+    chosen = allocate(choices, dict.fromkeys(choices, weight), {"macs": 10, "parameters": 0}, {"macs": 2.0})
+    left = 10 + sum(one.macs for one in chosen.values())
+    assert 305 - 20 < left <= 305

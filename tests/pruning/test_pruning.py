@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from edgekron.planning.ranks import rounded
 from edgekron.pruning import CRITERIA, ChannelStructure, PruningSettings, prune, prune_as
 from edgekron.pruning.criteria import find_orders
 from edgekron.pruning.elimination import Elimination, elimination_order
+from edgekron.pruning.order import order_of
+from edgekron.pruning.quotas import removed_units, to_ratios
 from edgekron.pruning.similarity import MOST_DB, greedy_order, map_similarity
 
 
@@ -149,6 +152,23 @@ def test_every_criterion_meets_the_budget_at_widths_that_run_well(
     assert all(rounded(count) == count for count, _ in result.kept.values())
     assert hub.proto().SerializeToString() == before
     assert outputs(result.hub, data[0]).shape == (32, 10)
+
+
+@pytest.mark.parametrize(("any_width", "most"), [(True, 2.12), (False, 2.35)])
+def test_of_channels_at_one_price_no_more_go_than_the_budget_takes(any_width: bool, most: float) -> None:
+    """As where the calibration images are black, and all maps are alike."""
+    widths = (3, 48, 48, 64, 8)
+    layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)]
+    source = load(nn.Sequential(*layers), input_shape=(3, 16, 16))
+    structure = ChannelStructure(source)
+    orders = {
+        group.name: order_of(group, range(len(group.units) - 1), [1.0] * 99, [-1.0] * (len(group.units) - 1))
+        for group in structure.groups
+        if group.reason is None
+    }
+    counts = to_ratios(structure, orders, {"macs": 2.0}, any_width=any_width)
+    left = structure.costs(removed_units(orders, counts))["macs"]
+    assert 2.0 <= structure.costs(set())["macs"] / left < most
 
 
 @pytest.mark.thorough
