@@ -154,12 +154,12 @@ class _Joined:
     def _over_channels(self, values: np.ndarray) -> np.ndarray:
         """The sum of an image's values over each channel."""
         inside = self._sums >= 0
-        return np.bincount(self._sums[inside], values[inside], self._first[-1])
+        return np.array(np.bincount(self._sums[inside], values[inside], self._first[-1]), np.float64)
 
     def _summed(self, values: np.ndarray) -> np.ndarray:
         """The same, over all processes."""
-        return self._processes.sum(torch.from_numpy(self._over_channels(values))).numpy()
+        return np.asarray(self._processes.sum(torch.from_numpy(self._over_channels(values))).numpy())
 
 
 def _squared(values: np.ndarray) -> np.ndarray:
-    return np.square(values, dtype=np.float64)
+    return np.asarray(np.square(values, dtype=np.float64))

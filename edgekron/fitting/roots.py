@@ -11,7 +11,7 @@ A whitening is free to take any of the roots, because they differ by a rotation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class Triangular:
     def times(self, rows: Tensor, *, inverse: bool) -> Tensor:
         """``rows`` [g, n, d] times L, or times its inverse."""
         if inverse:
-            return torch.linalg.solve_triangular(self.lower, rows, upper=False, left=False)
+            return cast(Tensor, torch.linalg.solve_triangular(self.lower, rows, upper=False, left=False))
         return rows @ self.lower
 
 

@@ -97,7 +97,8 @@ def joined_in_file(proto: onnx.ModelProto) -> dict[str, JoinedOutput]:
     for value in model.graph.inputs:
         first, *rest = value.shape or (1,)
         value.shape = ir.Shape([first if isinstance(first, int) else 1, *rest])
-    know_sizes(model, model.graph.inputs[0].shape or ())
+    sizes = model.graph.inputs[0].shape or ()
+    know_sizes(model, [size if isinstance(size, int) else str(size) for size in sizes])
     return joined_outputs(model.graph)
 
 
@@ -216,7 +217,7 @@ def _is_probability(value: ir.Value) -> bool:
     if is_move(node):
         given = [x for x in moved_by(node) if x.const_value is None]
     elif node.op_type in _KEEP_PROBABILITY:
-        given = list(node.inputs[:1] if node.op_type in ("MaxPool", "ReduceMax") else filter(None, node.inputs))
+        given = [x for x in node.inputs[: 1 if node.op_type in ("MaxPool", "ReduceMax") else None] if x is not None]
     else:
         return False
     return all(map(_is_probability, given))

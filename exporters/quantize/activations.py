@@ -110,7 +110,18 @@ class _Lowering:
         return self._add("Clip", [moved, *bounds], f"{y}.gate")
 
     def _add(self, operator: str, inputs: list[str], output: str, **attributes: float) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], f"{output}.{operator}", **attributes))
+        self.nodes.append(
+            helper.make_node(
+                operator,
+                inputs,
+                [output],
+                name=f"{output}.{operator}",
+                doc_string=None,
+                domain=None,
+                overload=None,
+                **attributes,
+            )
+        )
         return output
 
     def _number(self, name: str, value: float) -> str:

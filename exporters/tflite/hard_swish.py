@@ -55,7 +55,8 @@ def _gated(op: _Builder, x: pattern.Var) -> object:
 
 def _is_hard_swish(context: object, gate: ir.Value, **others: object) -> bool:
     del context, others
-    given = gate.producer().attributes
+    made = gate.producer()
+    given = {} if made is None else made.attributes
     alpha, beta = (given[n].as_float() if n in given else value for n, value in (("alpha", 0.2), ("beta", 0.5)))
     return math.isclose(alpha, 1 / 6, rel_tol=ROUNDING) and math.isclose(beta, 0.5, rel_tol=ROUNDING)
 

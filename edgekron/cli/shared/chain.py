@@ -22,8 +22,8 @@ def show_chain(chain: VersionChain) -> None:
         _print_parts(chain)
     _print_layers(chain)
     if chain.pair and chain.steps[0].within:
-        rows = [(row.name, row) for row in chain.steps[0].within]
-        _print_differences("Values that both know by name, each on the input where it differs most", rows)
+        known = [(row.name, row) for row in chain.steps[0].within]
+        _print_differences("Values that both know by name, each on the input where it differs most", known)
 
 
 def _print_differences(title: str, rows: Sequence[tuple[str, Difference]]) -> None:

@@ -180,13 +180,13 @@ def _cut(graph: ir.Graph, node: ir.Node, value: ir.Value, place: int, source: st
         return value
     step = float(scale.max())
     if abs((most - least) * step - _CAP) <= step:
-        limits = [add_initializer(graph, f"{value.name}.{end}", np.float32(at)) for end, at in
-                  (("least", 0.0), ("most", _CAP))]  # fmt: skip
+        ends = {"least": 0.0, "most": _CAP}
+        limits = [add_initializer(graph, f"{value.name}.{end}", np.array(at, np.float32)) for end, at in ends.items()]
         new = ir.Node("", "Clip", [value, *limits])
     else:
         new = ir.Node("", "Relu", [value])
     graph.insert_before(node, new)
-    new.outputs[0].name, new.outputs[0].dtype, new.outputs[0].shape = f"{value.name}.cut", value.dtype, value.shape
+    new.outputs[0].name, new.outputs[0].type, new.outputs[0].shape = f"{value.name}.cut", value.type, value.shape
     return new.outputs[0]
 
 
@@ -223,7 +223,7 @@ def _replace(node: ir.Node, value: ir.Value) -> None:
         copy = ir.Node("", "Identity", [value])
         if graph is not None:
             graph.insert_before(node, copy)
-        copy.outputs[0].dtype, copy.outputs[0].shape = value.dtype, value.shape
+        copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
         value = copy.outputs[0]
     if y.is_graph_output():
         value.name, y.name = y.name, f"{y.name}.quantized"

@@ -30,6 +30,7 @@ def _folds(node: ir.Node) -> bool | None:
     """True for what onnxscript would leave; None where its own rules are to say."""
     if node.op_type != "ConstantOfShape" or node.domain:
         return None
-    shape = ir.convenience.get_const_tensor(node.inputs[0])
+    given = node.inputs[0]
+    shape = None if given is None else ir.convenience.get_const_tensor(given)
     small = shape is not None and math.prod(int(size) for size in shape.numpy()) <= _LARGEST_FILLED
     return True if small else None
