@@ -41,9 +41,9 @@ def export_tflite(
 
     ``forms`` maps names of factorized layers to the form of each stage ("grouped", "fold", "mix", or ("dense",) for the
     whole layer), ahead of the forms in the hub. ``layout`` is that of inputs and outputs with four axes, "nhwc" or
-    "nchw". With ``integers`` the float32 file is one to be quantized to int8, see ``integers``. ``identity`` is that of the network if the hub holds it in other numbers. Raises ``UnsupportedError`` with
-    the name of every node that has no exact translation, and ``UserError`` when ``path`` exists and ``force`` is not
-    set; nothing is written then.
+    "nchw". With ``integers`` the float32 file is one to be quantized to int8, see ``integers``. ``identity`` is that of
+    the network if the hub holds it in other numbers. Raises ``UnsupportedError`` with the name of every node that has
+    no exact translation, and ``UserError`` when ``path`` exists and ``force`` is not set; nothing is written then.
     """
     program = convert(hub.model, batch=batch, forms=forms, layout=layout, integers=integers)
     data = pack(program, identity=identity or hub.identity)

@@ -46,8 +46,9 @@ def convert(
     """The program of a float32 ONNX model whose first input axis is the batch, fixed to ``batch``.
 
     ``forms`` maps names of factorized layers to the forms of their stages; ``layout``, one of ``LAYOUTS``, is that of
-    feature maps among the inputs and outputs; ``integers`` says that the file is to become int8 (``for_integers``). Raises ``UnsupportedError`` with every node that has no exact
-    translation, and ``UserError`` for an input, a layout or a batch that does not fit.
+    feature maps among the inputs and outputs; ``integers`` says that the file is to become int8 (``for_integers``).
+    Raises ``UnsupportedError`` with every node that has no exact translation, and ``UserError`` for an input, a layout
+    or a batch that does not fit.
     """
     if batch < 1:
         raise UserError(f"a batch of {batch} is not possible; it must be at least 1")
