@@ -5,7 +5,7 @@ value before. Every other activation of an int8 file is computed in float, betwe
 quantized
 
     HardSwish(x)            ->  x Clip(x + 3, 0, 6) / 6
-    HardSigmoid(x)          ->  Clip(6 alpha x + 6 beta, 0, 6) / 6
+    HardSigmoid(x)          ->  Clip(x + 6 beta, 0, 6) / 6, where alpha is 1/6
     Div(x, constant)        ->  Mul(x, 1 / constant)
     PRelu(x, one number)    ->  LeakyRelu(x)
 
@@ -79,10 +79,11 @@ class _Lowering:
     def _hard_sigmoid(self, node: onnx.NodeProto) -> bool:
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         alpha, beta = given.get("alpha", 0.2), given.get("beta", 0.5)
-        x, y = node.input[0], node.output[0]
+        # One more product would make it slower than in float.
         if abs(6 * alpha - 1) > 1e-6:
-            x = self._add("Mul", [x, self._number(f"{y}.slope", 6 * alpha)], f"{y}.scaled")
-        self._add("Mul", [self._relu6(x, 6 * beta, y), self._number(f"{y}.sixth", 1 / 6)], y)
+            return False
+        y = node.output[0]
+        self._add("Mul", [self._relu6(node.input[0], 6 * beta, y), self._number(f"{y}.sixth", 1 / 6)], y)
         return True
 
     def _division(self, node: onnx.NodeProto) -> bool:
@@ -101,7 +102,8 @@ class _Lowering:
         values = np.unique(numpy_helper.to_array(slope)) if slope is not None else np.zeros(0)
         if values.size != 1:
             return False
-        self._add("LeakyRelu", [node.input[0]], node.output[0], alpha=float(values[0]))
+        alpha, y = float(values[0]), node.output[0]
+        self.nodes.append(helper.make_node("LeakyRelu", [node.input[0]], [y], f"{y}.LeakyRelu", alpha=alpha))
         return True
 
     def _relu6(self, x: str, summand: float, y: str) -> str:
@@ -109,19 +111,8 @@ class _Lowering:
         bounds = [self._number(f"{y}.{name}", value) for name, value in (("low", 0.0), ("high", 6.0))]
         return self._add("Clip", [moved, *bounds], f"{y}.gate")
 
-    def _add(self, operator: str, inputs: list[str], output: str, **attributes: float) -> str:
-        self.nodes.append(
-            helper.make_node(
-                operator,
-                inputs,
-                [output],
-                name=f"{output}.{operator}",
-                doc_string=None,
-                domain=None,
-                overload=None,
-                **attributes,
-            )
-        )
+    def _add(self, operator: str, inputs: list[str], output: str) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], f"{output}.{operator}"))
         return output
 
     def _number(self, name: str, value: float) -> str:

@@ -29,21 +29,9 @@ SECONDS, FEWEST, MOST = 0.3, 3, 50
 SLOWER = 1.05
 #: Nodes of ONNX files that convert, move or choose values in any type.
 _ANY_TYPE = frozenset(
-    (
-        *("QuantizeLinear", "DequantizeLinear", "Cast", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
-        *(
-            "MaxPool",
-            "Slice",
-            "Gather",
-            "Split",
-            "Concat",
-            "Pad",
-            "Resize",
-            "Identity",
-            "ReorderInput",
-            "ReorderOutput",
-        ),
-    )
+    {"QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Identity"}
+    | {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
+    | {"MaxPool", "Slice", "Gather", "Split", "Concat", "Pad", "Resize"}
 )
 #: How the names of ONNX Runtime's operators on integers begin.
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
