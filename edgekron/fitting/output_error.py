@@ -137,12 +137,12 @@ class _Joined:
         for start, end in zip(self._first, self._first[1:], strict=False):
             share = values[start:end] / values[start:end].sum()
             least[start:end] = np.maximum(least[start:end], _OF_PART * deviation[start:end].sum() * share)
-        return np.maximum(deviation, least)
+        return np.asarray(np.maximum(deviation, least))
 
     def _over_channels(self, values: np.ndarray) -> np.ndarray:
         """The sum of an image's values over each channel."""
         inside = self._sums >= 0
-        return np.bincount(self._sums[inside], values[inside], self._first[-1])
+        return np.asarray(np.bincount(self._sums[inside], values[inside], self._first[-1]))
 
     def _summed(self, values: np.ndarray) -> np.ndarray:
         """The same, over all processes."""
@@ -150,4 +150,4 @@ class _Joined:
 
 
 def _squared(values: np.ndarray) -> np.ndarray:
-    return np.square(values, dtype=np.float64)
+    return np.asarray(np.square(values, dtype=np.float64))

@@ -95,9 +95,12 @@ def joined_in_file(proto: onnx.ModelProto) -> dict[str, JoinedOutput]:
     if not joins(model.graph):
         return {}
     for value in model.graph.inputs:
-        first, *rest = value.shape or (1,)
-        value.shape = ir.Shape([first if isinstance(first, int) else 1, *rest])
-    know_sizes(model, model.graph.inputs[0].shape or ())
+        sizes = list(value.shape or ())
+        value.shape = ir.Shape([size if index or isinstance(size, int) else 1 for index, size in enumerate(sizes)])
+    first = list(model.graph.inputs[0].shape or ())
+    know_sizes(
+        model, [size if isinstance(size, int) else str(size.value or f"axis{i}") for i, size in enumerate(first)]
+    )
     return joined_outputs(model.graph)
 
 
@@ -216,7 +219,8 @@ def _is_probability(value: ir.Value) -> bool:
     if is_move(node):
         given = [x for x in moved_by(node) if x.const_value is None]
     elif node.op_type in _KEEP_PROBABILITY:
-        given = list(node.inputs[:1] if node.op_type in ("MaxPool", "ReduceMax") else filter(None, node.inputs))
+        places = node.inputs[:1] if node.op_type in ("MaxPool", "ReduceMax") else node.inputs
+        given = [x for x in places if x is not None]
     else:
         return False
     return all(map(_is_probability, given))

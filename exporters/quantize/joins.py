@@ -65,7 +65,9 @@ def _ranges(hub: Hub, images: Sequence[np.ndarray]) -> dict[str, dict[str, tuple
     for x in pieces(images, AT_ONCE, exactly=False):
         for output, value in zip(joined.values(), session.run(list(joined), {hub.input_name: x}), strict=True):
             rows = output.images(value)
-            for part in output.parts if rows is not None else ():
+            if rows is None:
+                continue
+            for part in output.parts:
                 low, high = found[output.name].get(part.title, (math.inf, -math.inf))
                 own = rows[:, part.places]
                 found[output.name][part.title] = (min(low, float(own.min())), max(high, float(own.max())))
