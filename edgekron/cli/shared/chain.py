@@ -16,8 +16,8 @@ def show_chain(chain: VersionChain) -> None:
     """Prints the table of steps, and the table of layers by steps; of a pair every comparison of its one step too."""
     _print_steps(chain)
     if chain.pair:
-        rows = chain.steps[0].outputs
-        _print_differences("Outputs", [(row.case if row.part is None else f"  {row.name}", row) for row in rows])
+        outputs = chain.steps[0].outputs
+        _print_differences("Outputs", [(row.case if row.part is None else f"  {row.name}", row) for row in outputs])
     else:
         _print_parts(chain)
     _print_layers(chain)
