@@ -22,7 +22,9 @@ def test_an_int8_file_goes_the_whole_way(tmp_path: Path, kind: str, run: Run) ->
     code, text, error = run(*export, "--json")
     assert (code, error) == (0, "")
     said = json.loads(text)
-    assert (said["dtype"], said["notices"]) == ("int8", [])
+    # Whether int8 is slower than float32 depends on the machine.
+    notices = [notice for notice in said["notices"] if "times as long as float32" not in notice]
+    assert (said["dtype"], notices) == ("int8", [])
     assert said["bytes"] == file.stat().st_size
     verify = ("verify", "resnet20", file, *data, "--images", 16)
     code, text, _ = run(*verify, "--sqnr", 25, "--agreement", 90, "--json")
