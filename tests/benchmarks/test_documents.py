@@ -15,6 +15,7 @@ MEASURED = ROOT / "docs" / "measured"
 INDEX = (ROOT / "docs" / "README.md").read_text()
 #: The script of each record that has a page or a picture of its own, by the record's name.
 SCRIPTS = {
+    "activations": "activations",
     "curve-sixconv": "curve",
     "detector": "detector",
     "edp-resnet56": "edp",
