@@ -7,6 +7,8 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import onnx_ir as ir
 
 # Two, because torch.export treats a batch of one as a constant.
 _TRACED_BATCH = 2
@@ -46,7 +47,16 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
         except Exception as error:
             shape = ", ".join(str(size) for size in input_shape)
             raise UserError(f"{name} does not take an input of shape [N, {shape}]: {_line(error)}") from error
-        return _export(_traced(module, name, example), name)
+        model = _export(_traced(module, name, example), name)
+        _own_weights(model)
+    return model
+
+
+def _own_weights(model: ir.Model) -> None:
+    """Copies the weights, which would change with the module's when the module is trained or moved afterwards."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(np.array(value.const_value.numpy()), name=value.name)
 
 
 def import_program(path: Path) -> ir.Model:

@@ -308,3 +308,14 @@ def test_bad_modules_are_refused() -> None:
 def test_opening_an_ordinary_file_as_a_hub_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a hub"):
         Hub.open(_small(tmp_path / "plain.onnx"))
+
+
+def test_a_hub_does_not_change_with_its_module() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    hub = load(module, input_shape=(3, 8, 8))
+    before = hub.identity
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    assert hub.identity == before
+    module.double()
+    assert hub.identity == before
