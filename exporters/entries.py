@@ -36,7 +36,7 @@ def entries_of(path: str | Path) -> tuple[NetworkInput, ...]:
     try:
         return entries_of_proto(onnx.load(path, load_external_data=False), str(path))
     except Exception as error:  # noqa: BLE001  protobuf and ONNX raise many types for damaged files
-        raise UserError(f"{path} cannot be read ({first_line(error)}); export it again.") from None
+        raise UserError(f"{path} cannot be opened ({first_line(error)}); export it again.") from None
 
 
 def entries_of_proto(proto: onnx.ModelProto, title: str) -> tuple[NetworkInput, ...]:

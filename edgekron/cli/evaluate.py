@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekron.errors import UserError
 from edgekron.files import refuse_existing
 
-from .shared.model_files import model_files, write_json
+from .shared.model_files import inputs_of, model_files, write_json
 from .shared.output import print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates every file on the same images and prints one row each."""
-    from edgekron.exporters.entries import entries_of
     from edgekron.models import datasets
     from edgekron.runtimes import agreement, top1
     from edgekron.runtimes.agent.environment import allowed_cores
@@ -41,16 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
     threads = arguments.threads if arguments.threads is not None else len(allowed_cores() or [0])
     if threads < 1 or (arguments.limit is not None and arguments.limit < 1):
         raise UserError("--threads and --limit must be at least 1.")
-    entries = [entries_of(file)[0] for file in files]
-    data = datasets.load(arguments.data, shape=entries[0].image, dtype=entries[0].dtype)
+    inputs = inputs_of(files)
+    if inputs:
+        data = datasets.load(arguments.data, shape=inputs[0].image, dtype=inputs[0].dtype)
+    else:
+        data = datasets.load(arguments.data)
     if arguments.limit is not None:
         data = data.subset(arguments.limit)
     results = []
     with progress_bars() as bars:
-        for file, entry in zip(files, entries, strict=True):
+        for index, file in enumerate(files):
             show = partial(bars, str(file), total=len(data))
-            batches = data.fed_to(entry).batches(_BATCH)
-            results.append(top1(file, batches, threads=threads, progress=show))
+            taken = data.fed_to(inputs[index]) if inputs else data
+            results.append(top1(file, taken.batches(_BATCH), threads=threads, progress=show))
     agreements = [agreement(results[0], result) for result in results]
     if arguments.json:
         rows = [{**r.to_json(), "agreement": a} for r, a in zip(results, agreements, strict=True)]

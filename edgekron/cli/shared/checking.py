@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgekron.errors import UserError
 
+from .model_files import inputs_of
+
 if TYPE_CHECKING:
     from edgekron.processes import Progress
     from edgekron.runtimes.check import Baseline, Budget, Outcome
@@ -65,13 +67,15 @@ def _baseline(budget: Budget, device: str, models: Collection[str], path: Path |
 
 def _top1(file: Path, data: str, progress: Progress) -> float:
     """Top-1 on this machine: a file scores the same wherever its runtime runs it."""
-    from edgekron.exporters.entries import entries_of
     from edgekron.models import datasets
     from edgekron.runtimes import top1
     from edgekron.runtimes.agent.environment import allowed_cores
 
-    (entry, *_) = entries_of(file)
-    images = datasets.load(data, shape=entry.image, dtype=entry.dtype).fed_to(entry)
+    inputs = inputs_of([file])
+    if inputs:
+        images = datasets.load(data, shape=inputs[0].image, dtype=inputs[0].dtype).fed_to(inputs[0])
+    else:
+        images = datasets.load(data)
     threads = len(allowed_cores() or [0])
     what, total = f"top-1 of {file.name}", len(images)
     return top1(file, images.batches(_BATCH), threads=threads, progress=lambda done: progress(what, done, total)).top1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from edgekron.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from edgekron.graph import NetworkInput
 
 
 def model_files(names: Sequence[str]) -> list[Path]:
@@ -29,6 +32,17 @@ def model_files(names: Sequence[str]) -> list[Path]:
             raise UserError(f"{name} does not exist; check the path, or export it first.")
         paths.append(path)
     return paths
+
+
+def inputs_of(files: Sequence[Path]) -> list[NetworkInput] | None:
+    """The first input of each file; None on a board, where the packages that follow axes through a graph are missing:
+    there a file takes [N, C, H, W], as runtimes say it.
+    """
+    if not all(importlib.util.find_spec(package) for package in ("onnx", "onnx_ir", "torch")):
+        return None
+    from edgekron.exporters.entries import entries_of
+
+    return [entries_of(file)[0] for file in files]
 
 
 def write_json(path: Path, data: object, force: bool) -> None:

@@ -32,6 +32,7 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
     ``input_shape``, and for outputs that do not follow the batch.
     """
     value = _only_input(model, source)
+    _check_readers(value, source)
     known = _input_size(value, source, input_shape)
     size = _open_size(value, known)
     batch = value.shape[0] if value.shape is not None and len(value.shape) else None
@@ -55,6 +56,16 @@ def make_batch_dynamic(model: ir.Model, source: str, input_shape: tuple[int, ...
                 "follow the batch; export the model again with a dynamic first dimension"
             )
     return known
+
+
+def _check_readers(value: ir.Value, source: str) -> None:
+    """Raises ``UserError`` for a layer that takes the integers of the input as they are."""
+    for node, index in value.uses():
+        if index == 0 and value.dtype != ir.DataType.FLOAT and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            raise UserError(
+                f"{source}: layer {node.name} takes the input {value.name}, which is {value.dtype}, not float32; cast "
+                "it in the model, or export the float32 model"
+            )
 
 
 def _open_size(value: ir.Value, known: tuple[int, ...]) -> list[int | str]:
