@@ -86,7 +86,13 @@ def test_least_squares_of_rows_is_that_of_the_matrix(
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5 * float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["small parts whole", "all parts by rows"])
+@pytest.mark.parametrize(
+    "whole",
+    [
+        pytest.param(True, id="small parts whole"),
+        pytest.param(False, id="all parts by rows", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize(("method", "structure"), CASES, ids=IDS)
 def test_every_family_fits_rows_as_it_fits_the_matrix(
     method: str, structure: Structure, whole: bool, monkeypatch: pytest.MonkeyPatch
