@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import helper
+from onnx import helper, numpy_helper, shape_inference
 
 from .passes.fold_constants import fold_constants
 from .passes.infer_shapes import infer_shapes
@@ -30,34 +31,46 @@ if TYPE_CHECKING:
 _RESIZE, _HARDMAX = 10, 12
 
 
-def keep_meaning(proto: onnx.ModelProto, opset: int) -> dict[str, str]:
-    """Rewrites what can be said before a conversion upwards, in place; for ``set_resizes`` behind it, the rounding of
-    each resize, by its result.
+def keep_meaning(proto: onnx.ModelProto, opset: int, aside: str) -> None:
+    """Rewrites the nodes, in place.
 
-    Raises ``RespellError`` for a node whose meaning the newer version cannot say.
+    Those that only a newer version can write are written so, in the domain ``aside``, where the converter leaves them
+    alone. Raises ``RespellError`` for a node whose meaning the newer version cannot say.
     """
     if opset <= _HARDMAX:
         for nodes in _lists(proto.graph):
             _split_hardmax(nodes)
     if opset > _RESIZE:
-        return {}
+        return
     resizes = [node for node in every_node(proto.graph) if node.op_type in ("Upsample", "Resize") and not node.domain]
-    scales = _scales(proto, resizes) if resizes else {}
-    return {node.output[0]: _rounding(node, scales.get(node.output[0])) for node in resizes}
-
-
-def set_resizes(proto: onnx.ModelProto, roundings: dict[str, str]) -> None:
-    """Gives the converted nodes their old meaning."""
+    if not resizes:
+        return
+    # The converter needs the shapes of what lies behind these nodes, and cannot infer them through the domain.
+    proto.CopyFrom(shape_inference.infer_shapes(proto, data_prop=True))
+    scales = _scales(proto)
     for node in every_node(proto.graph):
-        if node.op_type == "Resize" and not node.domain and node.output[0] in roundings:
-            mode = [attribute for attribute in node.attribute if attribute.name == "mode"]
-            del node.attribute[:]
-            said = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": roundings[node.output[0]]}
-            node.attribute.extend([*mode, *(helper.make_attribute(name, value) for name, value in said.items())])
+        if node.op_type in ("Upsample", "Resize") and not node.domain:
+            _set_resize(proto.graph, node, scales.get(node.output[0]))
+            node.domain = aside
 
 
-def _rounding(node: onnx.NodeProto, scales: list[float] | None) -> str:
-    mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
+def _set_resize(graph: onnx.GraphProto, node: onnx.NodeProto, scales: list[float] | None) -> None:
+    """Writes an Upsample or Resize as a Resize of today."""
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    mode = given.get("mode", b"nearest")
+    said = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": _rounding(node, mode, scales)}
+    if "scales" in given:
+        factors = numpy_helper.from_array(np.array(given["scales"], np.float32), f"{node.output[0]}.scales")
+        graph.initializer.append(factors)
+        node.input.append(factors.name)
+    image, factor = node.input
+    node.op_type = "Resize"
+    del node.attribute[:], node.input[:]
+    node.input.extend([image, "", factor])
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in said.items())
+
+
+def _rounding(node: onnx.NodeProto, mode: bytes, scales: list[float] | None) -> str:
     if node.op_type == "Upsample" or mode != b"nearest":
         return "floor"
     if scales is None:
@@ -69,10 +82,10 @@ def _rounding(node: onnx.NodeProto, scales: list[float] | None) -> str:
     return "ceil"
 
 
-def _scales(proto: onnx.ModelProto, resizes: list[onnx.NodeProto]) -> dict[str, list[float]]:
-    """The scales of those of ``resizes`` in the main graph that have constant ones, by their results."""
+def _scales(proto: onnx.ModelProto) -> dict[str, list[float]]:
+    """The scales of each Resize with constant ones in the main graph, by its result."""
     probe = ir.serde.deserialize_model(proto)
-    wanted = {node.output[0]: node.input[1] for node in resizes if len(node.input) > 1}
+    wanted = {node.output[0]: node.input[1] for node in proto.graph.node if node.op_type == "Resize"}
     values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
     computed = dict.fromkeys(name for name in wanted.values() if name in values)
     # As outputs they keep their names while constants are folded.

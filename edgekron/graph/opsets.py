@@ -21,7 +21,7 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from edgekron.errors import UserError
 
-from .older import keep_meaning, set_resizes
+from .older import keep_meaning
 from .outline import fill_in, outline
 from .respell import RespellError, every_node, name_of, respell
 
@@ -46,11 +46,11 @@ def convert_opset(model: ir.Model, target: int, source: str, remedy: str) -> ir.
     try:
         if opset > target:
             proto = _downwards(proto, opset, target, source, remedy)
-        meanings = keep_meaning(proto, opset) if opset < target else {}
+        else:
+            keep_meaning(proto, opset, _ASIDE)
         if any(node.domain == _ASIDE for node in every_node(proto.graph)):
             proto.opset_import.append(onnx.helper.make_opsetid(_ASIDE, 1))
         proto = version_converter.convert_version(proto, target)
-        set_resizes(proto, meanings)
     except UserError:
         raise
     except RespellError as error:
