@@ -17,6 +17,7 @@ from onnx import numpy_helper, version_converter
 
 from edgekron.exporters.onnx import export_onnx
 from edgekron.exporters.tflite import export_tflite
+from edgekron.exporters.tflite.read import read
 from edgekron.graph import Hub, load
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -55,11 +56,11 @@ def run_both(hub: Hub, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The only output in ONNX Runtime and in LiteRT, as ONNX lays it out."""
     session = onnxruntime.InferenceSession(export_onnx(hub).SerializeToString(), providers=["CPUExecutionProvider"])
     (onnx_output,) = session.run(None, {hub.input_name: x})
-    runner = Interpreter(model_content=export_tflite(hub), num_threads=1).get_signature_runner("serving_default")
-    (tflite_output,) = runner(**{hub.input_name: np.ascontiguousarray(x.transpose(0, 2, 3, 1))}).values()
-    # An output behind a reshape is no image any more, and keeps the axes of the source.
-    image = tflite_output.ndim == 4 and tflite_output.shape != onnx_output.shape
-    return onnx_output, tflite_output.transpose(0, 3, 1, 2) if image else tflite_output
+    data = export_tflite(hub)
+    runner = Interpreter(model_content=data, num_threads=1).get_signature_runner("serving_default")
+    (given,), (made,) = read(data).inputs.values(), read(data).outputs.values()
+    (tflite_output,) = runner(**{hub.input_name: np.ascontiguousarray(x.transpose(given.order(x.ndim)))}).values()
+    return onnx_output, tflite_output.transpose(np.argsort(made.order(tflite_output.ndim)))
 
 
 @pytest.mark.parametrize("name", parameters(NAMES))
